@@ -1,0 +1,308 @@
+"""A video classifier around the I3D ResNet: loss, optimisation and scores; the model half of a run.
+
+The contract with the data half (`video_gn/kinetics.py`) is a batch of `clips` uint8 `[B, V, 3, T, H, W]`, `labels`
+int64 `[B]`, `rows` int64 `[B]` and `failures`, a list with one entry for each unreadable video. V is the number of
+views of a video: 1 in training, clips x crops at test time.
+"""
+
+import logging
+import math
+from typing import Any, Literal, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import Metric
+
+from video_gn import transforms
+from video_gn.errors import InputError
+from video_gn.inflate import load_inflated
+from video_gn.norm import make_norm, norm_label, norm_parameters
+from video_gn.resnet3d import GEOMETRIES, resnet3d
+
+log = logging.getLogger(__name__)
+REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
+
+
+class Batch(Protocol):
+    """What the steps read of a batch; its maker is the data half."""
+
+    clips: Tensor
+    labels: Tensor
+    rows: Tensor
+    failures: list
+
+
+def scaled_lr(base_lr: float, clips_per_step: int) -> float:
+    """The linear rule: `base_lr` is for 64 clips a step (Goyal et al. 2017; Wu & He 2018, section 4)."""
+    return base_lr * clips_per_step / REFERENCE_CLIPS
+
+
+def lr_factor(
+    progress: float,
+    schedule: str,
+    decay_points: tuple[float, ...] = (),
+    decay: float = 0.1,
+    warmup: float = 0.0,
+) -> float:
+    """The learning rate as a fraction of its peak.
+
+    Args:
+        progress: Fraction of training that is done, from 0 to 1.
+        schedule: "step" multiplies by `decay` at each of `decay_points`; "cosine" falls to 0 at the end.
+        decay_points: Fractions of training.
+        decay: Factor at each decay point.
+        warmup: Fraction of training over which the rate rises linearly from 0.
+    """
+    rise = min(1.0, progress / warmup) if warmup else 1.0
+    if schedule == "cosine":
+        return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return rise * decay ** sum(progress >= point for point in decay_points)
+
+
+class Accuracy(Metric):
+    """Top-1 and top-5 over videos, top-1 over clips and mean loss, exact over any number of processes.
+
+    An unreadable video is wrong in every accuracy; `loss` is the mean over the readable ones.
+    """
+
+    top1: Tensor
+    top5: Tensor
+    clip_top1: Tensor
+    loss: Tensor
+    videos: Tensor
+    unreadable: Tensor
+    full_state_update = False
+    names = ("top1", "top5", "clip_top1", "loss")
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in (*self.names, "videos", "unreadable"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, scores: Tensor, labels: Tensor, unreadable: int) -> None:  # type: ignore[override]
+        """Counts a batch: softmax scores `[B, V, K]`, labels `[B]`, and the number of videos that are missing."""
+        self.videos += len(labels) + unreadable
+        self.unreadable += unreadable
+        if len(labels):
+            mean = scores.mean(1)
+            top = mean.topk(min(5, mean.shape[1])).indices == labels[:, None]
+            self.top1 += top[:, 0].sum()
+            self.top5 += top.sum()
+            self.clip_top1 += (scores.argmax(2) == labels[:, None]).double().mean(1).sum()
+            self.loss -= mean.gather(1, labels[:, None]).clamp_min(1e-12).log().sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Fractions, and the counts `videos` and `unreadable`."""
+        read = self.videos - self.unreadable
+        return {
+            "loss": self.loss / read,
+            **{name: getattr(self, name) / self.videos for name in ("top1", "top5", "clip_top1")},
+            "videos": self.videos,
+            "unreadable": self.unreadable,
+        }
+
+
+class VideoClassifier(pl.LightningModule):
+    """An I3D ResNet, trained as Wu & He 2018 (section 4.3) train it.
+
+    Args:
+        class_names: The classes in the order of their labels.
+        batch_size: Clips per GPU in a training step.
+        crop_size: Side of the training crop, in pixels.
+        norm: A word of `video_gn.norm.NORMS`: bn, gn, ln, in, frozen_bn.
+        num_groups: Groups of `gn`.
+        channels_per_group: Channels of each group of `gn`, in place of `num_groups`.
+        freeze_affine: Whether `frozen_bn` fixes gamma and beta too.
+        depth: Layers: 50 or 101; 11 and 14 are small ones.
+        width: Channels of the stem; 64 in the papers.
+        geometry: Kernels and strides, a name of `video_gn.resnet3d.GEOMETRIES`.
+        dropout: Before the last layer.
+        zero_init_gamma: Whether gamma of each residual block's last norm starts at 0.
+        init: A 2D ResNet's weights (.pth, .pt or .safetensors) to start from; None starts from random ones.
+        init_norm: The norm that `init` was trained with; None reads it from the file.
+        mean: Of each colour on the scale from 0 to 1, subtracted from the input.
+        std: Of each colour, by which the input is divided.
+        base_lr: Learning rate at 64 clips a step; the rate used is scaled to the clips of this run's steps.
+        momentum: Of SGD with Nesterov.
+        weight_decay: Of convolutions and the last layer.
+        norm_weight_decay: Of every norm's gamma and beta.
+        lr_schedule: "step" (the papers') or "cosine".
+        decay_points: Fractions of training at which "step" divides the rate by 10.
+        warmup: Fraction of training over which the rate rises from 0.
+        compile: Whether to run the network through `torch.compile`.
+        channels_last: Whether to keep activations in channels_last_3d memory order.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        batch_size: int = 8,
+        crop_size: int = 224,
+        norm: str = "gn",
+        num_groups: int = 32,
+        channels_per_group: int | None = None,
+        freeze_affine: bool = False,
+        depth: int = 50,
+        width: int = 64,
+        geometry: str = "i3d",
+        dropout: float = 0.5,
+        zero_init_gamma: bool = True,
+        init: str | None = None,
+        init_norm: str | None = None,
+        mean: tuple[float, float, float] = (0.45, 0.45, 0.45),
+        std: tuple[float, float, float] = (0.225, 0.225, 0.225),
+        base_lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        norm_weight_decay: float = 0.0,
+        lr_schedule: Literal["step", "cosine"] = "step",
+        decay_points: list[float] = [0.375, 0.75],  # noqa: B006  (a tuple's length would be fixed in the config)
+        warmup: float = 0.0,
+        compile: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(std) <= 0:
+            raise InputError(f"model.std is {list(std)}; standard deviations have to be above 0")
+        if not all(0 < point < 1 for point in decay_points) or not 0 <= warmup < 1:
+            raise InputError(
+                f"model.decay_points is {list(decay_points)} and model.warmup {warmup}; they are fractions of training"
+            )
+        if norm == "frozen_bn" and init is None and freeze_affine:
+            raise InputError(
+                "model.norm=frozen_bn with freeze_affine learns no scale at all; set model.init to start from"
+            )
+        self.save_hyperparameters(logger=False)
+        self.hp: Any = self.hparams
+        # In types that load without running code; class_names is linked, which Lightning leaves out of what it saves.
+        self.hp.update(class_names=list(class_names), mean=list(mean), std=list(std), decay_points=list(decay_points))
+        self.class_names = list(class_names)
+        self.net = resnet3d(
+            len(class_names),
+            make_norm(norm, num_groups, channels_per_group, freeze_affine),
+            depth,
+            width,
+            geometry,
+            crop_size,
+            dropout,
+            zero_init_gamma,
+        )
+        if init is not None:
+            log.info(load_inflated(self.net, init, norm_label(norm, num_groups, channels_per_group), init_norm))
+        self.accuracy = Accuracy()
+        self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
+
+    # The network
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Logits `[N, K, P]` of clips uint8 `[N, 3, T, H, W]`.
+
+        P is the number of positions of the head's window: 1 at the training crop.
+
+        Raises:
+            InputError: The clips are too short for the network's strides.
+        """
+        least = GEOMETRIES[self.hp.geometry].min_frames
+        if clips.shape[2] < least:
+            raise InputError(
+                f"clips of {clips.shape[2]} frames are too short for geometry={self.hp.geometry}, "
+                f"which halves T until {least} frames are the least; raise data.num_frames"
+            )
+        layout = torch.channels_last_3d if self.hp.channels_last else torch.contiguous_format
+        x = transforms.normalize(clips, self.hp.mean, self.hp.std).contiguous(memory_format=layout)
+        return self.net(x).flatten(2)
+
+    def scores(self, clips: Tensor) -> Tensor:
+        """Softmax scores `[B, V, K]` of clips uint8 `[B, V, 3, T, H, W]`.
+
+        Where the frames are larger than the training crop, the softmax is taken at each position of the head's
+        window and averaged, as video-nonlocal-net does. Views go through in parts of `batch_size` clips.
+        """
+        parts = clips.flatten(0, 1).split(self.hp.batch_size)
+        scores = [self(part).float().softmax(1).mean(2) for part in parts]
+        return (
+            torch.cat(scores).unflatten(0, clips.shape[:2]) if scores else clips.new_empty(0, 1, len(self.class_names))
+        )
+
+    def configure_model(self) -> None:
+        if self.hp.compile:
+            self.net.compile()
+
+    # Steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self(batch.clips.flatten(0, 1)).mean(2)
+        loss = functional.cross_entropy(logits, batch.labels)
+        top1 = (logits.argmax(1) == batch.labels).float().mean()
+        self.log_dict({"train/loss": loss.detach(), "train/top1": top1}, prog_bar=True)  # of this process and step
+        means = {"train/epoch_loss": loss.detach(), "train/epoch_top1": top1}
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
+        failed = float(len(batch.failures))
+        self.log("train/unreadable", failed, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracy("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
+
+    def on_test_epoch_end(self) -> None:
+        self._log_accuracy("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Mean scores over the views, `[B, K]`, with the rows they belong to and the failures."""
+        return {
+            "scores": self.scores(batch.clips).mean(1).cpu(),
+            "rows": batch.rows.tolist(),
+            "failures": batch.failures,
+        }
+
+    def _log_accuracy(self, split: str) -> None:
+        values = self.accuracy.compute()  # already summed over processes
+        self.accuracy.reset()
+        self.results[split] = {name: value.item() for name, value in values.items()}
+        self.log(f"{split}/top1", values.pop("top1").float(), prog_bar=True)
+        self.log_dict({f"{split}/{name}": value.float() for name, value in values.items()})
+
+    # Optimisation
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips behind one step of the optimiser: GPUs x clips per GPU x accumulation."""
+        return self.trainer.world_size * self.hp.batch_size * self.trainer.accumulate_grad_batches
+
+    def configure_optimizers(self) -> Any:
+        hp = self.hp
+        lr = scaled_lr(hp.base_lr, self.clips_per_step)
+        norms = {id(parameter) for parameter in norm_parameters(self.net)}
+        trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trained if id(p) not in norms], "weight_decay": hp.weight_decay},
+            {"params": [p for p in trained if id(p) in norms], "weight_decay": hp.norm_weight_decay},
+        ]
+        optimizer = torch.optim.SGD(
+            [g for g in groups if g["params"]], lr=lr, momentum=hp.momentum, nesterov=hp.momentum > 0
+        )
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        log.info(
+            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %d steps, %s",
+            lr, hp.base_lr, self.clips_per_step, REFERENCE_CLIPS, self.trainer.world_size, hp.batch_size,
+            self.trainer.accumulate_grad_batches, steps, hp.lr_schedule,
+        )  # fmt: skip
+
+        def factor(step: int) -> float:
+            return lr_factor(
+                (step + 1) / steps if hp.warmup else step / steps,
+                hp.lr_schedule,
+                hp.decay_points,
+                warmup=hp.warmup,
+            )
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,197 @@
+"""What a run leaves behind for people and programs: results.json, the test table, and predictions.
+
+It reads the trainer, the model's and the data's hyper-parameters, and imports neither half.
+"""
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+
+PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
+TOP = 5
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, without the logger's version."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items  # type: ignore[return-value]
+
+
+class RunReport(pl.Callback):
+    """Keeps `results.json` in the run's folder and prints the test table.
+
+    Args:
+        run_dir: The run's folder.
+        name: The run's name.
+        settings: What tells this run from others, beyond the hyper-parameters: seed, precision and the like.
+    """
+
+    def __init__(self, run_dir: Path, name: str, settings: dict[str, Any]) -> None:
+        self.path, self.name, self.settings = run_dir / "results.json", name, settings
+        self._clips, self._seconds, self._last = 0, 0.0, 0.0
+
+    # Speed: from the end of one step to the end of the next, so that loading counts and validation does not
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._last = 0.0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        now = time.perf_counter()
+        if self._last:
+            self._clips += trainer.world_size * pl_module.hparams.batch_size
+            self._seconds += now - self._last
+            pl_module.log("train/clips_per_s", self._clips / self._seconds, prog_bar=True)
+        self._last = now
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self._last = 0.0
+
+    # Results
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        training = {n: v.item() for n, v in trainer.callback_metrics.items() if n.startswith("train/epoch_")}
+        cuda = pl_module.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        fit = {
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "clips_per_s": self._clips / self._seconds if self._seconds else None,
+            "peak_memory_gib": peak / 2**30,
+            "peak_memory_of": "GPU 0, allocated" if cuda else "main process, resident",
+            "train": {name.removeprefix("train/epoch_"): value for name, value in training.items()},
+            "val": pl_module.results.get("val"),
+        }
+        self._update(trainer, pl_module, "fit", fit)
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        data = trainer.datamodule
+        result = {
+            "protocol": data.hparams.test_protocol,
+            "clips": data.protocol.num_clips,
+            "crops": data.protocol.num_crops,
+            "short_side": data.hparams.test_short_side,
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else "weights at the end of training",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            **pl_module.results["test"],
+        }
+        self._update(trainer, pl_module, "tests", result)
+        print_test_table(self.name, result)
+
+    @rank_zero_only
+    def _update(self, trainer: Any, pl_module: Any, part: str, content: dict[str, Any]) -> None:
+        """Adds to what is there: earlier tests stay."""
+        results = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        if part == "fit" or "run" not in results:
+            results["run"] = self._run(trainer, pl_module)
+            results["versions"] = {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}}
+        if part == "tests":
+            results.setdefault("tests", []).append(content)
+        else:
+            results[part] = content
+        write_json(self.path, results)
+
+    def _run(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+        model = {name: value for name, value in pl_module.hparams.items() if not name.startswith("_")}
+        data = {name: value for name, value in trainer.datamodule.hparams.items() if not name.startswith("_")}
+        model.pop("class_names", None)
+        device = torch.cuda.get_device_name() if pl_module.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+        return {
+            "name": self.name,
+            "clip": f"{data['num_frames']}x{data['frame_interval']}",
+            "clips_per_step": pl_module.clips_per_step,
+            "lr": pl_module.hparams.base_lr * pl_module.clips_per_step / 64,
+            "world_size": trainer.world_size,
+            "device": device,
+            **self.settings,
+            "model": model,
+            "data": data,
+        }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a folder, not installed
+        return None
+
+
+@rank_zero_only
+def print_test_table(name: str, result: dict[str, Any]) -> None:
+    """The test's figures as people read them."""
+    views = f"{result['clips']} clips x {result['crops']} crop{'s' if result['crops'] > 1 else ''}"
+    print(f"\n{name}, test by {result['protocol']} ({views}, short side {result['short_side']})")
+    head = ("video top-1", "video top-5", "clip top-1", "videos", "unreadable")
+    cells = [f"{100 * result[key]:.2f} %" for key in ("top1", "top5", "clip_top1")]
+    cells += [f"{result['videos']:.0f}", f"{result['unreadable']:.0f}"]
+    print("  ".join(f"{title:>12}" for title in head))
+    print("  ".join(f"{cell:>12}" for cell in cells))
+    if result["unreadable"]:
+        print("unreadable videos count as wrong; they are named above")
+
+
+class PredictionWriter(pl.Callback):
+    """Prints the five likeliest classes of each video and writes them as JSON lines.
+
+    Args:
+        json_path: File of JSON lines, one a video; "-" writes them to standard output in the table's place.
+    """
+
+    def __init__(self, json_path: str | None) -> None:
+        self.json_path = json_path
+        self.found: dict[str, dict[str, Any]] = {}
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        paths = trainer.datamodule.lists["predict"].paths
+        for row, scores in zip(outputs["rows"], outputs["scores"], strict=True):
+            best = scores.topk(min(TOP, len(scores)))
+            top = [
+                {"class": pl_module.class_names[i], "score": round(score, 6)}
+                for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+            self.found[paths[row]] = {"video": paths[row], "top": top}
+        for failure in outputs["failures"]:
+            self.found[failure.path] = {"video": failure.path, "error": failure.reason}
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, self.found)
+            self.found = {path: found for part in parts for path, found in part.items()}
+        if trainer.is_global_zero:
+            found = [self.found[path] for path in dict.fromkeys(trainer.datamodule.lists["predict"].paths)]
+            lines = "".join(json.dumps(one) + "\n" for one in found)
+            if self.json_path == "-":
+                sys.stdout.write(lines)
+                return
+            if self.json_path:
+                Path(self.json_path).parent.mkdir(parents=True, exist_ok=True)
+                Path(self.json_path).write_text(lines, encoding="utf-8")
+            for one in found:
+                print(f"\n{one['video']}")
+                if "error" in one:
+                    print(f"  cannot be read: {one['error']}")
+                for entry in one.get("top", ()):
+                    print(f"  {100 * entry['score']:6.2f} %  {entry['class']}")

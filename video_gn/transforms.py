@@ -1,0 +1,68 @@
+"""Crops and sizes. Random ones are drawn from an rng and act on uint8 frames in the loader's worker; the
+deterministic arithmetic (cast, mean, standard deviation) acts on whole batches on the device.
+
+Frames are uint8 `[T, H, W, 3]`, as they come from the decoder.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def random_box(
+    rng: np.random.Generator, height: int, width: int, short_side: tuple[int, int], crop_size: int
+) -> tuple[int, int, int]:
+    """The square of the source that a random crop shows: `(top, left, side)` in pixels.
+
+    Scaling the short side to a uniform integer s of `short_side` (both ends counted) and cropping `crop_size` from
+    that is cropping `crop_size * min(height, width) / s` from the source and scaling it to `crop_size`.
+    """
+    short = min(height, width)
+    scaled = int(rng.integers(short_side[0], short_side[1] + 1))
+    side = max(1, min(short, round(crop_size * short / scaled)))
+    return int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1)), side
+
+
+def crop(frames: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
+    """The square `(top, left, side)` of every frame, a view."""
+    top, left, side = box
+    return frames[:, top : top + side, left : left + side]
+
+
+def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear, averaging over the pixels that fall together when it shrinks: uint8 `[T, height, width, 3]`."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    # Contiguous [T, H, W, 3] is torch's channels_last, for which uint8 has its own vectorised code.
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return resized.permute(0, 2, 3, 1).numpy()
+
+
+def resize_short_side(frames: np.ndarray, short_side: int) -> np.ndarray:
+    """The whole frame scaled so that its short side has `short_side` pixels."""
+    height, width = frames.shape[1:3]
+    scale = short_side / min(height, width)
+    return resize(frames, max(short_side, round(height * scale)), max(short_side, round(width * scale)))
+
+
+def three_crops(frames: np.ndarray) -> list[np.ndarray]:
+    """Squares of the short side at the beginning, the middle and the end of the long side, views."""
+    height, width = frames.shape[1:3]
+    side, spare = min(height, width), abs(height - width)
+    return [crop(frames, (at, 0, side) if height > width else (0, at, side)) for at in (0, spare // 2, spare)]
+
+
+def flip(frames: np.ndarray) -> np.ndarray:
+    """Left and right exchanged, a view."""
+    return frames[:, :, ::-1]
+
+
+def normalize(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 RGB `[..., 3, T, H, W]` to float32 `(x / 255 - mean) / std`, per channel."""
+    shape = (3, 1, 1, 1)
+    scale = torch.tensor([1 / (255 * s) for s in std], device=clips.device).view(shape)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=clips.device).view(shape)
+    return torch.addcmul(shift, clips.float(), scale)
