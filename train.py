@@ -1,8 +1,11 @@
 #!/usr/bin/env python
 """Trains, validates, tests and predicts: `python train.py {fit,validate,test,predict} --help`."""
 
+import difflib
+import inspect
 import itertools
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -37,16 +41,9 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str | None, help="Folder of the run; by default named from its values.")
         parser.add_argument("--test_after_fit", type=bool, default=False, help="Whether fit ends with a test.")
+        # The newest state, for going on; Lightning's own save_last would follow only the best one's steps.
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/top1",
-                "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.filename": "best",
-                "checkpoint.enable_version_counter": False,
-            }
-        )
+        parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         for name in SHARED:
             parser.link_arguments(f"data.{name}", f"model.{name}")
@@ -78,16 +75,17 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any):
         config = self.config[self.subcommand]
         trainer = self.config_init[self.subcommand].trainer
-        callbacks: list[Any] = [ProgressBar(leave=True)]
+        callbacks: list[Any] = [] if trainer.enable_progress_bar is False else [ProgressBar(leave=True)]
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(config.json))
         else:
+            text = self._parser("fit").dump(config, skip_none=False) if self.subcommand == "fit" else None
             settings = {
                 "seed": config.seed_everything,
                 "precision": trainer.precision,
                 "max_epochs": trainer.max_epochs,
             }
-            callbacks.append(RunReport(self.run_dir, self.name, settings))
+            callbacks.append(RunReport(self.run_dir, self.name, settings, text))
         if trainer.logger is None:
             folder = str(self.run_dir)
             fit = self.subcommand == "fit"
@@ -95,19 +93,21 @@ class CLI(LightningCLI):
                 [TensorBoardLogger(folder, "tensorboard", ""), CSVLogger(folder, "csv")] if fit else False
             )
             callbacks += [LearningRateMonitor("step")] if fit else []
-        return super().instantiate_trainer(
-            **kwargs, callbacks=[*(trainer.callbacks or []), *callbacks], default_root_dir=str(self.run_dir)
-        )
+        if self.subcommand == "fit":
+            folder = config.checkpoint.dirpath
+            callbacks.append(
+                ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
+            )
+        kwargs |= {"callbacks": [*(trainer.callbacks or []), *callbacks], "default_root_dir": str(self.run_dir)}
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
+            raise InputError(f"trainer: {error}") from error
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if config.ckpt_path:
             check_architecture(config.ckpt_path, self.model)
-
-    def before_fit(self) -> None:
-        if first_process():
-            parser = self._parser("fit")
-            save_config(parser.dump(self.config.fit, skip_none=False), self.run_dir)
 
     def after_fit(self) -> None:
         if self.config.fit.test_after_fit and self.trainer.state.status == "finished":
@@ -131,22 +131,15 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
     last = run_dir / "checkpoints" / "last.ckpt"
     if ckpt_path == "last":
         ckpt_path = str(last) if last.is_file() else None
+    elif ckpt_path is not None:
+        read_checkpoint(ckpt_path)
     own = ckpt_path is not None and run_dir.resolve() in Path(ckpt_path).resolve().parents
     requeued = any(run_dir.glob("hpc_ckpt_*.ckpt"))  # Lightning goes on from these by itself under SLURM
-    if first_process() and (run_dir / "config.yaml").exists() and not own and not requeued:
+    filled = (run_dir / "results.json").exists() or any(run_dir.glob("checkpoints/*.ckpt"))
+    if first_process() and filled and not own and not requeued:
         go_on = f"go on with it by --ckpt_path {last}, or " if last.is_file() else ""
         raise InputError(f"{run_dir} already holds a run; {go_on}start another by --run_dir FOLDER")
     return ckpt_path
-
-
-def save_config(text: str, run_dir: Path) -> None:
-    """Writes config.yaml; a resumed run with other settings gets config-1.yaml and so on beside it."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path, number = run_dir / "config.yaml", 0
-    while path.exists() and path.read_text(encoding="utf-8") != text:
-        number += 1
-        path = run_dir / f"config-{number}.yaml"
-    path.write_text(text, encoding="utf-8")
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -212,6 +205,22 @@ def first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+def one_line(message: str) -> str:
+    """An error's message as one line, with the keys that a mistyped one may have meant."""
+    if "Traceback" in message:  # a loader's worker sends its whole traceback; the last line is the message
+        return message.strip().splitlines()[-1].removeprefix("video_gn.errors.InputError: ")
+    line = re.sub(r"Does not validate .*?Subtypes: (.*) Errors: .* Given value: ", r"Expected one of \1. Got value: ",
+                  " ".join(message.split()))  # fmt: skip
+    if match := re.search(
+        r"(?:unrecognized arguments: --|[Kk]ey \"?)(?:fit\.|test\.|validate\.|predict\.)?([\w.]+)", line
+    ):
+        owners = {"model": VideoClassifier, "data": KineticsData, "trainer": Trainer}
+        keys = [f"{owner}.{key}" for owner, it in owners.items() for key in inspect.signature(it).parameters]
+        close = difflib.get_close_matches(match[1], keys, n=2, cutoff=0.8) if match[1] not in keys else []
+        line += f" (did you mean {' or '.join(close)}?)" if close else ""
+    return line
+
+
 class _Handler(logging.Handler):
     """Writes above the progress bar: everything of the first process, warnings of the others."""
 
@@ -254,12 +263,7 @@ def main(args: list[str] | None = None) -> int:
             parser_kwargs={"exit_on_error": False, "prog": "train.py"},
         )
     except (InputError, MisconfigurationException, ArgumentError) as error:
-        # A loader's worker puts its whole traceback into the message; the last line is the message.
-        lines = str(error).strip().splitlines()
-        print(
-            f"error: {lines[-1] if 'Traceback' in str(error) else ' '.join(map(str.strip, lines))}",
-            file=sys.stderr,
-        )
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 

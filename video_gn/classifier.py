@@ -220,11 +220,11 @@ class VideoClassifier(pl.LightningModule):
         Where the frames are larger than the training crop, the softmax is taken at each position of the head's
         window and averaged, as video-nonlocal-net does. Views go through in parts of `batch_size` clips.
         """
+        if not len(clips):  # every video of the batch was unreadable
+            return torch.empty(0, 1, len(self.class_names), device=clips.device)
         parts = clips.flatten(0, 1).split(self.hp.batch_size)
-        scores = [self(part).float().softmax(1).mean(2) for part in parts]
-        return (
-            torch.cat(scores).unflatten(0, clips.shape[:2]) if scores else clips.new_empty(0, 1, len(self.class_names))
-        )
+        scores = torch.cat([self(part).float().softmax(1).mean(2) for part in parts])
+        return scores.unflatten(0, clips.shape[:2])
 
     def configure_model(self) -> None:
         if self.hp.compile:
@@ -289,20 +289,19 @@ class VideoClassifier(pl.LightningModule):
         optimizer = torch.optim.SGD(
             [g for g in groups if g["params"]], lr=lr, momentum=hp.momentum, nesterov=hp.momentum > 0
         )
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _lr_factor(self, step: int) -> float:
+        # Asking for the number of steps before training begins would open the loader before a checkpoint has said
+        # which epoch it is, and so replay the first epoch's order (Lightning issue 21938).
+        progress = step / self.trainer.estimated_stepping_batches if step else 0.0
+        return lr_factor(progress, self.hp.lr_schedule, self.hp.decay_points, warmup=self.hp.warmup)
+
+    def on_train_start(self) -> None:
         log.info(
             "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %d steps, %s",
-            lr, hp.base_lr, self.clips_per_step, REFERENCE_CLIPS, self.trainer.world_size, hp.batch_size,
-            self.trainer.accumulate_grad_batches, steps, hp.lr_schedule,
+            scaled_lr(self.hp.base_lr, self.clips_per_step), self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,
+            self.trainer.world_size, self.hp.batch_size, self.trainer.accumulate_grad_batches,
+            self.trainer.estimated_stepping_batches, self.hp.lr_schedule,
         )  # fmt: skip
-
-        def factor(step: int) -> float:
-            return lr_factor(
-                (step + 1) / steps if hp.warmup else step / steps,
-                hp.lr_schedule,
-                hp.decay_points,
-                warmup=hp.warmup,
-            )
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -43,7 +43,7 @@ def load_inflated(net: Net, path: str, norm: str, file_norm: str | None = None) 
     if norm != file_norm and not (norm in BATCH_NORMS and file_norm in BATCH_NORMS):
         raise InputError(
             f"{path} was trained with norm {file_norm}, the model has {norm}, and weights do not carry over between "
-            f"norms; take a checkpoint trained with {norm}, or --model.norm {file_norm}"
+            f"norms; take a checkpoint trained with {norm}, or give the model the norm {file_norm}"
             + ("" if has_statistics else "; if the file was trained with another norm, name it with --model.init_norm")
         )
     inflated, head = inflate(weights, net, path)
@@ -62,8 +62,7 @@ def read_2d(path: str) -> dict[str, Tensor]:
     try:
         weights = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # each reader has many kinds
-        reason = str(error).strip().splitlines()
-        raise InputError(f"{path} is not a file of weights: {reason[0] if reason else type(error).__name__}") from None
+        raise InputError(f"{path} is not a file of weights, or is damaged ({type(error).__name__})") from None
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not weights or not all(isinstance(w, Tensor) for w in weights.values()):

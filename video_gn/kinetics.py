@@ -319,6 +319,16 @@ class RowSampler(Sampler[tuple[int, int | None]]):
             yield epoch, row
 
 
+def epoch_to_load(trainer: pl.Trainer) -> int:
+    """The epoch that a training loader opened now is for.
+
+    On resuming, Lightning opens the loader before it counts the epoch that the checkpoint had finished, and
+    `trainer.current_epoch` would replay that epoch's order (Lightning issue 21938).
+    """
+    epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
+    return epochs.processed + (batches.is_last_batch and epochs.started > epochs.processed)
+
+
 class KineticsData(pl.LightningDataModule):
     """Loaders of Kinetics, of any other labelled videos, or of the embedded set.
 
@@ -449,7 +459,7 @@ class KineticsData(pl.LightningDataModule):
 
     def _loader(self, split: str, views: Callable, batch_size: int, training: bool = False) -> DataLoader:
         # Validation draws the same views every epoch, so that epochs compare.
-        epoch = partial(getattr, self.trainer, "current_epoch") if training else int
+        epoch = partial(epoch_to_load, self.trainer) if training else int
         videos = self.lists[split]
         return DataLoader(
             VideoViews(videos, views, self.seed, replace=training),

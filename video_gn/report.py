@@ -47,11 +47,25 @@ class RunReport(pl.Callback):
         run_dir: The run's folder.
         name: The run's name.
         settings: What tells this run from others, beyond the hyper-parameters: seed, precision and the like.
+        config: The resolved configuration of a fit, as text.
     """
 
-    def __init__(self, run_dir: Path, name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, run_dir: Path, name: str, settings: dict[str, Any], config: str | None = None) -> None:
         self.path, self.name, self.settings = run_dir / "results.json", name, settings
+        self.config = config
         self._clips, self._seconds, self._last = 0, 0.0, 0.0
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Writes config.yaml; a resumed run with other settings gets config-1.yaml and so on beside it."""
+        if self.config is not None:
+            folder, number = self.path.parent, 0
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "config.yaml"
+            while path.exists() and path.read_text(encoding="utf-8") != self.config and trainer.ckpt_path:
+                number += 1
+                path = folder / f"config-{number}.yaml"
+            path.write_text(self.config, encoding="utf-8")
 
     # Speed: from the end of one step to the end of the next, so that loading counts and validation does not
 
