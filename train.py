@@ -16,6 +16,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -75,9 +76,11 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any):
         config = self.config[self.subcommand]
         trainer = self.config_init[self.subcommand].trainer
-        callbacks: list[Any] = [] if trainer.enable_progress_bar is False else [ProgressBar(leave=True)]
+        callbacks: list[Any] = []
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(config.json))
+            if config.json == "-":
+                kwargs["enable_progress_bar"] = False  # it goes to standard output too
         else:
             text = self._parser("fit").dump(config, skip_none=False) if self.subcommand == "fit" else None
             settings = {
@@ -98,11 +101,16 @@ class CLI(LightningCLI):
             callbacks.append(
                 ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
             )
+        if trainer.enable_progress_bar is not False and kwargs.get("enable_progress_bar", True):
+            callbacks.append(ProgressBar(leave=True))
         kwargs |= {"callbacks": [*(trainer.callbacks or []), *callbacks], "default_root_dir": str(self.run_dir)}
         try:
-            return super().instantiate_trainer(**kwargs)
+            made = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
             raise InputError(f"trainer: {error}") from error
+        if trainer.sync_batchnorm and isinstance(made.accelerator, CPUAccelerator):
+            raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
+        return made
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -244,6 +252,7 @@ def set_up_messages() -> None:
         "Checkpoint directory .* exists and is not empty",
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         "The number of training batches",
+        "Be aware that when using `ckpt_path`, callbacks",
     ):
         warnings.filterwarnings("ignore", noise)
 

@@ -267,8 +267,8 @@ class VideoClassifier(pl.LightningModule):
         values = self.accuracy.compute()  # already summed over processes
         self.accuracy.reset()
         self.results[split] = {name: value.item() for name, value in values.items()}
-        self.log(f"{split}/top1", values.pop("top1").float(), prog_bar=True)
-        self.log_dict({f"{split}/{name}": value.float() for name, value in values.items()})
+        for name, value in values.items():
+            self.log(f"{split}/{name}", value.float(), prog_bar=name == "top1", sync_dist=True)
 
     # Optimisation
 
@@ -277,18 +277,21 @@ class VideoClassifier(pl.LightningModule):
         """Clips behind one step of the optimiser: GPUs x clips per GPU x accumulation."""
         return self.trainer.world_size * self.hp.batch_size * self.trainer.accumulate_grad_batches
 
+    @property
+    def lr(self) -> float:
+        """Peak learning rate of this run, by the linear rule."""
+        return scaled_lr(self.hp.base_lr, self.clips_per_step)
+
     def configure_optimizers(self) -> Any:
         hp = self.hp
-        lr = scaled_lr(hp.base_lr, self.clips_per_step)
         norms = {id(parameter) for parameter in norm_parameters(self.net)}
         trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         groups = [
             {"params": [p for p in trained if id(p) not in norms], "weight_decay": hp.weight_decay},
             {"params": [p for p in trained if id(p) in norms], "weight_decay": hp.norm_weight_decay},
         ]
-        optimizer = torch.optim.SGD(
-            [g for g in groups if g["params"]], lr=lr, momentum=hp.momentum, nesterov=hp.momentum > 0
-        )
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=hp.momentum, nesterov=hp.momentum > 0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -301,7 +304,7 @@ class VideoClassifier(pl.LightningModule):
     def on_train_start(self) -> None:
         log.info(
             "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %d steps, %s",
-            scaled_lr(self.hp.base_lr, self.clips_per_step), self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,
+            self.lr, self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,
             self.trainer.world_size, self.hp.batch_size, self.trainer.accumulate_grad_batches,
             self.trainer.estimated_stepping_batches, self.hp.lr_schedule,
         )  # fmt: skip

@@ -325,7 +325,8 @@ def epoch_to_load(trainer: pl.Trainer) -> int:
     On resuming, Lightning opens the loader before it counts the epoch that the checkpoint had finished, and
     `trainer.current_epoch` would replay that epoch's order (Lightning issue 21938).
     """
-    epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches = trainer.fit_loop.epoch_loop.batch_progress
     return epochs.processed + (batches.is_last_batch and epochs.started > epochs.processed)
 
 
@@ -406,7 +407,7 @@ class KineticsData(pl.LightningDataModule):
         self.given_videos = videos or []
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
-        self.failures: dict[str, Failure] = {}
+        self.failures: dict[str, dict[str, Failure]] = {}  # by stage and path, of this process
 
         # A checkpoint carries what a later test or prediction needs, in types that load without running code.
         self.save_hyperparameters(ignore="videos", logger=False)
@@ -487,10 +488,11 @@ class KineticsData(pl.LightningDataModule):
         return self._loader("predict", self.protocol_views, 1)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        stage = self.trainer.state.stage.value  # each stage names its unreadable videos once
+        named = self.failures.setdefault(stage, {})
         for failure in batch.failures:
-            if failure.path not in self.failures:
-                self.failures[failure.path] = failure
-                consequence = "another video takes its place" if self.trainer.training else "it counts as wrong"
-                consequence = "left out" if self.trainer.predicting else consequence
-                log.warning("cannot read %s: %s; %s", failure.path, failure.reason, consequence)
+            if failure.path not in named:
+                named[failure.path] = failure
+                end = {"train": "another video takes its place", "predict": "left out"}.get(stage, "it counts as wrong")
+                log.warning("cannot read %s: %s; %s", failure.path, failure.reason, end)
         return batch

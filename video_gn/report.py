@@ -19,6 +19,8 @@ import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from video_gn.errors import InputError
+
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 TOP = 5
 
@@ -29,6 +31,14 @@ def write_json(path: Path, content: Any) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+def gather(trainer: Any, mine: Any) -> list[Any]:
+    """What every process holds, in the order of the processes."""
+    parts: list[Any] = [mine] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(parts, mine)
+    return parts
 
 
 class ProgressBar(TQDMProgressBar):
@@ -80,9 +90,6 @@ class RunReport(pl.Callback):
             pl_module.log("train/clips_per_s", self._clips / self._seconds, prog_bar=True)
         self._last = now
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._last = 0.0
-
     # Results
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -102,29 +109,38 @@ class RunReport(pl.Callback):
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         data = trainer.datamodule
-        result = {
-            "protocol": data.hparams.test_protocol,
-            "clips": data.protocol.num_clips,
-            "crops": data.protocol.num_crops,
-            "short_side": data.hparams.test_short_side,
+        views = f"{data.protocol.num_clips} clips x {data.protocol.num_crops} crops, short side"
+        seen = {"protocol": data.hparams.test_protocol, "views": f"{views} {data.hparams.test_short_side}"}
+        self._evaluated(trainer, pl_module, "test", seen)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self._last = 0.0
+        if trainer.state.fn == "validate":
+            seen = {"protocol": "random-1clip", "views": "1 clip x 1 crop, augmented as in training"}
+            self._evaluated(trainer, pl_module, "val", seen)
+
+    def _evaluated(self, trainer: Any, pl_module: Any, split: str, seen: dict[str, Any]) -> None:
+        named = gather(trainer, trainer.datamodule.failures.get(trainer.state.stage.value, {}))
+        result = seen | {
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else "weights at the end of training",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            **pl_module.results["test"],
+            **pl_module.results[split],
+            "unreadable_videos": {path: failure.reason for part in named for path, failure in part.items()},
         }
-        self._update(trainer, pl_module, "tests", result)
-        print_test_table(self.name, result)
+        self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
+        print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']})", result)
 
     @rank_zero_only
     def _update(self, trainer: Any, pl_module: Any, part: str, content: dict[str, Any]) -> None:
-        """Adds to what is there: earlier tests stay."""
+        """Adds to what is there: earlier evaluations stay."""
         results = json.loads(self.path.read_text()) if self.path.is_file() else {}
         if part == "fit" or "run" not in results:
             results["run"] = self._run(trainer, pl_module)
             results["versions"] = {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}}
-        if part == "tests":
-            results.setdefault("tests", []).append(content)
-        else:
+        if part == "fit":
             results[part] = content
+        else:
+            results.setdefault(part, []).append(content)
         write_json(self.path, results)
 
     def _run(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
@@ -136,7 +152,7 @@ class RunReport(pl.Callback):
             "name": self.name,
             "clip": f"{data['num_frames']}x{data['frame_interval']}",
             "clips_per_step": pl_module.clips_per_step,
-            "lr": pl_module.hparams.base_lr * pl_module.clips_per_step / 64,
+            "lr": pl_module.lr,
             "world_size": trainer.world_size,
             "device": device,
             **self.settings,
@@ -153,10 +169,9 @@ def _version(package: str) -> str | None:
 
 
 @rank_zero_only
-def print_test_table(name: str, result: dict[str, Any]) -> None:
-    """The test's figures as people read them."""
-    views = f"{result['clips']} clips x {result['crops']} crop{'s' if result['crops'] > 1 else ''}"
-    print(f"\n{name}, test by {result['protocol']} ({views}, short side {result['short_side']})")
+def print_table(title: str, result: dict[str, Any]) -> None:
+    """An evaluation's figures as people read them."""
+    print(f"\n{title}")
     head = ("video top-1", "video top-5", "clip top-1", "videos", "unreadable")
     cells = [f"{100 * result[key]:.2f} %" for key in ("top1", "top5", "clip_top1")]
     cells += [f"{result['videos']:.0f}", f"{result['unreadable']:.0f}"]
@@ -174,6 +189,8 @@ class PredictionWriter(pl.Callback):
     """
 
     def __init__(self, json_path: str | None) -> None:
+        if json_path and json_path != "-" and Path(json_path).exists():
+            raise InputError(f"{json_path} is there already; name another file with --json")
         self.json_path = json_path
         self.found: dict[str, dict[str, Any]] = {}
 
@@ -190,10 +207,7 @@ class PredictionWriter(pl.Callback):
             self.found[failure.path] = {"video": failure.path, "error": failure.reason}
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, self.found)
-            self.found = {path: found for part in parts for path, found in part.items()}
+        self.found = {path: found for part in gather(trainer, self.found) for path, found in part.items()}
         if trainer.is_global_zero:
             found = [self.found[path] for path in dict.fromkeys(trainer.datamodule.lists["predict"].paths)]
             lines = "".join(json.dumps(one) + "\n" for one in found)
@@ -209,3 +223,5 @@ class PredictionWriter(pl.Callback):
                     print(f"  cannot be read: {one['error']}")
                 for entry in one.get("top", ()):
                     print(f"  {100 * entry['score']:6.2f} %  {entry['class']}")
+            if all("error" in one for one in found):
+                raise InputError(f"none of {len(found)} videos can be read; the reasons are above")
