@@ -68,7 +68,7 @@ class RunReport(pl.Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Writes config.yaml; a resumed run with other settings gets config-1.yaml and so on beside it."""
-        if self.config is not None:
+        if self.config is not None and not trainer.fast_dev_run:
             folder, number = self.path.parent, 0
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "config.yaml"
@@ -133,6 +133,8 @@ class RunReport(pl.Callback):
     @rank_zero_only
     def _update(self, trainer: Any, pl_module: Any, part: str, content: dict[str, Any]) -> None:
         """Adds to what is there: earlier evaluations stay."""
+        if trainer.fast_dev_run:
+            return
         results = json.loads(self.path.read_text()) if self.path.is_file() else {}
         if part == "fit" or "run" not in results:
             results["run"] = self._run(trainer, pl_module)

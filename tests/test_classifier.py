@@ -1,0 +1,132 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from video_gn.classifier import Accuracy, VideoClassifier, lr_factor, scaled_lr
+from video_gn.errors import InputError
+from video_gn.norm import NORMS
+
+NAMES = [f"class {i}" for i in range(6)]
+
+
+def small(**options):
+    settings = {"num_groups": 4, "depth": 11, "width": 8, "geometry": "i3d_small", "crop_size": 32, "dropout": 0.0}
+    return VideoClassifier(NAMES, **(settings | options))
+
+
+@pytest.mark.parametrize(("clips", "lr"), [(64, 0.01), (32, 0.005), (16, 0.0025), (8, 0.00125)])
+def test_linear_rule(clips, lr):
+    assert scaled_lr(0.01, clips) == pytest.approx(lr)
+
+
+def test_step_schedule_decays_at_the_papers_iterations():
+    points = (0.375, 0.75)
+    expected = {0: 1, 149_999: 1, 150_000: 0.1, 299_999: 0.1, 300_000: 0.01, 399_999: 0.01}
+    for iteration, factor in expected.items():
+        assert lr_factor(iteration / 400_000, "step", points) == pytest.approx(factor)
+
+
+def test_cosine_and_warmup():
+    assert [lr_factor(p, "cosine") for p in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0], abs=1e-9)
+    assert lr_factor(0, "step", warmup=0.1) == 0
+    assert lr_factor(0.05, "step", warmup=0.1) == pytest.approx(0.5)
+    assert lr_factor(0.5, "step", warmup=0.1) == 1
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_weight_decay_of_gamma_and_beta_is_the_same_for_every_norm(name):
+    model = small(norm=name, weight_decay=0.1, norm_weight_decay=0.02)
+    model.trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=3)
+    optimizer = model.configure_optimizers()["optimizer"]
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for key, parameter in model.net.named_parameters():
+        is_norm = "norm" in key
+        assert decay[id(parameter)] == (0.02 if is_norm else 0.1), key
+    assert optimizer.param_groups[0]["initial_lr"] == pytest.approx(0.01 * (2 * 8 * 3) / 64)
+    assert optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9
+
+
+def test_frozen_parameters_are_not_optimised():
+    model = small(norm="frozen_bn")
+    model.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1)
+    assert len(model.configure_optimizers()["optimizer"].param_groups) == 2
+    with pytest.raises(InputError, match=r"set model\.init"):
+        small(norm="frozen_bn", freeze_affine=True)
+
+
+def test_scores_are_softmax_averaged_over_positions_of_each_view():
+    model = small().eval()
+    clips = torch.randint(0, 256, (2, 3, 3, 8, 40, 56), dtype=torch.uint8)
+    with torch.no_grad():
+        scores = model.scores(clips)
+        x = (clips[1, 2].float() / 255 - 0.45) / 0.225
+        logits = model.net(x[None])[0, :, 0]
+    assert logits.shape == (6, 2, 4) or logits[0].numel() > 1
+    torch.testing.assert_close(scores[1, 2], logits.flatten(1).softmax(0).mean(1), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores.sum(2), torch.ones(2, 3))
+    assert model.scores(torch.empty(0, 1, 3, 0, 0, 0, dtype=torch.uint8)).shape == (0, 1, 6)
+
+
+def test_parts_of_a_video_give_the_same_scores():
+    clips = torch.randint(0, 256, (1, 10, 3, 8, 32, 32), dtype=torch.uint8)
+    torch.manual_seed(0)
+    model = small(norm="bn", batch_size=3).eval()
+    with torch.no_grad():
+        in_parts = model.scores(clips)
+        model.hp.batch_size = 10
+        torch.testing.assert_close(in_parts, model.scores(clips), rtol=1e-5, atol=1e-6)
+
+
+def test_accuracy_by_hand():
+    scores = torch.tensor([[[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [[0.1, 0.5, 0.4], [0.1, 0.3, 0.6]]])
+    labels = torch.tensor([0, 2])  # means: [.4 .5 .1] wrong, [.1 .4 .5] right; clips: right wrong, wrong right
+    accuracy = Accuracy()
+    accuracy.update(scores, labels, 0)
+    accuracy.update(torch.empty(0, 1, 3), torch.empty(0, dtype=torch.int64), 2)
+    values = {name: value.item() for name, value in accuracy.compute().items()}
+    assert values["top1"] == 1 / 4 and values["clip_top1"] == (0.5 + 0.5) / 4
+    assert values["top5"] == 2 / 4  # all three classes are among five
+    assert values["videos"] == 4 and values["unreadable"] == 2
+    expected = -(torch.tensor(0.4).log() + torch.tensor(0.5).log()).item() / 2
+    assert values["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_top5():
+    scores = torch.zeros(1, 1, 10)
+    scores[0, 0, :6] = torch.tensor([0.3, 0.2, 0.15, 0.14, 0.11, 0.1])
+    for label, right in ((4, 1), (5, 0)):
+        accuracy = Accuracy()
+        accuracy.update(scores, torch.tensor([label]), 0)
+        assert accuracy.compute()["top5"] == right
+
+
+def test_too_short_clips_say_what_to_do():
+    with pytest.raises(InputError, match=r"3 frames are too short .* raise data\.num_frames"):
+        small()(torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_memory_order_does_not_change_the_logits(channels_last):
+    torch.manual_seed(0)
+    model = small(channels_last=channels_last).eval()
+    nn.init.normal_(model.net.blocks[-1].proj.weight)
+    clips = torch.arange(3 * 8 * 32 * 32, dtype=torch.uint8).view(1, 3, 8, 32, 32) * 37
+    with torch.no_grad():
+        logits = model(clips)
+        model.hp.channels_last = not channels_last
+        torch.testing.assert_close(logits, model(clips), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"std": (0.2, 0.0, 0.2)}, "model.std"),
+        ({"decay_points": [150_000]}, "fractions of training"),
+        ({"norm": "x"}, "norms"),
+    ],
+)
+def test_bad_settings(options, words):
+    with pytest.raises(InputError, match=words):
+        small(**options)

@@ -1,0 +1,42 @@
+"""An import never points up, and the model's and the data's halves never import each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {"errors"},
+    {"norm", "sampling"},
+    {"resnet3d", "decode", "transforms", "motion"},
+    {"inflate"},
+    {"classifier", "kinetics", "report"},
+]
+MODEL, DATA = {"norm", "resnet3d", "inflate", "classifier"}, {"sampling", "decode", "motion", "kinetics"}
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "video_gn":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("video_gn."):
+            yield node.module.split(".")[1]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "video_gn").glob("[a-z]*.py")))
+def test_arrows_point_down(name):
+    assert name in FLOOR, f"give {name} a floor here"
+    for other in imports(ROOT / "video_gn" / f"{name}.py"):
+        assert FLOOR[other] < FLOOR[name], f"{name} imports {other}"
+        assert not (name in MODEL and other in DATA) and not (name in DATA and other in MODEL), f"{name}, {other}"
+
+
+def test_only_decode_imports_decord():
+    users = [
+        path.stem
+        for path in (ROOT / "video_gn").glob("*.py")
+        if any("decord" in ast.unparse(n) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import))
+    ]
+    assert users == ["decode"]

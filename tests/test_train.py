@@ -1,0 +1,275 @@
+"""The main job through its command line: learning, resuming, several processes, prediction, and a user's slips."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPO
+
+import train
+from video_gn.motion import CLASSES, Motion, prepare
+
+DEMO = str(REPO / "configs" / "demo.yaml")
+
+
+def fit(run_dir, root, *args):
+    return ["fit", "-c", DEMO, "--run_dir", str(run_dir), "--data.root", str(root), *map(str, args)]
+
+
+def short(*args):
+    """Two quick epochs on the small set, without a test."""
+    settings = {
+        "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.num_workers": 0, "data.num_frames": 8,
+        "data.frame_interval": 8, "trainer.max_epochs": 2, "trainer.log_every_n_steps": 1,
+        "trainer.enable_progress_bar": "false", "test_after_fit": "false",
+    }  # fmt: skip
+    return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)
+
+
+@pytest.fixture(scope="session")
+def full_root(tmp_path_factory):
+    """The demo's own data, 840 videos."""
+    root = tmp_path_factory.mktemp("demo")
+    prepare(root, Motion())
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(data_root, tmp_path_factory):
+    """A finished short run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "short"
+    keep = ("--checkpoint.save_top_k", -1, "--checkpoint.filename", "{epoch}", "--trainer.max_epochs", 3)
+    assert train.main(fit(run_dir, data_root, *short(*keep))) == 0
+    return run_dir
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# Learning
+
+
+def test_demo_learns_motion(full_root, tmp_path, capsys):
+    """The README's first command: GN, 8 epochs; chance is 8.3 %."""
+    assert train.main(fit(tmp_path / "run", full_root)) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    test = results["tests"][0]
+    assert test["protocol"] == "gn-10clip" and test["videos"] == 240 and test["unreadable"] == 0
+    assert test["top1"] >= 0.8
+    out = capsys.readouterr()
+    assert "video top-1" in out.out and f"{100 * test['top1']:.2f} %" in out.out
+    assert "lr 0.1 = base_lr 0.8 x 8 / 64 clips a step (1 processes x 8 clips x accumulation 1); 600 steps" in out.err
+    run = results["run"]
+    assert run["model"]["norm"] == "gn" and run["clip"] == "16x4" and run["lr"] == pytest.approx(0.1)
+    assert run["clips_per_step"] == 8 and run["seed"] == 0
+    assert results["fit"]["epochs"] == 8 and results["fit"]["steps"] == 600
+    assert results["fit"]["clips_per_s"] > 1 and results["fit"]["peak_memory_gib"] > 0.1
+    assert results["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_single_frame_is_at_chance(full_root, tmp_path):
+    """The same network on one frame, repeated: 8.3 % is chance, 3.9 standard deviations of 240 videos are 7 %."""
+    one_frame = ("--data.frame_interval", 0, "--trainer.max_epochs", 3)
+    assert train.main(fit(tmp_path / "run", full_root, *one_frame)) == 0
+    test = json.loads((tmp_path / "run" / "results.json").read_text())["tests"][0]
+    assert test["videos"] == 240 and test["top1"] <= 0.153
+
+
+# A run's folder
+
+
+def test_run_folder(run):
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "results.json", "csv/version_0/metrics.csv", "checkpoints/best.ckpt"}
+    assert expected <= names
+    assert {f"checkpoints/epoch={i}.ckpt" for i in range(3)} <= names
+    assert any(name.startswith("tensorboard/events") for name in names)
+    header = (run / "csv/version_0/metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/loss", "train/top1", "train/clips_per_s", "val/top1", "val/top5", "val/loss"} <= set(header)
+
+
+def test_class_names_travel_with_the_checkpoint(run):
+    checkpoint = torch.load(run / "checkpoints" / "epoch=2.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["class_names"] == list(CLASSES)
+    assert checkpoint["datamodule_hyper_parameters"]["num_frames"] == 8
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(run, data_root, tmp_path):
+    """From the end of its first epoch, to the same weights as without the stop."""
+    copy = tmp_path / "copy"
+    (copy / "checkpoints").mkdir(parents=True)
+    shutil.copy(run / "checkpoints" / "epoch=0.ckpt", copy / "checkpoints" / "last.ckpt")
+    resumed = fit(copy, data_root, *short("--trainer.max_epochs", 3, "--ckpt_path", "last"))
+    assert train.main(resumed) == 0
+    assert same(weights(copy / "checkpoints" / "last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
+
+
+def test_nothing_is_overwritten(run, data_root, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert train.main(fit(run, data_root, *short())) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
+    """Augmentation, order and so the weights follow from the seed."""
+    assert train.main(fit(tmp_path, data_root, *short("--data.num_workers", 2, "--trainer.max_epochs", 3))) == 0
+    assert same(weights(tmp_path / "checkpoints" / "last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
+
+
+# Test and prediction, from the checkpoint alone
+
+
+def test_a_checkpoint_alone_is_enough(run, tmp_path, capsys):
+    checkpoint = run / "checkpoints" / "epoch=2.ckpt"
+    assert train.main(["test", "--ckpt_path", str(checkpoint), "--data.test_protocol", "center-1clip"]) == 0
+    tests = json.loads((run / "results.json").read_text())["tests"]
+    assert tests[-1]["protocol"] == "center-1clip" and tests[-1]["videos"] == 24
+    assert tests[-1]["checkpoint"] == str(checkpoint)
+    assert train.main(["validate", "--ckpt_path", str(checkpoint)]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["validations"][-1]["top1"] == pytest.approx(results["fit"]["val"]["top1"])
+    assert len(results["tests"]) == len(tests)
+
+
+def test_predict(run, motion_folder, tmp_path, capsys):
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    good = motion_folder / "val" / "fast_up"
+    args = ["predict", "--ckpt_path", str(run / "checkpoints" / "epoch=2.ckpt"), "--videos", str(bad), str(good)]
+    assert train.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["video"] for line in lines] == [str(bad), *(str(good / f"000{i}.mp4") for i in range(2))]
+    assert "not a video" in lines[0]["error"]
+    for line in lines[1:]:
+        scores = [entry["score"] for entry in line["top"]]
+        assert len(scores) == 5 and scores == sorted(scores, reverse=True) and sum(scores) <= 1
+        assert {entry["class"] for entry in line["top"]} <= set(CLASSES)
+    out = capsys.readouterr().out
+    assert f"{bad}\n  cannot be read: not a video" in out and f" %  {lines[1]['top'][0]['class']}" in out
+    assert train.main([*args, "--json", "-"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+    assert train.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 2  # there already
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("norm", ["gn", "bn"])
+def test_two_processes_train_and_count_every_video_once(norm, motion_folder, tmp_path):
+    """25 validation videos and one that is damaged, on 2 processes and on 1: the same figures to the last digit."""
+    rows = (motion_folder / "val.csv").read_text().splitlines()
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_text("no video")
+    (tmp_path / "val.csv").write_text("\n".join([*rows, f"{damaged},3", rows[5], ""]))
+    settings = {
+        "model.norm": norm, "data.motion": "null", "data.val": tmp_path / "val.csv", "data.batch_size": 4,
+        "data.num_workers": 0, "trainer.devices": 2, "trainer.strategy": "ddp", "trainer.max_epochs": 1,
+    }  # fmt: skip
+    args = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    command = fit(tmp_path / "run", motion_folder, *args)
+    # Lightning starts the second process by this command line.
+    done = subprocess.run([sys.executable, "train.py", *command], cwd=REPO, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 processes x 4 clips" in done.stderr and "Error" not in done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["run"]["world_size"] == 2 and results["fit"]["steps"] == 3
+    on_two = results["tests"][0]
+    assert on_two["videos"] == 26 and on_two["unreadable"] == 1
+    assert on_two["unreadable_videos"] == {str(damaged): "not a video file, or its index is lost"}
+    assert results["fit"]["val"]["videos"] == 26
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert train.main(["test", "--ckpt_path", str(checkpoint)]) == 0
+    on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"][1]
+    for name in ("top1", "top5", "clip_top1", "videos", "unreadable"):
+        assert on_one[name] == on_two[name], name
+    assert on_one["loss"] == pytest.approx(on_two["loss"], rel=1e-6)  # threads sum in other orders
+
+
+# A user's slips: one line, no traceback, before the first epoch
+
+
+def slip(capsys, args):
+    code = train.main([str(arg) for arg in args])
+    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert code == 2 and len(err) == 1
+    return err[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("--model.nrom", "gn"), "unrecognized arguments: --model.nrom gn (did you mean model.norm?)"),
+        (("--model.norm", "gnn"), "no norm 'gnn'; the norms are: bn, gn, ln, in, frozen_bn"),
+        (("--model.num_groups", "32"), "layer stem: 16 channels cannot be split into num_groups=32"),
+        (("--model.depth", "18"), "depths are: 11, 14, 50, 101"),
+        (("--data.num_frames", "many"), "data.num_frames\": Expected a <class 'int'>. Got value: many"),
+        (("--data.num_frames", "64", "--data.frame_interval", "4"), "span 253 raw frames, more than data.max_span=64"),
+        (("--data.num_frames", "2"), "2 frames are too short"),
+        (("--data.test_protocol", "10"), "no test protocol '10'"),
+        (("--data.motion", "null", "--data.train", "gone.csv"), "there is no list or folder"),
+        (("--data.motion", "null", "--data.train", "none.csv"), "names no videos"),
+        (("--data.motion", "null", "--data.train", "out.csv", "--data.class_names", "[a, b]"), "label '7' is outside"),
+        (("--data.batch_size", "25"), "24 training videos do not fill one step of 25 clips"),
+        (("--model.init", "gone.pth"), "there is no file gone.pth to start from"),
+        (("--trainer.accelerator", "gpu"), "gpu"),
+        (("--trainer.devices", "some"), "trainer: "),
+        (("--trainer.use_distributed_sampler", "true"), "use_distributed_sampler has to be false"),
+        (("--ckpt_path", "gone.ckpt"), "there is no checkpoint gone.ckpt"),
+        (("-c", "gone.yaml"), "gone.yaml"),
+    ],
+)
+def test_slips(change, words, data_root, tmp_path, capsys):
+    (data_root / "none.csv").write_text("path,label\n")
+    (data_root / "out.csv").write_text("path,label\nx.mp4,7\n")
+    if "gpu" in change and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert words in slip(capsys, fit(tmp_path / "run", data_root, *short(), *change))
+
+
+def test_wrong_key_in_a_file(data_root, tmp_path, capsys):
+    (tmp_path / "typo.yaml").write_text("model: {nrom: bn}\n")
+    message = slip(capsys, fit(tmp_path / "run", data_root, "-c", tmp_path / "typo.yaml"))
+    assert "nrom" in message
+
+
+def test_checkpoint_slips(run, tmp_path, capsys):
+    checkpoint = run / "checkpoints" / "epoch=2.ckpt"
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.ckpt")
+    for args, words in (
+        (["test"], "test needs a checkpoint"),
+        (["test", "--ckpt_path", tmp_path / "gone.ckpt"], "there is no checkpoint"),
+        (["predict", "--ckpt_path", tmp_path / "text.ckpt", "--videos", "x"], "is not a checkpoint, or is damaged"),
+        (["test", "--ckpt_path", tmp_path / "other.ckpt"], "not a checkpoint of this project"),
+        (["test", "--ckpt_path", checkpoint, "--model.norm", "bn"], "it has norm=gn, the settings ask for norm=bn"),
+        (["predict", "--ckpt_path", checkpoint], "there is nothing to predict"),
+        (["predict", "--ckpt_path", checkpoint, "--videos", tmp_path / "gone.mp4"], "none of 1 videos can be read"),
+    ):
+        assert words in slip(capsys, args)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["fit", "--help"], ["predict", "--help"]])
+def test_help(args, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.main(args)
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "usage: train.py" in out
+    if args[0] == "fit":
+        assert "--model.norm" in out and "A word of `video_gn.norm.NORMS`" in out
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(REPO)
+    assert os.path.isfile("train.py")
