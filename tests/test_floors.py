@@ -7,13 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors"},
-    {"norm", "sampling"},
+    {"errors", "messages"},
+    {"norm", "sampling", "lists", "checkpoint"},
     {"resnet3d", "decode", "transforms", "motion"},
-    {"inflate"},
+    {"inflate", "views"},
     {"classifier", "kinetics", "report"},
 ]
-MODEL, DATA = {"norm", "resnet3d", "inflate", "classifier"}, {"sampling", "decode", "motion", "kinetics"}
+MODEL, DATA = (
+    {"norm", "resnet3d", "inflate", "classifier"},
+    {"sampling", "lists", "decode", "motion", "views", "kinetics"},
+)
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 
 

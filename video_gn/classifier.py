@@ -1,6 +1,6 @@
 """A video classifier around the I3D ResNet: loss, optimisation and scores; the model half of a run.
 
-The contract with the data half (`video_gn/kinetics.py`) is a batch of `clips` uint8 `[B, V, 3, T, H, W]`, `labels`
+The contract with the data's half (`video_gn/views.py`) is a batch of `clips` uint8 `[B, V, 3, T, H, W]`, `labels`
 int64 `[B]`, `rows` int64 `[B]` and `failures`, a list with one entry for each unreadable video. V is the number of
 views of a video: 1 in training, clips x crops at test time.
 """

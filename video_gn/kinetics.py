@@ -1,281 +1,28 @@
-"""Labelled videos, from a list or class folders, as batches of views: the data half of a run.
-
-The contract with the model half (`video_gn/classifier.py`) is `Batch`. One sample is one video with all its views: V
-is 1 in training, and clips x crops at test time, so nothing ever has to be regrouped by video.
+"""The data half of a run: which videos each process loads, in which order, for Kinetics or any other set.
 
 What is drawn for a video (its frames, its crop, its flip) follows from (seed, epoch, row of the list) alone: neither
 the number of workers nor of GPUs changes it.
 """
 
-import csv
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from video_gn import motion as motion12
-from video_gn import sampling, transforms
-from video_gn.decode import open_video
-from video_gn.errors import DecodeError, InputError
+from video_gn import sampling
+from video_gn.errors import InputError
+from video_gn.lists import VideoList, find_videos, names_of, read_list, read_rows
+from video_gn.views import Batch, Failure, ProtocolViews, RandomView, VideoViews, collate
 
 log = logging.getLogger(__name__)
-SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"}
-NO_LABEL = -1  # of a video that is only predicted
-REPLACEMENTS = 10  # videos tried in the place of an unreadable one
-
-
-class Failure(NamedTuple):
-    """A video that could not be read, its label, and why."""
-
-    path: str
-    label: int
-    reason: str
-
-
-class Batch(NamedTuple):
-    """What the loaders give and the model takes.
-
-    Attributes:
-        clips: uint8 RGB `[B, V, 3, T, H, W]`.
-        labels: int64 `[B]`.
-        rows: int64 `[B]`, each video's row in its list.
-        failures: Unreadable videos met on the way. In training others took their place in `clips`; elsewhere they are
-            missing from it (B can be 0) and count as wrong.
-    """
-
-    clips: Tensor
-    labels: Tensor
-    rows: Tensor
-    failures: list[Failure]
-
-
-class Sample(NamedTuple):
-    """One video of a batch; `clips` is uint8 `[V, T, H, W, 3]`, None if it could not be read."""
-
-    clips: np.ndarray | None
-    label: int
-    row: int
-    failures: list[Failure]
-
-
-@dataclass(frozen=True)
-class VideoList:
-    """Paths and labels of a split, row by row."""
-
-    paths: list[str]
-    labels: list[int]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-# Lists
-
-
-def read_rows(source: Path) -> list[tuple[str, str]]:
-    """Path and label of each video, as they stand: of class folders, a CSV file with header, or `path label` lines.
-
-    Raises:
-        InputError: There is nothing, or it cannot be understood.
-    """
-    if source.is_dir():
-        rows = [
-            (str(path.relative_to(source.parent)), folder.name)
-            for folder in sorted(source.iterdir())
-            if folder.is_dir()
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in SUFFIXES
-        ]
-    elif not source.is_file():
-        raise InputError(
-            f"there is no list or folder {source}; set data.root, and data.train, data.val, data.test below it"
-        )
-    elif source.suffix.lower() == ".csv":
-        with open(source, newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            if not {"path", "label"} <= set(table.fieldnames or ()):
-                raise InputError(f"{source} needs a header that names the columns path and label")
-            rows = [(row["path"], (row["label"] or "").strip()) for row in table]
-    else:
-        rows = []
-        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
-            if line.strip():
-                path, _, label = line.strip().rpartition(" ")
-                if not path:
-                    raise InputError(f"{source}, line {number}: {line!r} is not of the form: path label")
-                rows.append((path.strip(), label))
-    if not rows:
-        raise InputError(f"{source} names no videos")
-    return rows
-
-
-def names_of(rows: list[tuple[str, str]]) -> list[str]:
-    """Class names that the labels of a training list give: the names sorted, or the numbers from 0 to the largest."""
-    labels = {label for _, label in rows}
-    if all(label.isdecimal() for label in labels):
-        return [str(i) for i in range(max(map(int, labels)) + 1)]
-    return sorted(labels)
-
-
-def read_list(source: Path, root: Path, class_names: list[str]) -> VideoList:
-    """The videos of a split. Labels are class names, or numbers from 0.
-
-    Args:
-        source: A folder of class folders, or a list file.
-        root: Where relative paths of a list file begin; a folder's own begin at its parent.
-        class_names: In the order of their labels.
-
-    Raises:
-        InputError: As `read_rows`; a label is outside the classes; none of the files is there.
-    """
-    rows = read_rows(source)
-    number_of = {name: label for label, name in enumerate(class_names)}
-    base = source.parent if source.is_dir() else root
-    paths, labels = [], []
-    for row, (path, text) in enumerate(rows, 1):
-        label = number_of.get(text)
-        if label is None and text.isdecimal() and int(text) < len(class_names):
-            label = int(text)
-        if label is None:
-            raise InputError(
-                f"{source}, video {row} ({path}): label {text!r} is outside the {len(class_names)} classes "
-                f"({', '.join(class_names[:3])}, ...); mend the list, or set data.class_names"
-            )
-        paths.append(str(base / path))
-        labels.append(label)
-    few = paths[:: max(1, len(paths) // 100)]
-    if not any(Path(path).is_file() for path in few):
-        raise InputError(
-            f"{source}: none of {len(few)} files looked for is there, {few[0]} for one; is data.root right?"
-        )
-    return VideoList(paths, labels)
-
-
-def find_videos(given: list[str]) -> VideoList:
-    """Videos to predict: files as they are named, folders with everything below them.
-
-    Raises:
-        InputError: Nothing is given, or a folder holds no video.
-    """
-    paths: list[str] = []
-    for item in given:
-        if Path(item).is_dir():
-            found = sorted(str(path) for path in Path(item).rglob("*") if path.suffix.lower() in SUFFIXES)
-            if not found:
-                raise InputError(f"the folder {item} holds no videos ({', '.join(sorted(SUFFIXES))})")
-            paths += found
-        else:
-            paths.append(item)
-    if not paths:
-        raise InputError("there is nothing to predict; name files or folders with --videos")
-    return VideoList(paths, [NO_LABEL] * len(paths))
-
-
-# Views of a video: uint8 [V, T, H, W, 3]
-
-
-@dataclass(frozen=True)
-class RandomView:
-    """One random clip, scale, crop and flip: training, and validation during it (Wu & He 2018, Figure 7)."""
-
-    num_frames: int
-    frame_interval: int
-    short_side: tuple[int, int]
-    crop_size: int
-    flip: bool
-
-    def __call__(self, path: str, rng: np.random.Generator) -> np.ndarray:
-        with open_video(path) as video:
-            clip_span = sampling.span(self.num_frames, self.frame_interval)
-            start = sampling.random_start(rng, video.num_frames, clip_span)
-            frames = video.read(sampling.clip_indices(start, self.num_frames, self.frame_interval, video.num_frames))
-        box = transforms.random_box(rng, frames.shape[1], frames.shape[2], self.short_side, self.crop_size)
-        clip = transforms.resize(transforms.crop(frames, box), self.crop_size, self.crop_size)
-        return np.ascontiguousarray(transforms.flip(clip) if self.flip and rng.random() < 0.5 else clip)[None]
-
-
-@dataclass(frozen=True)
-class ProtocolViews:
-    """Every view of a test protocol, from one read of the video; each frame is decoded and scaled once."""
-
-    num_frames: int
-    frame_interval: int
-    short_side: int
-    protocol: sampling.Protocol
-
-    def __call__(self, path: str, rng: np.random.Generator) -> np.ndarray:
-        with open_video(path) as video:
-            total = video.num_frames
-            starts = self.protocol.clip_starts(total, sampling.span(self.num_frames, self.frame_interval))
-            clips = [sampling.clip_indices(s, self.num_frames, self.frame_interval, total) for s in starts]
-            needed, where = np.unique(np.stack(clips), return_inverse=True)
-            frames = video.read(needed)
-        frames = transforms.resize_short_side(frames, self.short_side)
-        crops = [frames] if self.protocol.num_crops == 1 else transforms.three_crops(frames)
-        return np.stack([crop[clip] for clip in where.reshape(len(starts), -1) for crop in crops])
-
-
-class VideoViews(Dataset[Sample]):
-    """Videos as samples, keyed by `(epoch, row)`; a row of None is no video (see `RowSampler`).
-
-    Args:
-        videos: The list.
-        views: Makes the views of a video from its path and an rng.
-        seed: Of the rng, with the epoch and the row.
-        replace: Whether an unreadable video is replaced by another one (training), or only reported.
-    """
-
-    def __init__(
-        self,
-        videos: VideoList,
-        views: Callable[[str, np.random.Generator], np.ndarray],
-        seed: int = 0,
-        replace: bool = False,
-    ) -> None:
-        self.videos, self.views, self.seed, self.replace = videos, views, seed, replace
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, key: tuple[int, int | None]) -> Sample:
-        epoch, row = key
-        if row is None:
-            return Sample(None, NO_LABEL, -1, [])
-        rng = np.random.default_rng((self.seed, epoch, row))
-        failures: list[Failure] = []
-        for _ in range(1 + REPLACEMENTS):
-            path, label = self.videos.paths[row], self.videos.labels[row]
-            try:
-                return Sample(self.views(path, rng), label, row, failures)
-            except DecodeError as error:
-                failures.append(Failure(path, label, error.reason))
-            if not self.replace:
-                return Sample(None, label, row, failures)
-            row = int(rng.integers(len(self.videos)))
-        raise InputError(
-            f"{len(failures)} videos one after the other cannot be read, the last for this reason: "
-            f"{failures[-1].path}: {failures[-1].reason}"
-        )
-
-
-def collate(samples: list[Sample]) -> Batch:
-    """A batch of those that could be read; the clips keep the memory order of frames, channels last."""
-    read = [sample for sample in samples if sample.clips is not None]
-    clips = torch.stack([torch.from_numpy(sample.clips) for sample in read]) if read else torch.empty(0, 1, 0, 0, 0, 3)
-    return Batch(
-        clips.permute(0, 1, 5, 2, 3, 4),
-        torch.tensor([sample.label for sample in read], dtype=torch.int64),
-        torch.tensor([sample.row for sample in read], dtype=torch.int64),
-        [failure for sample in samples for failure in sample.failures],
-    )
 
 
 class RowSampler(Sampler[tuple[int, int | None]]):

@@ -1,0 +1,57 @@
+"""What a run says on the terminal: its own messages, errors as one line, and none of the libraries' noise."""
+
+import difflib
+import logging
+import re
+import sys
+import warnings
+
+from pytorch_lightning.utilities import rank_zero_only
+from tqdm import tqdm
+
+
+def first_process() -> bool:
+    """Whether this is the process that prints and writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def one_line(message: str, keys: list[str]) -> str:
+    """An error's message as one line, with those of the known keys that a mistyped one may have meant."""
+    if "Traceback" in message:  # a loader's worker sends its whole traceback; the last line is the message
+        return message.strip().splitlines()[-1].removeprefix("video_gn.errors.InputError: ")
+    line = re.sub(r"Does not validate .*?Subtypes: (.*) Errors: .* Given value: ", r"Expected one of \1. Got value: ",
+                  " ".join(message.split()))  # fmt: skip
+    if match := re.search(
+        r"(?:unrecognized arguments: --|[Kk]ey \"?)(?:fit\.|test\.|validate\.|predict\.)?([\w.]+)", line
+    ):
+        close = difflib.get_close_matches(match[1], keys, n=2, cutoff=0.8) if match[1] not in keys else []
+        line += f" (did you mean {' or '.join(close)}?)" if close else ""
+    return line
+
+
+class _Handler(logging.Handler):
+    """Writes above the progress bar: everything of the first process, warnings of the others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if first_process() or record.levelno >= logging.WARNING:
+            tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+def set_up_messages() -> None:
+    """Our messages are shown; of the libraries' warnings, not those that a user can do nothing about."""
+    logger = logging.getLogger("video_gn")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_Handler()]
+    logger.propagate = False
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    for noise in (
+        "LightningCLI's args parameter",
+        "The '.*dataloader' does not have many workers",
+        "Checkpoint directory .* exists and is not empty",
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+        "The number of training batches",
+        "Be aware that when using `ckpt_path`, callbacks",
+    ):
+        warnings.filterwarnings("ignore", noise)
