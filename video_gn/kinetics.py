@@ -235,8 +235,8 @@ class KineticsData(pl.LightningDataModule):
         return self._loader("predict", self.protocol_views, 1)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        stage = self.trainer.state.stage.value  # each stage names its unreadable videos once
-        named = self.failures.setdefault(stage, {})
+        stage = self.trainer.state.stage.value.replace("sanity_check", "validate")
+        named = self.failures.setdefault(stage, {})  # each stage names its unreadable videos once
         for failure in batch.failures:
             if failure.path not in named:
                 named[failure.path] = failure

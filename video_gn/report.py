@@ -23,6 +23,7 @@ from video_gn.errors import InputError
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 TOP = 5
+TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable"}  # of the last epoch
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -93,7 +94,7 @@ class RunReport(pl.Callback):
     # Results
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        training = {n: v.item() for n, v in trainer.callback_metrics.items() if n.startswith("train/epoch_")}
+        last = {name.removeprefix("train/"): value.item() for name, value in trainer.callback_metrics.items()}
         cuda = pl_module.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         fit = {
@@ -102,7 +103,7 @@ class RunReport(pl.Callback):
             "clips_per_s": self._clips / self._seconds if self._seconds else None,
             "peak_memory_gib": peak / 2**30,
             "peak_memory_of": "GPU 0, allocated" if cuda else "main process, resident",
-            "train": {name.removeprefix("train/epoch_"): value for name, value in training.items()},
+            "train": {name: last.get(key) for name, key in TRAIN_METRICS.items()},
             "val": pl_module.results.get("val"),
         }
         self._update(trainer, pl_module, "fit", fit)
