@@ -22,6 +22,8 @@ from video_gn.messages import one_line, set_up_messages
 from video_gn.norm import norm_label
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 
+DESCRIPTION = """Trains, validates, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml.
+What a checkpoint knows: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILES AND FOLDERS."""
 # What both halves need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
 
@@ -132,7 +134,7 @@ def main(args: list[str] | None = None) -> int:
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
-            parser_kwargs={"exit_on_error": False, "prog": "train.py"},
+            parser_kwargs={"exit_on_error": False, "prog": "train.py", "description": DESCRIPTION},
         )
     except (InputError, MisconfigurationException, ArgumentError) as error:
         owners = {"model": VideoClassifier, "data": KineticsData, "trainer": Trainer}
