@@ -22,8 +22,10 @@ from video_gn.messages import one_line, set_up_messages
 from video_gn.norm import norm_label
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 
-DESCRIPTION = """Trains, validates, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml.
-What a checkpoint knows: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILES AND FOLDERS."""
+DESCRIPTION = (
+    "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "
+    "With its checkpoint: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILE FOLDER ..."
+)
 # What both halves need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
 
