@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -68,43 +68,41 @@ class CLI(LightningCLI):
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
 
     def instantiate_trainer(self, **kwargs: Any):
-        config = self.config[self.subcommand]
-        trainer = self.config_init[self.subcommand].trainer
-        callbacks: list[Any] = []
-        if self.subcommand == "predict":
-            callbacks.append(PredictionWriter(config.json))
-            if config.json == "-":
-                kwargs["enable_progress_bar"] = False  # it goes to standard output too
-        else:
-            text = self._parser("fit").dump(config, skip_none=False) if self.subcommand == "fit" else None
-            settings = {
-                "seed": config.seed_everything,
-                "precision": trainer.precision,
-                "max_epochs": trainer.max_epochs,
-            }
-            callbacks.append(RunReport(self.run_dir, self.name, settings, text))
-        if trainer.logger is None:
-            folder = str(self.run_dir)
-            fit = self.subcommand == "fit"
-            kwargs["logger"] = (
-                [TensorBoardLogger(folder, "tensorboard", ""), CSVLogger(folder, "csv")] if fit else False
-            )
-            callbacks += [LearningRateMonitor("step")] if fit else []
-        if self.subcommand == "fit":
-            folder = config.checkpoint.dirpath
-            callbacks.append(
-                ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
-            )
-        if trainer.enable_progress_bar is not False and kwargs.get("enable_progress_bar", True):
-            callbacks.append(ProgressBar(leave=True))
-        kwargs |= {"callbacks": [*(trainer.callbacks or []), *callbacks], "default_root_dir": str(self.run_dir)}
+        given = self.config_init[self.subcommand].trainer
+        if self.config[self.subcommand].get("json") == "-":
+            given.enable_progress_bar = False  # it goes to standard output too
+        kwargs["default_root_dir"] = str(self.run_dir)
+        kwargs["callbacks"] = [*(given.callbacks or []), *self._callbacks(given)]
+        if given.logger is None:
+            kwargs["logger"] = self._loggers()
         try:
-            made = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
             raise InputError(f"trainer: {error}") from error
-        if trainer.sync_batchnorm and isinstance(made.accelerator, CPUAccelerator):
+        if given.sync_batchnorm and isinstance(trainer.accelerator, CPUAccelerator):
             raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
-        return made
+        return trainer
+
+    def _callbacks(self, given: Any) -> list[Callback]:
+        config = self.config[self.subcommand]
+        callbacks: list[Callback] = [] if given.enable_progress_bar is False else [ProgressBar(leave=True)]
+        if self.subcommand == "predict":
+            return [*callbacks, PredictionWriter(config.json)]
+        settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
+        if self.subcommand != "fit":
+            return [*callbacks, RunReport(self.run_dir, self.name, settings)]
+        folder = config.checkpoint.dirpath
+        return [
+            *callbacks,
+            RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
+            ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False),
+            *([LearningRateMonitor("step")] if given.logger is None else []),
+        ]
+
+    def _loggers(self) -> Any:
+        folder = str(self.run_dir)
+        fit = self.subcommand == "fit"
+        return [TensorBoardLogger(folder, "tensorboard", ""), CSVLogger(folder, "csv")] if fit else False
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]

@@ -170,10 +170,6 @@ class VideoClassifier(pl.LightningModule):
             raise InputError(
                 f"model.decay_points is {list(decay_points)} and model.warmup {warmup}; they are fractions of training"
             )
-        if norm == "frozen_bn" and init is None and freeze_affine:
-            raise InputError(
-                "model.norm=frozen_bn with freeze_affine learns no scale at all; set model.init to start from"
-            )
         self.save_hyperparameters(logger=False)
         self.hp: Any = self.hparams
         # In types that load without running code; class_names is linked, which Lightning leaves out of what it saves.
@@ -225,6 +221,10 @@ class VideoClassifier(pl.LightningModule):
         parts = clips.flatten(0, 1).split(self.hp.batch_size)
         scores = torch.cat([self(part).float().softmax(1).mean(2) for part in parts])
         return scores.unflatten(0, clips.shape[:2])
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.hp.norm == "frozen_bn" and self.hp.freeze_affine and self.hp.init is None:
+            raise InputError("model.norm=frozen_bn with freeze_affine learns no scale; set model.init to start from")
 
     def configure_model(self) -> None:
         if self.hp.compile:
