@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -28,6 +29,20 @@ def data_root(tmp_path_factory, motion) -> Path:
 @pytest.fixture(scope="session")
 def motion_folder(data_root, motion) -> Path:
     return data_root / motion.folder
+
+
+@pytest.fixture
+def flipped(motion_folder, tmp_path) -> Path:
+    """A video with flipped bits, which the decoder conceals."""
+    good = motion_folder / "val" / "slow_up" / "0000.mp4"
+    with av.open(str(good)) as container:  # some of one frame's payload, past its header
+        packet = [packet for packet in container.demux(video=0) if packet.size > 150][5]
+    data = bytearray(good.read_bytes())
+    for byte in range(packet.pos + 60, packet.pos + packet.size - 20, 7):
+        data[byte] ^= 0x10
+    path = tmp_path / "flipped.mp4"
+    path.write_bytes(data)
+    return path
 
 
 @pytest.fixture

@@ -176,6 +176,21 @@ def test_predict(run, motion_folder, tmp_path, capsys):
     assert train.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 2  # there already
 
 
+def test_damage_is_named_where_it_is_asked_for(run, motion_folder, flipped, tmp_path, capsys):
+    checkpoint = str(run / "checkpoints" / "epoch=2.ckpt")
+    (tmp_path / "list.csv").write_text(f"path,label\n{flipped},2\n{motion_folder}/val/slow_up/0001.mp4,2\n")
+    listed = ["--data.motion", "null", "--data.root", str(tmp_path), "--data.val", "list.csv"]
+    for inspect, named in (("false", 0), ("true", 1)):
+        args = ["test", "--ckpt_path", checkpoint, *listed, "--data.inspect", inspect]
+        assert train.main(args) == 0
+        test = json.loads((run / "results.json").read_text())["tests"][-1]
+        assert test["videos"] == 2 and test["unreadable"] == 0 and len(test["damaged_videos"]) == named
+    assert "frames are damaged" in test["damaged_videos"][str(flipped)]
+    capsys.readouterr()
+    assert train.main(["predict", "--ckpt_path", checkpoint, "--videos", str(flipped), "--data.inspect", "true"]) == 0
+    assert "  damaged: " in capsys.readouterr().out
+
+
 # Several processes
 
 

@@ -32,6 +32,7 @@ class Batch(Protocol):
     labels: Tensor
     rows: Tensor
     failures: list
+    damaged: list
 
 
 def scaled_lr(base_lr: float, clips_per_step: int) -> float:
@@ -261,6 +262,7 @@ class VideoClassifier(pl.LightningModule):
             "scores": self.scores(batch.clips).mean(1).cpu(),
             "rows": batch.rows.tolist(),
             "failures": batch.failures,
+            "damaged": batch.damaged,
         }
 
     def _log_accuracy(self, split: str) -> None:

@@ -98,6 +98,8 @@ class KineticsData(pl.LightningDataModule):
         test_short_side: Short side at test time, in pixels.
         flip: Whether half of the training clips are flipped left to right.
         test_protocol: Views of a video at test time and in prediction, a name of `video_gn.sampling.PROTOCOLS`.
+        inspect: Whether test and prediction also name videos that decode but are damaged (flipped bits, cut short
+            without an index); they are evaluated all the same. Costs about half of reading the test views again.
         batch_size: Clips per GPU.
         num_workers: Loader processes per GPU.
         seed: Of everything drawn.
@@ -122,6 +124,7 @@ class KineticsData(pl.LightningDataModule):
         test_short_side: int = 256,
         flip: bool = True,
         test_protocol: str = "gn-10clip",
+        inspect: bool = False,
         batch_size: int = 8,
         num_workers: int = 4,
         seed: int = 0,
@@ -151,10 +154,12 @@ class KineticsData(pl.LightningDataModule):
         self.random_view = RandomView(num_frames, frame_interval, (short_side[0], short_side[1]), crop_size, flip)
         self.protocol_views = ProtocolViews(num_frames, frame_interval, test_short_side, self.protocol)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.given_videos = videos or []
+        self.given_videos, self.inspect = videos or [], inspect
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
-        self.failures: dict[str, dict[str, Failure]] = {}  # by stage and path, of this process
+        # By stage and path, of this process.
+        self.failures: dict[str, dict[str, Failure]] = {}
+        self.damaged: dict[str, dict[str, Failure]] = {}
 
         # A checkpoint carries what a later test or prediction needs, in types that load without running code.
         self.save_hyperparameters(ignore="videos", logger=False)
@@ -210,7 +215,7 @@ class KineticsData(pl.LightningDataModule):
         epoch = partial(epoch_to_load, self.trainer) if training else int
         videos = self.lists[split]
         return DataLoader(
-            VideoViews(videos, views, self.seed, replace=training),
+            VideoViews(videos, views, self.seed, training, self.inspect and split in ("test", "predict")),
             batch_size=batch_size,
             sampler=RowSampler(
                 len(videos), epoch, self.seed, training, self.trainer.global_rank, self.trainer.world_size
@@ -236,10 +241,14 @@ class KineticsData(pl.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         stage = self.trainer.state.stage.value.replace("sanity_check", "validate")
-        named = self.failures.setdefault(stage, {})  # each stage names its unreadable videos once
-        for failure in batch.failures:
+        end = {"train": "another video takes its place", "predict": "left out"}.get(stage, "it counts as wrong")
+        self._name(batch.failures, self.failures.setdefault(stage, {}), "cannot read %s: %s; " + end)
+        self._name(batch.damaged, self.damaged.setdefault(stage, {}), "damaged: %s: %s; used as it is")
+        return batch
+
+    def _name(self, found: list[Failure], named: dict[str, Failure], message: str) -> None:
+        """Names each video once a stage."""
+        for failure in found:
             if failure.path not in named:
                 named[failure.path] = failure
-                end = {"train": "another video takes its place", "predict": "left out"}.get(stage, "it counts as wrong")
-                log.warning("cannot read %s: %s; %s", failure.path, failure.reason, end)
-        return batch
+                log.warning(message, failure.path, failure.reason)

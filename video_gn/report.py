@@ -121,15 +121,21 @@ class RunReport(pl.Callback):
             self._evaluated(trainer, pl_module, "val", seen)
 
     def _evaluated(self, trainer: Any, pl_module: Any, split: str, seen: dict[str, Any]) -> None:
-        named = gather(trainer, trainer.datamodule.failures.get(trainer.state.stage.value, {}))
+        data = trainer.datamodule
         result = seen | {
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else "weights at the end of training",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **pl_module.results[split],
-            "unreadable_videos": {path: failure.reason for part in named for path, failure in part.items()},
+            "unreadable_videos": self._named(trainer, data.failures),
+            "damaged_videos": self._named(trainer, data.damaged),
         }
         self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
         print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']})", result)
+
+    def _named(self, trainer: Any, videos: dict[str, Any]) -> dict[str, str]:
+        """Path and reason, over all processes, of the videos named in this stage."""
+        parts = gather(trainer, videos.get(trainer.state.stage.value, {}))
+        return {path: failure.reason for part in parts for path, failure in part.items()}
 
     @rank_zero_only
     def _update(self, trainer: Any, pl_module: Any, part: str, content: dict[str, Any]) -> None:
@@ -208,6 +214,8 @@ class PredictionWriter(pl.Callback):
             self.found[paths[row]] = {"video": paths[row], "top": top}
         for failure in outputs["failures"]:
             self.found[failure.path] = {"video": failure.path, "error": failure.reason}
+        for damaged in outputs["damaged"]:
+            self.found[damaged.path]["damage"] = damaged.reason
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         self.found = {path: found for part in gather(trainer, self.found) for path, found in part.items()}
@@ -224,6 +232,8 @@ class PredictionWriter(pl.Callback):
                 print(f"\n{one['video']}")
                 if "error" in one:
                     print(f"  cannot be read: {one['error']}")
+                if "damage" in one:
+                    print(f"  damaged: {one['damage']}")
                 for entry in one.get("top", ()):
                     print(f"  {100 * entry['score']:6.2f} %  {entry['class']}")
             if all("error" in one for one in found):

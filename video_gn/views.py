@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from video_gn import sampling, transforms
-from video_gn.decode import open_video
+from video_gn.decode import find_damage, open_video
 from video_gn.errors import DecodeError, InputError
 from video_gn.lists import NO_LABEL, VideoList
 
@@ -24,7 +24,7 @@ REPLACEMENTS = 10  # videos tried in the place of an unreadable one
 
 
 class Failure(NamedTuple):
-    """A video that could not be read, its label, and why."""
+    """A video that could not be read or is damaged, its label, and why."""
 
     path: str
     label: int
@@ -40,12 +40,14 @@ class Batch(NamedTuple):
         rows: int64 `[B]`, each video's row in its list.
         failures: Unreadable videos met on the way. In training others took their place in `clips`; elsewhere they are
             missing from it (B can be 0) and count as wrong.
+        damaged: Videos of `clips` that could be read and are damaged all the same, where that was looked for.
     """
 
     clips: Tensor
     labels: Tensor
     rows: Tensor
     failures: list[Failure]
+    damaged: list[Failure]
 
 
 class Sample(NamedTuple):
@@ -55,6 +57,7 @@ class Sample(NamedTuple):
     label: int
     row: int
     failures: list[Failure]
+    damaged: list[Failure]
 
 
 # Views of a video: uint8 [V, T, H, W, 3]
@@ -110,6 +113,7 @@ class VideoViews(Dataset[Sample]):
         views: Makes the views of a video from its path and an rng.
         seed: Of the rng, with the epoch and the row.
         replace: Whether an unreadable video is replaced by another one (training), or only reported.
+        inspect: Whether to look for damage in videos that can be read.
     """
 
     def __init__(
@@ -118,8 +122,10 @@ class VideoViews(Dataset[Sample]):
         views: Callable[[str, np.random.Generator], np.ndarray],
         seed: int = 0,
         replace: bool = False,
+        inspect: bool = False,
     ) -> None:
-        self.videos, self.views, self.seed, self.replace = videos, views, seed, replace
+        self.videos, self.views, self.seed = videos, views, seed
+        self.replace, self.inspect = replace, inspect
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -127,17 +133,19 @@ class VideoViews(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int | None]) -> Sample:
         epoch, row = key
         if row is None:
-            return Sample(None, NO_LABEL, -1, [])
+            return Sample(None, NO_LABEL, -1, [], [])
         rng = np.random.default_rng((self.seed, epoch, row))
         failures: list[Failure] = []
         for _ in range(1 + REPLACEMENTS):
             path, label = self.videos.paths[row], self.videos.labels[row]
             try:
-                return Sample(self.views(path, rng), label, row, failures)
+                clips = self.views(path, rng)
+                damage = find_damage(path) if self.inspect else None
+                return Sample(clips, label, row, failures, [Failure(path, label, damage)] if damage else [])
             except DecodeError as error:
                 failures.append(Failure(path, label, error.reason))
             if not self.replace:
-                return Sample(None, label, row, failures)
+                return Sample(None, label, row, failures, [])
             row = int(rng.integers(len(self.videos)))
         raise InputError(
             f"{len(failures)} videos one after the other cannot be read, the last for this reason: "
@@ -158,4 +166,5 @@ def collate(samples: list[Sample]) -> Batch:
         torch.tensor([sample.label for sample in read], dtype=torch.int64),
         torch.tensor([sample.row for sample in read], dtype=torch.int64),
         [failure for sample in samples for failure in sample.failures],
+        [damaged for sample in samples for damaged in sample.damaged],
     )
