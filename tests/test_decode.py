@@ -1,10 +1,12 @@
 import csv
 import pickle
+import subprocess
+import sys
 
 import av
 import numpy as np
 import pytest
-from conftest import VIDEOS
+from conftest import REPO, VIDEOS
 
 from video_gn.decode import find_damage, open_video
 from video_gn.errors import DecodeError
@@ -87,6 +89,12 @@ def test_works_after_pytorchvideo_switched_decord_to_torch(motion_folder):
             assert isinstance(video.read([0, 3]), np.ndarray)
     finally:
         decord.bridge.reset_bridge()
+
+
+def test_decoding_first_does_not_crash_torch():
+    """In a process of its own: decord loaded before torch makes the product end it (dmlc/decord issue 293)."""
+    code = "import video_gn.decode, torch; torch.nn.Linear(64, 12)(torch.randn(72, 64))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, timeout=120).returncode == 0
 
 
 # Real clips

@@ -9,8 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import av
+# isort: off
+import torch  # noqa: F401  first: where decord is loaded before it, its matrix products crash (dmlc/decord issue 293)
 import decord
+
+# isort: on
+import av
 import numpy as np
 
 from video_gn.errors import DecodeError
@@ -109,6 +113,7 @@ def _check_index(path: str, reader: decord.VideoReader) -> None:
 
 _REASONS = {
     "Error sending packet": "damaged: the decoder refuses a packet",
+    "run_.load()": "damaged: the decoder refuses a packet",  # the same, seen by another thread
     "wanted index": "no video stream",
     "Error reading": "not a video file, or its index is lost",
     "EOF": "the last frames cannot be decoded",
