@@ -38,6 +38,19 @@ def test_same_seed_same_bytes_and_a_half_made_set_is_finished(motion_folder, mot
     assert not list(folder.rglob("*.part"))
 
 
+def test_every_file_is_the_same_each_time(tmp_path):
+    """120 files, made twice by processes with different memory behind them."""
+    motion = Motion(train_per_class=9, val_per_class=1)
+    made = []
+    for run in range(2):
+        ballast = [bytes(5000 + i) for i in range(777 * run)]
+        folder = prepare(tmp_path / str(run), motion)
+        made.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.mp4")})
+        del ballast
+    assert len(made[0]) == 120
+    assert [path for path in made[0] if made[0][path] != made[1].get(path)] == []
+
+
 def test_other_parameters_lie_elsewhere():
     assert len({Motion().folder, Motion(seed=1).folder, Motion(size=128).folder}) == 3
 
