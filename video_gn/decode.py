@@ -77,7 +77,7 @@ def find_damage(path: str | Path) -> str | None:
     """What is wrong with a video whose frames may decode all the same, or None.
 
     Flipped bits are concealed by the decoder, and a file cut short without an index just ends: `Video.read` raises
-    for neither. This decodes the whole video with PyAV, which takes about half as long as reading its test views.
+    for neither. This decodes the whole video once more, with PyAV.
     """
     with open(path, "rb") as file:
         head = file.read(8)

@@ -99,7 +99,7 @@ class KineticsData(pl.LightningDataModule):
         flip: Whether half of the training clips are flipped left to right.
         test_protocol: Views of a video at test time and in prediction, a name of `video_gn.sampling.PROTOCOLS`.
         inspect: Whether test and prediction also name videos that decode but are damaged (flipped bits, cut short
-            without an index); they are evaluated all the same. Costs about half of reading the test views again.
+            without an index); they are evaluated all the same. Each video is decoded once more for it.
         batch_size: Clips per GPU.
         num_workers: Loader processes per GPU.
         seed: Of everything drawn.
