@@ -4,6 +4,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from video_gn.motion import Motion, prepare
 
@@ -48,3 +49,14 @@ def flipped(motion_folder, tmp_path) -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def randomize(net):
+    """Every weight, gamma, beta and running statistic away from its start."""
+    torch.manual_seed(1)
+    for name, value in net.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif value.ndim == 1 and value.is_floating_point():
+            value.normal_(1 if name.endswith("weight") else 0, 0.2)
+    return net.eval()

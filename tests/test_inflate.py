@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from conftest import randomize
 from safetensors.torch import save_file
 
 from video_gn.errors import InputError
@@ -10,22 +11,12 @@ from video_gn.norm import make_norm
 from video_gn.resnet3d import resnet3d
 
 
-def randomized(net):
-    torch.manual_seed(2)
-    for name, value in net.state_dict().items():
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
-        elif value.ndim == 1 and value.is_floating_point():
-            value.normal_(1 if name.endswith("weight") else 0, 0.1)
-    return net.eval()
-
-
 @pytest.fixture(scope="module")
 def nets_2d():
     """The original networks, under the original names."""
     return {
-        "bn": randomized(torchvision.models.resnet50(num_classes=10)),
-        "gn": randomized(timm.create_model("resnet50_gn", num_classes=10)),
+        "bn": randomize(torchvision.models.resnet50(num_classes=10)),
+        "gn": randomize(timm.create_model("resnet50_gn", num_classes=10)),
     }
 
 

@@ -1,22 +1,12 @@
 import pytest
 import torch
+from conftest import randomize
 from pytorchvideo.models.resnet import create_resnet
 from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.norm import NORMS, make_norm
 from video_gn.resnet3d import DEPTHS, GEOMETRIES, ResBlock, ResStage, WindowPool, resnet3d
-
-
-def randomize(net):
-    """Every weight, gamma, beta and running statistic away from its start."""
-    torch.manual_seed(1)
-    for name, value in net.state_dict().items():
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
-        elif value.ndim == 1 and value.is_floating_point():
-            value.normal_(1 if name.endswith("weight") else 0, 0.2)
-    return net.eval()
 
 
 @pytest.mark.parametrize("name", NORMS)
