@@ -11,7 +11,7 @@ from video_gn.errors import InputError
 from video_gn.kinetics import RowSampler
 from video_gn.lists import VideoList, read_list
 from video_gn.motion import CLASSES
-from video_gn.views import Failure, ProtocolViews, RandomView, VideoViews, collate
+from video_gn.views import BadVideo, ProtocolViews, RandomView, VideoViews, collate
 
 TRAIN_VIEW = RandomView(8, 4, (40, 48), 32, flip=True)
 
@@ -110,7 +110,7 @@ def test_evaluation_never_replaces_an_unreadable_video(videos, tmp_path):
     assert found[0].clips.shape[0] == 0 and len(found[0].failures) == 5  # a whole batch of them
     rows = [row for batch in found for row in batch.rows.tolist()]
     assert rows == [row for row in range(len(videos)) if row not in {0, 1, 2, 3, 4, 9}]
-    assert found[1].failures == [Failure(damaged.paths[9], videos.labels[9], found[1].failures[0].reason)]
+    assert found[1].failures == [BadVideo(damaged.paths[9], videos.labels[9], found[1].failures[0].reason)]
 
 
 def test_training_ends_where_nothing_can_be_read(videos, tmp_path):

@@ -20,7 +20,7 @@ from video_gn import motion as motion12
 from video_gn import sampling
 from video_gn.errors import InputError
 from video_gn.lists import VideoList, find_videos, names_of, read_list, read_rows
-from video_gn.views import Batch, Failure, ProtocolViews, RandomView, VideoViews, collate
+from video_gn.views import BadVideo, Batch, ProtocolViews, RandomView, VideoViews, collate
 
 log = logging.getLogger(__name__)
 
@@ -158,8 +158,8 @@ class KineticsData(pl.LightningDataModule):
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
         # By stage and path, of this process.
-        self.failures: dict[str, dict[str, Failure]] = {}
-        self.damaged: dict[str, dict[str, Failure]] = {}
+        self.failures: dict[str, dict[str, BadVideo]] = {}
+        self.damaged: dict[str, dict[str, BadVideo]] = {}
 
         # A checkpoint carries what a later test or prediction needs, in types that load without running code.
         self.save_hyperparameters(ignore="videos", logger=False)
@@ -246,7 +246,7 @@ class KineticsData(pl.LightningDataModule):
         self._name(batch.damaged, self.damaged.setdefault(stage, {}), "damaged: %s: %s; used as it is")
         return batch
 
-    def _name(self, found: list[Failure], named: dict[str, Failure], message: str) -> None:
+    def _name(self, found: list[BadVideo], named: dict[str, BadVideo], message: str) -> None:
         """Names each video once a stage."""
         for failure in found:
             if failure.path not in named:

@@ -23,7 +23,7 @@ from video_gn.lists import NO_LABEL, VideoList
 REPLACEMENTS = 10  # videos tried in the place of an unreadable one
 
 
-class Failure(NamedTuple):
+class BadVideo(NamedTuple):
     """A video that could not be read or is damaged, its label, and why."""
 
     path: str
@@ -46,8 +46,8 @@ class Batch(NamedTuple):
     clips: Tensor
     labels: Tensor
     rows: Tensor
-    failures: list[Failure]
-    damaged: list[Failure]
+    failures: list[BadVideo]
+    damaged: list[BadVideo]
 
 
 class Sample(NamedTuple):
@@ -56,8 +56,8 @@ class Sample(NamedTuple):
     clips: np.ndarray | None
     label: int
     row: int
-    failures: list[Failure]
-    damaged: list[Failure]
+    failures: list[BadVideo]
+    damaged: list[BadVideo]
 
 
 # Views of a video: uint8 [V, T, H, W, 3]
@@ -135,15 +135,15 @@ class VideoViews(Dataset[Sample]):
         if row is None:
             return Sample(None, NO_LABEL, -1, [], [])
         rng = np.random.default_rng((self.seed, epoch, row))
-        failures: list[Failure] = []
+        failures: list[BadVideo] = []
         for _ in range(1 + REPLACEMENTS):
             path, label = self.videos.paths[row], self.videos.labels[row]
             try:
                 clips = self.views(path, rng)
                 damage = find_damage(path) if self.inspect else None
-                return Sample(clips, label, row, failures, [Failure(path, label, damage)] if damage else [])
+                return Sample(clips, label, row, failures, [BadVideo(path, label, damage)] if damage else [])
             except DecodeError as error:
-                failures.append(Failure(path, label, error.reason))
+                failures.append(BadVideo(path, label, error.reason))
             if not self.replace:
                 return Sample(None, label, row, failures, [])
             row = int(rng.integers(len(self.videos)))
