@@ -1,7 +1,6 @@
 """The main job through its command line: learning, resuming, several processes, prediction, and a user's slips."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -302,4 +301,3 @@ def test_help(args, capsys):
 @pytest.fixture(autouse=True)
 def _in_the_repository(monkeypatch):
     monkeypatch.chdir(REPO)
-    assert os.path.isfile("train.py")
