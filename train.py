@@ -18,9 +18,10 @@ from video_gn.checkpoint import check_architecture, find_resume, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
-from video_gn.messages import one_line, set_up_messages
+from video_gn.messages import first_process, one_line, set_up_messages
 from video_gn.norm import norm_label
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
+from video_gn.stops import StopAfterStep, Stopped
 
 DESCRIPTION = (
     "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "
@@ -42,7 +43,8 @@ class CLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         for name in SHARED:
             parser.link_arguments(f"data.{name}", f"model.{name}")
-        parser.link_arguments("seed_everything", "data.seed")
+        for half in ("data", "model"):
+            parser.link_arguments("seed_everything", f"{half}.seed")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -95,6 +97,7 @@ class CLI(LightningCLI):
         return [
             *callbacks,
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
+            StopAfterStep(self.run_dir, save_epochs=bool(config.checkpoint.every_n_train_steps)),
             ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False),
             *([LearningRateMonitor("step")] if given.logger is None else []),
         ]
@@ -123,14 +126,18 @@ def run_name(model: Any, data: Any, seed: int) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs a command line, and returns its exit code: 0, or 2 for what the user can mend, said in one line."""
+    """Runs a command line.
+
+    Returns:
+        Its exit code: 0; 2 for what the user can mend, said in one line; 128 + the number of a signal that stopped it.
+    """
     args = sys.argv[1:] if args is None else args
     set_up_messages()
     try:
         CLI(
             VideoClassifier,
             KineticsData,
-            args=with_checkpoint(args, ("class_names", *SHARED)),
+            args=with_checkpoint(args, ("class_names", "seed", *SHARED)),
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
@@ -139,8 +146,13 @@ def main(args: list[str] | None = None) -> int:
     except (InputError, MisconfigurationException, ArgumentError) as error:
         owners = {"model": VideoClassifier, "data": KineticsData, "trainer": Trainer}
         keys = [f"{owner}.{key}" for owner, it in owners.items() for key in inspect.signature(it).parameters]
-        print(f"error: {one_line(str(error), keys)}", file=sys.stderr)
+        if first_process():
+            print(f"error: {one_line(str(error), keys)}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        if first_process():
+            print(f"{stop}; go on by --ckpt_path last", file=sys.stderr)
+        return 128 + stop.number
     return 0
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import REPO, VIDEOS
 
-from video_gn.decode import find_damage, open_video
+from video_gn.decode import open_video
 from video_gn.errors import DecodeError
+from video_gn.libav import find_damage
 
 needs_videos = pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real clips at {VIDEOS}")
 

@@ -7,15 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "messages"},
-    {"norm", "sampling", "lists", "checkpoint"},
+    {"errors", "messages", "files"},
+    {"norm", "sampling", "lists", "checkpoint", "libav"},
     {"resnet3d", "decode", "transforms", "motion"},
     {"inflate", "views"},
+    {"loader"},
     {"classifier", "kinetics", "report"},
+    {"stops"},
 ]
 MODEL, DATA = (
     {"norm", "resnet3d", "inflate", "classifier"},
-    {"sampling", "lists", "decode", "motion", "views", "kinetics"},
+    {"sampling", "lists", "libav", "decode", "motion", "views", "loader", "kinetics"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -3,39 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from video_gn.errors import InputError
-from video_gn.kinetics import KineticsData, RowSampler
+from video_gn.kinetics import KineticsData
 from video_gn.motion import CLASSES
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-@pytest.mark.parametrize("total", [1, 2, 7, 12])
-def test_evaluation_deals_every_row_once(total, world_size):
-    ranks = [list(RowSampler(total, int, 0, False, rank, world_size)) for rank in range(world_size)]
-    assert len({len(rank) for rank in ranks}) == 1  # equally many steps
-    assert all(len(rank) == len(RowSampler(total, int, 0, False, 0, world_size)) for rank in ranks)
-    rows = [row for rank in ranks for _, row in rank]
-    assert sorted(row for row in rows if row is not None) == list(range(total))
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_training_deals_a_permutation_up_to_the_even_split(world_size):
-    def epoch_rows(epoch, seed=0):
-        ranks = [list(RowSampler(20, lambda: epoch, seed, True, rank, world_size)) for rank in range(world_size)]
-        assert {len(rank) for rank in ranks} == {20 // world_size}
-        assert {e for rank in ranks for e, _ in rank} == {epoch}
-        return [row for rank in ranks for _, row in rank]
-
-    first, second = epoch_rows(0), epoch_rows(1)
-    assert len(set(first)) == len(first) == 20 // world_size * world_size
-    assert first == epoch_rows(0) and first != second and first != epoch_rows(0, seed=1)
-    if world_size == 3:  # the rest is another one each epoch
-        assert len({frozenset(set(range(20)) - set(epoch_rows(e))) for e in range(5)}) > 1
-
-
-def test_ranks_share_one_permutation():
-    whole = [row for _, row in RowSampler(20, int, 0, True)]
-    parts = [[row for _, row in RowSampler(20, int, 0, True, rank, 2)] for rank in range(2)]
-    assert parts == [whole[0::2], whole[1::2]]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_lists_name_what_is_there_and_what_is_missing(root, capsys):
         str(root / "train/-a_B_000001_000011.mp4"),
         str(root / "train/archery/xyz_000095_000105.mp4"),
     ]
-    assert videos.labels == [1, 0]
+    assert videos.labels.tolist() == [1, 0]
     assert (root / "train.missing.csv").read_text().splitlines() == ["video,label", "gone_000000_000010,archery"]
 
 

@@ -22,12 +22,13 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
         InputError: A new run would overwrite one that is there.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
+    requeued = list(run_dir.glob("hpc_ckpt_*.ckpt"))  # Lightning's, when it requeues a SLURM job
     if ckpt_path == "last":
-        ckpt_path = str(last) if last.is_file() else None
+        there = [path for path in (last, *requeued) if path.is_file()]
+        ckpt_path = str(max(there, key=lambda path: path.stat().st_mtime)) if there else None
     elif ckpt_path is not None:
         read_checkpoint(ckpt_path)
     own = ckpt_path is not None and run_dir.resolve() in Path(ckpt_path).resolve().parents
-    requeued = any(run_dir.glob("hpc_ckpt_*.ckpt"))  # Lightning goes on from these by itself under SLURM
     filled = (run_dir / "results.json").exists() or any(run_dir.glob("checkpoints/*.ckpt"))
     if first_process() and filled and not own and not requeued:
         go_on = f"go on with it by --ckpt_path {last}, or " if last.is_file() else ""

@@ -2,13 +2,14 @@
 
 The contract with the data's half (`video_gn/views.py`) is a batch of `clips` uint8 `[B, V, 3, T, H, W]`, `labels`
 int64 `[B]`, `rows` int64 `[B]` and `failures`, a list with one entry for each unreadable video. V is the number of
-views of a video: 1 in training, clips x crops at test time.
+views of a video: its clips in training, usually 1, and clips x crops at test time.
 """
 
 import logging
 import math
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Batch(Protocol):
     rows: Tensor
     failures: list
     damaged: list
+    fallbacks: list
 
 
 def scaled_lr(base_lr: float, clips_per_step: int) -> float:
@@ -134,6 +136,7 @@ class VideoClassifier(pl.LightningModule):
         warmup: Fraction of training over which the rate rises from 0.
         compile: Whether to run the network through `torch.compile`.
         channels_last: Whether to keep activations in channels_last_3d memory order.
+        seed: Of the dropout.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class VideoClassifier(pl.LightningModule):
         warmup: float = 0.0,
         compile: bool = False,
         channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if min(std) <= 0:
@@ -233,15 +237,22 @@ class VideoClassifier(pl.LightningModule):
 
     # Steps
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout follows from (seed, epoch, step, process), so that a run that stopped goes on with the same one.
+        key = (self.hp.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.clips.flatten(0, 1)).mean(2)
-        loss = functional.cross_entropy(logits, batch.labels)
-        top1 = (logits.argmax(1) == batch.labels).float().mean()
+        labels = batch.labels.repeat_interleave(batch.clips.shape[1])
+        loss = functional.cross_entropy(logits, labels)
+        top1 = (logits.argmax(1) == labels).float().mean()
         self.log_dict({"train/loss": loss.detach(), "train/top1": top1}, prog_bar=True)  # of this process and step
         means = {"train/epoch_loss": loss.detach(), "train/epoch_top1": top1}
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
-        failed = float(len(batch.failures))
-        self.log("train/unreadable", failed, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        for name, videos in (("unreadable", batch.failures), ("fallbacks", batch.fallbacks)):
+            count = float(len(videos))
+            self.log(f"train/{name}", count, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,114 +1,154 @@
-"""Frames out of video files. The only file that imports decord.
+"""Frames out of video files, by decord or by PyAV. The only file that imports decord.
 
 A video is opened anew for each sample, read once and closed at once: decord's decoder thread runs ahead without
 bound, and a reader made before a fork hangs in the forked worker.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 # isort: off
-import torch  # noqa: F401  first: where decord is loaded before it, its matrix products crash (dmlc/decord issue 293)
+import torch  # first: where decord is loaded before it, its matrix products crash (dmlc/decord issue 293)
 import decord
 
 # isort: on
-import av
 import numpy as np
 
 from video_gn.errors import DecodeError
+from video_gn.libav import Box, LibavVideo
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
 _DECORD_ERRORS = (RuntimeError, decord.DECORDError, decord.DECORDLimitReachedError)
 
 
-class Video:
+class Video(Protocol):
     """An open video; `open_video` makes it.
 
     Attributes:
         path: The file.
-        num_frames: Frames that the container promises, at least 1.
+        num_frames: Frames of the video, at least 1.
         fps: Mean frames a second.
     """
 
-    def __init__(self, path: str, reader: decord.VideoReader) -> None:
-        self.path, self._reader = path, reader
-        self.num_frames = len(reader)
-        self.fps = float(reader.get_avg_fps())
-        _check_index(path, reader)
+    path: str
+    num_frames: int
+    fps: float
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, indices: Sequence[int] | np.ndarray, box: Callable[[int, int], Box] | None = None) -> np.ndarray:
         """The frames `indices` in that order, uint8 RGB `[len(indices), H, W, 3]`; any order, repeats allowed.
 
         Each frame is decoded once, all of them in one pass, so ask for all that a sample needs in one call.
 
+        Args:
+            indices: Frames, counted from 0 as they are shown.
+            box: Says, from the frames' height and width, which square `(top, left, side)` of them to give.
+
         Raises:
             DecodeError: A frame cannot be decoded.
         """
+
+    def close(self) -> None:
+        """Lets go of the file."""
+
+
+class DecordVideo:
+    """An open video that decord reads.
+
+    Args:
+        path: The file.
+        checked: Whether decord is known to read the right frames of it, so that nobody has to look.
+    """
+
+    def __init__(self, path: str, checked: bool = False) -> None:
+        if _is_mpeg_ts(path):
+            raise DecodeError(path, "MPEG-TS, in which decord cannot seek")
+        self.path = path
+        try:
+            # fault_tol=1: a frame that cannot be decoded raises; by default its neighbour is handed out in silence.
+            self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
+            self.num_frames = len(self._reader)
+            self.fps = float(self._reader.get_avg_fps())
+            if not checked:
+                self._check_index()
+        except _DECORD_ERRORS as error:
+            raise DecodeError(path, _reason(error)) from None
+
+    def read(self, indices: Sequence[int] | np.ndarray, box: Callable[[int, int], Box] | None = None) -> np.ndarray:
+        """As `Video.read`."""
         unique, inverse = np.unique(indices, return_inverse=True)
-        frames = self._reader.get_batch(unique)
+        try:
+            batch = self._reader.get_batch(unique)
+        except _DECORD_ERRORS as error:
+            raise DecodeError(self.path, _reason(error)) from None
         # pytorchvideo.data switches decord to torch tensors for the whole process.
-        array = frames.asnumpy() if hasattr(frames, "asnumpy") else frames.numpy()
-        return array if len(unique) == len(inverse) and (np.diff(inverse) > 0).all() else array[inverse]
+        frames = (
+            batch if isinstance(batch, torch.Tensor) else torch.utils.dlpack.from_dlpack(batch.to_dlpack())
+        ).numpy()
+        if box:
+            top, left, side = box(*frames.shape[1:3])
+            frames = np.ascontiguousarray(frames[:, top : top + side, left : left + side])
+        return frames if np.array_equal(inverse, np.arange(len(unique))) else frames[inverse]
+
+    def close(self) -> None:
+        """As `Video.close`."""
+        del self._reader
+
+    def _check_index(self) -> None:
+        """Refuses files in which decord would hand out wrong frames without an error."""
+        if self.num_frames < 1:
+            raise DecodeError(self.path, "no frames")
+        keys = self._reader.get_key_indices()
+        if len(keys) == 0 or keys[0] != 0:
+            raise DecodeError(self.path, "the first frame is no keyframe")
+        times = np.asarray(self._reader.get_frame_timestamp(np.arange(self.num_frames)))[:, 0]
+        no_times = abs(times[0]) > 1e9  # AVI often has none: harmless as long as nothing has to seek
+        if no_times and len(keys) == 1:
+            return
+        if abs(times[0]) > 0.5 or (np.diff(times) <= 0).any():
+            raise DecodeError(self.path, "its frame times do not increase from 0, so that decord seeks to wrong frames")
+        if len(keys) > 1:
+            with closing(LibavVideo(self.path)) as video:
+                open_gop = video.has_open_gop
+            if open_gop:
+                raise DecodeError(self.path, "open GOPs, in which decord seeks to wrong frames")
+
+
+BACKENDS: dict[str, Callable[[str, bool], Video]] = {
+    "decord": DecordVideo,
+    "pyav": lambda path, checked: LibavVideo(path),
+}
 
 
 @contextmanager
-def open_video(path: str | Path) -> Iterator[Video]:
+def open_video(
+    path: str | Path, backend: str = "decord", checked: bool = False, num_frames: int | None = None
+) -> Iterator[Video]:
     """Opens a video for one read.
 
+    Args:
+        path: The file.
+        backend: A name of `BACKENDS`. They give the same pixels of 8-bit video.
+        checked: Whether this backend is known to read the right frames of this file.
+        num_frames: Frames that can be decoded, where somebody counted them: containers may promise others.
+
     Raises:
-        DecodeError: Here or in `Video.read`, whatever the way in which decord fails.
+        DecodeError: Here or in `Video.read`, whatever the way in which the backend fails.
     """
     path = str(path)
     if not Path(path).is_file():
         raise DecodeError(path, "no such file")
-    if _is_mpeg_ts(path):
-        raise DecodeError(path, "MPEG-TS, in which decord cannot seek; remux it to MP4")
+    video = BACKENDS[backend](path, checked)
     try:
-        # fault_tol=1: a frame that cannot be decoded raises; by default its neighbour is handed out in silence.
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
-        yield Video(path, reader)
-    except _DECORD_ERRORS as error:
-        raise DecodeError(path, _reason(error)) from None
-
-
-def find_damage(path: str | Path) -> str | None:
-    """What is wrong with a video whose frames may decode all the same, or None.
-
-    Flipped bits are concealed by the decoder, and a file cut short without an index just ends: `Video.read` raises
-    for neither. This decodes the whole video once more, with PyAV.
-    """
-    with open(path, "rb") as file:
-        head = file.read(8)
-        size = file.seek(0, 2)
-    promised = int.from_bytes(head[4:], "little") + 8
-    if head[:4] == b"RIFF" and promised > size:
-        return f"cut short: {size} of {promised} bytes"
-    decoded = damaged = 0
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                decoded += 1
-                damaged += frame.is_corrupt
-    except (av.FFmpegError, IndexError):
-        return f"decoding breaks off after {decoded} frames"
-    return f"{damaged} of {decoded} frames are damaged" if damaged else None
-
-
-def _check_index(path: str, reader: decord.VideoReader) -> None:
-    """Refuses files in which decord would hand out wrong frames without an error."""
-    if len(reader) < 1:
-        raise DecodeError(path, "no frames")
-    keys = reader.get_key_indices()
-    if len(keys) == 0 or keys[0] != 0:
-        raise DecodeError(path, "the first frame is no keyframe")
-    times = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))))[:, 0]
-    no_times = abs(times[0]) > 1e9  # AVI often has none: harmless as long as nothing has to seek
-    if no_times and len(keys) == 1:
-        return
-    if abs(times[0]) > 0.5 or (np.diff(times) <= 0).any():
-        raise DecodeError(path, "its frame times do not increase from 0, so that decord seeks to wrong frames")
+        if num_frames is not None:
+            if num_frames > video.num_frames:
+                raise DecodeError(path, f"has {video.num_frames} frames and was checked with {num_frames}: check again")
+            video.num_frames = num_frames
+        yield video
+    finally:
+        video.close()
 
 
 _REASONS = {

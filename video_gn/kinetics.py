@@ -1,87 +1,38 @@
-"""The data half of a run: which videos each process loads, in which order, for Kinetics or any other set.
+"""The data half of a run, for Kinetics or any other set: its lists, its loaders, and its account of bad videos.
 
 What is drawn for a video (its frames, its crop, its flip) follows from (seed, epoch, row of the list) alone: neither
 the number of workers nor of GPUs changes it.
 """
 
+import csv
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
-from torch.utils.data import DataLoader, Sampler
 
 from video_gn import motion as motion12
 from video_gn import sampling
+from video_gn.decode import BACKENDS
 from video_gn.errors import InputError
+from video_gn.files import read_table
 from video_gn.lists import VideoList, find_videos, names_of, read_list, read_rows
-from video_gn.views import BadVideo, Batch, ProtocolViews, RandomView, VideoViews, collate
+from video_gn.loader import RowSampler, VideoLoader
+from video_gn.views import BadVideo, Batch, ProtocolViews, RandomView, VideoViews, Views, spread
 
 log = logging.getLogger(__name__)
-
-
-class RowSampler(Sampler[tuple[int, int | None]]):
-    """This rank's rows of an epoch, as `(epoch, row)`.
-
-    In training a permutation drawn from (seed, epoch) is dealt to the ranks; the rest that does not divide among
-    them is left out, another one each epoch. Otherwise the rows are dealt in order, each exactly once, and a rank
-    that has one less gets a None at its end: ranks take equally many steps, and no video counts twice.
-
-    Args:
-        total: Rows of the list.
-        epoch: Says which epoch it is.
-        seed: Of the permutation.
-        shuffle: Training, or not.
-        rank: Of this process.
-        world_size: Number of processes.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        epoch: Callable[[], int],
-        seed: int,
-        shuffle: bool,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.total, self.epoch, self.seed, self.shuffle = total, epoch, seed, shuffle
-        self.rank, self.world_size = rank, world_size
-
-    def __len__(self) -> int:
-        return self.total // self.world_size if self.shuffle else -(-self.total // self.world_size)
-
-    def __iter__(self) -> Iterator[tuple[int, int | None]]:
-        epoch = self.epoch()
-        if self.shuffle:
-            rows = np.random.default_rng((self.seed, epoch)).permutation(self.total).tolist()
-        else:
-            rows = [*range(self.total), *[None] * (-self.total % self.world_size)]
-        for row in rows[self.rank :: self.world_size][: len(self)]:
-            yield epoch, row
-
-
-def epoch_to_load(trainer: pl.Trainer) -> int:
-    """The epoch that a training loader opened now is for.
-
-    On resuming, Lightning opens the loader before it counts the epoch that the checkpoint had finished, and
-    `trainer.current_epoch` would replay that epoch's order (Lightning issue 21938).
-    """
-    epochs: Any = trainer.fit_loop.epoch_progress.current
-    batches = trainer.fit_loop.epoch_loop.batch_progress
-    return epochs.processed + (batches.is_last_batch and epochs.started > epochs.processed)
 
 
 class KineticsData(pl.LightningDataModule):
     """Loaders of Kinetics, of any other labelled videos, or of the embedded set.
 
     A split is a folder of class folders, a CSV file with columns path and label, or a text file of `path label`
-    lines; paths in it are relative to `root`. Labels are class names, or numbers from 0.
+    lines; paths in it are relative to `root`. Labels are class names, or numbers from 0. What `data/check_videos.py`
+    found of a list (`train.checked.csv` beside `train.csv`) is made use of: the true number of frames, the backend
+    that reads a video right, and which ones cannot be read.
 
     Args:
         root: Folder of the data set.
@@ -101,7 +52,13 @@ class KineticsData(pl.LightningDataModule):
         inspect: Whether test and prediction also name videos that decode but are damaged (flipped bits, cut short
             without an index); they are evaluated all the same. Each video is decoded once more for it.
         batch_size: Clips per GPU.
+        clips_per_video: Clips drawn from one opened video in training, side by side in a batch (repeated sampling:
+            frames before a clip have to be decoded once for all of them). An epoch has that many times the steps.
         num_workers: Loader processes per GPU.
+        backend: What decodes: "decord" or "pyav"; a video that one refuses goes to the other.
+        decode_timeout: Seconds that a video may take in a loader process before it counts as hanging.
+        quarantine: File below `root` of the videos on which a decoder hung or crashed; they are not opened again.
+        max_bad: Fraction of the training list that may turn out to be unreadable before training stops.
         seed: Of everything drawn.
         motion: Makes the embedded set with these parameters and takes its splits; `root` is where it goes.
         videos: Files and folders to predict.
@@ -126,14 +83,20 @@ class KineticsData(pl.LightningDataModule):
         test_protocol: str = "gn-10clip",
         inspect: bool = False,
         batch_size: int = 8,
+        clips_per_video: int = 1,
         num_workers: int = 4,
+        backend: str = "decord",
+        decode_timeout: float = 60.0,
+        quarantine: str = "quarantine.csv",
+        max_bad: float = 0.01,
         seed: int = 0,
         motion: motion12.Motion | None = None,
         videos: list[str] | None = None,
     ) -> None:
         super().__init__()
         least = {"num_frames": 1, "frame_interval": 0, "crop_size": 1, "test_short_side": 1}
-        for name, bound in (least | {"batch_size": 1, "num_workers": 0, "seed": 0}).items():
+        least |= {"batch_size": 1, "clips_per_video": 1, "num_workers": 0, "seed": 0, "max_bad": 0}
+        for name, bound in least.items():
             if locals()[name] < bound:
                 raise InputError(f"data.{name} is {locals()[name]}; it has to be at least {bound}")
         clip_span = sampling.span(num_frames, frame_interval)
@@ -147,19 +110,32 @@ class KineticsData(pl.LightningDataModule):
                 f"data.short_side is {list(short_side)}; it has to be [low, high] with "
                 f"data.crop_size={crop_size} <= low <= high"
             )
+        if batch_size % clips_per_video:
+            raise InputError(
+                f"data.batch_size={batch_size} clips are not a whole number of videos with "
+                f"data.clips_per_video={clips_per_video} clips each"
+            )
+        if backend not in BACKENDS:
+            raise InputError(f"there is no data.backend {backend!r}; the backends are: {', '.join(BACKENDS)}")
+        if decode_timeout <= 0:
+            raise InputError(f"data.decode_timeout is {decode_timeout}; it has to be above 0 seconds")
         self.protocol = sampling.find_protocol(test_protocol)
         self.root = Path(root)
         self.train, self.val, self.test = train, val, test or val
         self.motion = motion
         self.random_view = RandomView(num_frames, frame_interval, (short_side[0], short_side[1]), crop_size, flip)
+        self.clips_per_video = clips_per_video
         self.protocol_views = ProtocolViews(num_frames, frame_interval, test_short_side, self.protocol)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.given_videos, self.inspect = videos or [], inspect
+        self.backend, self.timeout, self.max_bad = backend, decode_timeout, max_bad
+        self.quarantine = self.root / (motion.folder if motion else "") / quarantine
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
         # By stage and path, of this process.
         self.failures: dict[str, dict[str, BadVideo]] = {}
         self.damaged: dict[str, dict[str, BadVideo]] = {}
+        self.fallbacks: dict[str, dict[str, BadVideo]] = {}
 
         # A checkpoint carries what a later test or prediction needs, in types that load without running code.
         self.save_hyperparameters(ignore="videos", logger=False)
@@ -202,53 +178,97 @@ class KineticsData(pl.LightningDataModule):
                 self.lists[split] = read_list(root / getattr(self, split), root, self.class_names)
         if stage == "predict":
             self.lists["predict"] = find_videos(self.given_videos)
+        for split in [*splits, *(["predict"] if stage == "predict" else [])]:
+            self._respect_quarantine(split)
         if stage == "fit":
             needed = self.batch_size * self.trainer.world_size
-            if len(self.lists["train"]) < needed:
+            if len(self.lists["train"]) * self.clips_per_video < needed:
                 raise InputError(
                     f"{len(self.lists['train'])} training videos do not fill one step of {needed} clips "
-                    f"({self.trainer.world_size} processes x data.batch_size={self.batch_size}); take a smaller batch"
+                    f"({self.trainer.world_size} processes x data.batch_size={self.batch_size}, data.clips_per_video="
+                    f"{self.clips_per_video}); take a smaller batch"
                 )
 
-    def _loader(self, split: str, views: Callable, batch_size: int, training: bool = False) -> DataLoader:
-        # Validation draws the same views every epoch, so that epochs compare.
-        epoch = partial(epoch_to_load, self.trainer) if training else int
+    def _respect_quarantine(self, split: str) -> None:
         videos = self.lists[split]
-        return DataLoader(
-            VideoViews(videos, views, self.seed, training, self.inspect and split in ("test", "predict")),
-            batch_size=batch_size,
-            sampler=RowSampler(
-                len(videos), epoch, self.seed, training, self.trainer.global_rank, self.trainer.world_size
-            ),
-            num_workers=min(self.num_workers, len(videos)),
-            collate_fn=collate,
+        base = self.quarantine.parent
+        if table := read_table(self.quarantine):
+            reasons = {os.path.abspath(base / row["path"]): row["reason"] for row in table}
+            paths = ((row, os.path.abspath(path)) for row, path in enumerate(videos.paths))
+            videos.set_aside |= {row: f"in quarantine: {reasons[path]}" for row, path in paths if path in reasons}
+        left_out = videos.set_aside.keys() | (videos.damaged.keys() if split == "train" else set())
+        if left_out:
+            end = "others take their places" if split == "train" else "they count as wrong"
+            first = min(left_out)
+            log.warning(
+                "%s: %d of %d videos are known to be bad, %s (%s) for one; %s",
+                split, len(left_out), len(videos), videos.path(first),
+                videos.set_aside.get(first) or videos.damaged[first], end,
+            )  # fmt: skip
+
+    def _loader(self, split: str, views: Views, batch_size: int, training: bool = False) -> VideoLoader:
+        trainer, videos = self.trainer, self.lists[split]
+        inspect = self.inspect and split in ("test", "predict")
+        return VideoLoader(
+            VideoViews(videos, views, self.seed, training, inspect, self.backend, self.timeout),
+            RowSampler(len(videos), self.seed, training, trainer.global_rank, trainer.world_size),
+            batch_size,
+            min(self.num_workers, len(videos)),
             drop_last=training,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0 and split in ("train", "val"),
+            keep_workers=split in ("train", "val"),
+            # Validation draws the same views every epoch, so that epochs compare.
+            position=partial(_position, trainer) if training else lambda: (0, 0),
+            set_aside=partial(self._set_aside, videos),
         )
 
-    def train_dataloader(self) -> DataLoader:
-        return self._loader("train", self.random_view, self.batch_size, training=True)
+    def _set_aside(self, videos: VideoList, row: int, reason: str) -> None:
+        """Writes a video on which a decoder hung or crashed into the quarantine list."""
+        path, label = videos.path(row), int(videos.labels[row])
+        named = os.path.relpath(path, self.quarantine.parent)
+        try:
+            new = not self.quarantine.exists()
+            with open(self.quarantine, "a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([*([("path", "reason")] if new else []), (named, reason)])
+        except OSError as error:
+            log.warning("cannot write %s (%s): another run will meet this video again", self.quarantine, error.strerror)
+        self._name([BadVideo(path, label, reason)], self._of_stage(self.failures), f"{self.quarantine} takes in %s: %s")
 
-    def val_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> VideoLoader:
+        views = replace(self.random_view, num_clips=self.clips_per_video)
+        return self._loader("train", views, self.batch_size // self.clips_per_video, training=True)
+
+    def val_dataloader(self) -> VideoLoader:
         return self._loader("val", self.random_view, self.batch_size)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> VideoLoader:
         return self._loader("test", self.protocol_views, 1)  # whole frames differ in size from video to video
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> VideoLoader:
         return self._loader("predict", self.protocol_views, 1)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        stage = self.trainer.state.stage.value.replace("sanity_check", "validate")
-        end = {"train": "another video takes its place", "predict": "left out"}.get(stage, "it counts as wrong")
-        self._name(batch.failures, self.failures.setdefault(stage, {}), "cannot read %s: %s; " + end)
-        self._name(batch.damaged, self.damaged.setdefault(stage, {}), "damaged: %s: %s; used as it is")
+        ends = {"train": "another video takes its place", "predict": "left out"}
+        end = ends.get(self.trainer.state.stage.value, "it counts as wrong")
+        self._name(batch.failures, self._of_stage(self.failures), "cannot read %s: %s; " + end)
+        self._name(batch.damaged, self._of_stage(self.damaged), "damaged: %s: %s; used as it is")
+        self._name(batch.fallbacks, self._of_stage(self.fallbacks))
         return batch
 
-    def _name(self, found: list[BadVideo], named: dict[str, BadVideo], message: str) -> None:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return spread(batch)
+
+    def _of_stage(self, videos: dict[str, dict[str, BadVideo]]) -> dict[str, BadVideo]:
+        return videos.setdefault(self.trainer.state.stage.value.replace("sanity_check", "validate"), {})
+
+    def _name(self, found: list[BadVideo], named: dict[str, BadVideo], message: str = "") -> None:
         """Names each video once a stage."""
-        for failure in found:
-            if failure.path not in named:
-                named[failure.path] = failure
-                log.warning(message, failure.path, failure.reason)
+        for video in found:
+            if video.path not in named:
+                named[video.path] = video
+                if message:
+                    log.warning(message, video.path, video.reason)
+
+
+def _position(trainer: Any) -> tuple[int, int]:
+    """Epoch, and how many batches of it this run has trained on, a checkpoint's included."""
+    return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready

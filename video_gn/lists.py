@@ -1,24 +1,110 @@
-"""Lists of labelled videos: class folders, CSV files, and `path label` lines."""
+"""Lists of labelled videos: class folders, CSV files, and `path label` lines; and what is known of their videos.
+
+`data/check_videos.py` leaves what it finds beside a list: `train.checked.csv` belongs to `train.csv`. A run appends the
+videos on which a decoder hung or crashed to a quarantine list (columns path and reason).
+"""
 
 import csv
-from dataclasses import dataclass
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from video_gn.errors import InputError
+from video_gn.files import read_table
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"}
 NO_LABEL = -1  # of a video that is only predicted
 
 
-@dataclass(frozen=True)
-class VideoList:
-    """Paths and labels of a split, row by row."""
+class Check(NamedTuple):
+    """What `data/check_videos.py` found of a video.
 
-    paths: list[str]
-    labels: list[int]
+    Attributes:
+        status: "ok"; "damaged": some frames cannot be decoded, or decode to garbage; "unreadable"; "hang".
+        reason: Why it is not ok, in one line.
+        backend: Which backend reads its frames right, decord where both do; empty if neither does.
+        num_frames: Frames that can be decoded, from the first on.
+    """
+
+    status: str
+    reason: str = ""
+    backend: str = ""
+    num_frames: int = 0
+
+
+class VideoList:
+    """Paths and labels of a split, row by row, and what is known of its videos.
+
+    They lie in few pieces of memory: of lists of strings each loader worker would come to hold a copy, because to
+    count a reference is to write (pytorch issue 13246).
+
+    Args:
+        paths: Of the files.
+        labels: From 0.
+        checks: Findings by row, where the list was checked.
+
+    Attributes:
+        labels: int64 `[rows]`.
+        set_aside: By row, why a video is not to be opened at all.
+        damaged: By row, what is wrong with a video that can be read all the same.
+    """
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[int], checks: Mapping[int, Check] | None = None) -> None:
+        texts = [os.fsencode(path) for path in paths]
+        self._texts, self._ends = b"".join(texts), np.cumsum([0, *map(len, texts)])
+        self.labels = np.array(labels, np.int64)
+        self._frames, self._backend = np.zeros(len(texts), np.int64), np.zeros(len(texts), "U6")
+        self.set_aside: dict[int, str] = {}
+        self.damaged: dict[int, str] = {}
+        for row, check in (checks or {}).items():
+            self._frames[row], self._backend[row] = check.num_frames, check.backend
+            if check.status == "damaged" and check.backend:
+                self.damaged[row] = check.reason
+            elif check.status != "ok":
+                self.set_aside[row] = check.reason
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
+
+    def path(self, row: int) -> str:
+        """The file of a row."""
+        return os.fsdecode(self._texts[self._ends[row] : self._ends[row + 1]])
+
+    @property
+    def paths(self) -> list[str]:
+        """All files."""
+        return [self.path(row) for row in range(len(self))]
+
+    def known(self, row: int) -> tuple[str, int] | None:
+        """The backend that reads a video right, and how many frames it has, if it was checked."""
+        return (str(self._backend[row]), int(self._frames[row])) if self._backend[row] else None
+
+
+def checked_path(source: Path) -> Path:
+    """Where the findings about a list's or folder's videos lie."""
+    return source.with_name(f"{source.stem if source.suffix else source.name}.checked.csv")
+
+
+def read_checks(source: Path, paths: Iterable[str]) -> dict[int, Check]:
+    """Findings about the videos of a list, by row; paths as they stand in the list."""
+    table = read_table(checked_path(source))
+    if not table:
+        return {}
+    try:
+        found = {
+            row["path"]: Check(row["status"], row["reason"], row["backend"], int(row["num_frames"])) for row in table
+        }
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{checked_path(source)} is not what check_videos.py writes ({error}); check again") from None
+    checks = {row: found[path] for row, path in enumerate(paths) if path in found}
+    log.info("%s: %d of its videos are checked", checked_path(source), len(checks))
+    return checks
 
 
 def read_rows(source: Path) -> list[tuple[str, str]]:
@@ -92,12 +178,13 @@ def read_list(source: Path, root: Path, class_names: list[str]) -> VideoList:
             )
         paths.append(str(base / path))
         labels.append(label)
+    checks = read_checks(source, (path for path, _ in rows))
     few = paths[:: max(1, len(paths) // 100)]
     if not any(Path(path).is_file() for path in few):
         raise InputError(
             f"{source}: none of {len(few)} files looked for is there, {few[0]} for one; is data.root right?"
         )
-    return VideoList(paths, labels)
+    return VideoList(paths, labels, checks)
 
 
 def find_videos(given: list[str]) -> VideoList:

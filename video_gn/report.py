@@ -20,18 +20,12 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
+from video_gn.files import write_text
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 TOP = 5
-TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable"}  # of the last epoch
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+# Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
+TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
 
 
 def gather(trainer: Any, mine: Any) -> list[Any]:
@@ -128,6 +122,7 @@ class RunReport(pl.Callback):
             **pl_module.results[split],
             "unreadable_videos": self._named(trainer, data.failures),
             "damaged_videos": self._named(trainer, data.damaged),
+            "fallbacks": self._named(trainer, data.fallbacks),
         }
         self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
         print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']})", result)
@@ -150,7 +145,7 @@ class RunReport(pl.Callback):
             results[part] = content
         else:
             results.setdefault(part, []).append(content)
-        write_json(self.path, results)
+        write_text(self.path, json.dumps(results, indent=1) + "\n")
 
     def _run(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
         model = {name: value for name, value in pl_module.hparams.items() if not name.startswith("_")}

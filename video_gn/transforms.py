@@ -5,6 +5,7 @@ Frames are uint8 `[T, H, W, 3]`, as they come from the decoder.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +26,10 @@ def random_box(
     return int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1)), side
 
 
-def crop(frames: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
+Frames = TypeVar("Frames", np.ndarray, Tensor)
+
+
+def crop(frames: Frames, box: tuple[int, int, int]) -> Frames:
     """The square `(top, left, side)` of every frame, a view."""
     top, left, side = box
     return frames[:, top : top + side, left : left + side]
@@ -48,7 +52,7 @@ def resize_short_side(frames: np.ndarray, short_side: int) -> np.ndarray:
     return resize(frames, max(short_side, round(height * scale)), max(short_side, round(width * scale)))
 
 
-def three_crops(frames: np.ndarray) -> list[np.ndarray]:
+def three_crops(frames: Frames) -> list[Frames]:
     """Squares of the short side at the beginning, the middle and the end of the long side, views."""
     height, width = frames.shape[1:3]
     side, spare = min(height, width), abs(height - width)

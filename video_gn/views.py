@@ -1,26 +1,30 @@
 """Views of videos, and batches of them.
 
 The contract between the data's half of a run and the model's (`video_gn/classifier.py`) is `Batch`. One sample is one
-video with all its views: V is 1 in training, and clips x crops at test time, so nothing ever has to be regrouped by
-video.
+video with all its views, so nothing ever has to be regrouped by video: V is the number of its clips in training (1,
+unless repeated sampling is asked for), and clips x crops at test time.
 """
 
-from collections.abc import Callable
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from video_gn import sampling, transforms
-from video_gn.decode import find_damage, open_video
+from video_gn.decode import BACKENDS, Video, open_video
 from video_gn.errors import DecodeError, InputError
+from video_gn.libav import find_damage
 from video_gn.lists import NO_LABEL, VideoList
 
 REPLACEMENTS = 10  # videos tried in the place of an unreadable one
+NONE = -1  # no row
 
 
 class BadVideo(NamedTuple):
@@ -35,12 +39,16 @@ class Batch(NamedTuple):
     """What the loaders give and the model takes.
 
     Attributes:
-        clips: uint8 RGB `[B, V, 3, T, H, W]`.
+        clips: uint8 RGB `[B, V, 3, T, H, W]`. Where `clip_frames` is given, all frames of one video
+            `[1, 1, 3, F, H, W]` instead, until `spread` makes the views of them.
         labels: int64 `[B]`.
         rows: int64 `[B]`, each video's row in its list.
         failures: Unreadable videos met on the way. In training others took their place in `clips`; elsewhere they are
             missing from it (B can be 0) and count as wrong.
-        damaged: Videos of `clips` that could be read and are damaged all the same, where that was looked for.
+        damaged: Videos of `clips` that could be read and are damaged all the same, where that is known.
+        fallbacks: Videos of `clips` that the backend asked for refused, and another one read.
+        clip_frames: int64 `[clips, T]`, the frames of each clip of a test protocol.
+        num_crops: Crops of each of these clips.
     """
 
     clips: Tensor
@@ -48,6 +56,9 @@ class Batch(NamedTuple):
     rows: Tensor
     failures: list[BadVideo]
     damaged: list[BadVideo]
+    fallbacks: list[BadVideo]
+    clip_frames: Tensor | None = None
+    num_crops: int = 1
 
 
 class Sample(NamedTuple):
@@ -58,74 +69,140 @@ class Sample(NamedTuple):
     row: int
     failures: list[BadVideo]
     damaged: list[BadVideo]
+    fallbacks: list[BadVideo]
+    clip_frames: np.ndarray | None = None
+    num_crops: int = 1
 
 
-# Views of a video: uint8 [V, T, H, W, 3]
+# Views of an open video
+
+
+class Views(Protocol):
+    """Makes views: uint8 `[V, T, H, W, 3]`, or all frames `[1, F, H, W, 3]` and which of them make each clip."""
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of each clip of a protocol."""
+
+    def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]: ...
 
 
 @dataclass(frozen=True)
 class RandomView:
-    """One random clip, scale, crop and flip: training, and validation during it (Wu & He 2018, Figure 7)."""
+    """Random clips, each with a scale, crop and flip: training, and validation during it (Wu & He 2018, Figure 7)."""
 
     num_frames: int
     frame_interval: int
     short_side: tuple[int, int]
     crop_size: int
     flip: bool
+    num_clips: int = 1
+    num_crops = 1
 
-    def __call__(self, path: str, rng: np.random.Generator) -> np.ndarray:
-        with open_video(path) as video:
-            clip_span = sampling.span(self.num_frames, self.frame_interval)
-            start = sampling.random_start(rng, video.num_frames, clip_span)
-            frames = video.read(sampling.clip_indices(start, self.num_frames, self.frame_interval, video.num_frames))
-        box = transforms.random_box(rng, frames.shape[1], frames.shape[2], self.short_side, self.crop_size)
-        clip = transforms.resize(transforms.crop(frames, box), self.crop_size, self.crop_size)
-        return np.ascontiguousarray(transforms.flip(clip) if self.flip and rng.random() < 0.5 else clip)[None]
+    def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, None]:
+        if self.num_clips == 1:
+            frames = video.read(self._indices(video, rng), lambda height, width: self._box(rng, height, width))
+            return self._finish(frames, rng)[None], None
+        clips = [self._indices(video, rng) for _ in range(self.num_clips)]
+        needed, where = np.unique(np.stack(clips), return_inverse=True)
+        frames = video.read(needed)
+        boxes = [self._box(rng, *frames.shape[1:3]) for _ in clips]
+        parts = zip(where.reshape(self.num_clips, -1), boxes, strict=True)
+        return np.stack([self._finish(transforms.crop(frames, box)[clip], rng) for clip, box in parts]), None
+
+    def _indices(self, video: Video, rng: np.random.Generator) -> np.ndarray:
+        clip_span = sampling.span(self.num_frames, self.frame_interval)
+        start = sampling.random_start(rng, video.num_frames, clip_span)
+        return sampling.clip_indices(start, self.num_frames, self.frame_interval, video.num_frames)
+
+    def _box(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int]:
+        return transforms.random_box(rng, height, width, self.short_side, self.crop_size)
+
+    def _finish(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        clip = transforms.resize(frames, self.crop_size, self.crop_size)
+        return np.ascontiguousarray(transforms.flip(clip) if self.flip and rng.random() < 0.5 else clip)
 
 
 @dataclass(frozen=True)
 class ProtocolViews:
-    """Every view of a test protocol, from one pass over the video; each frame is decoded and scaled once."""
+    """The frames of every view of a test protocol, from one pass over the video; each is decoded and scaled once."""
 
     num_frames: int
     frame_interval: int
     short_side: int
     protocol: sampling.Protocol
 
-    def __call__(self, path: str, rng: np.random.Generator) -> np.ndarray:
-        with open_video(path) as video:
-            total = video.num_frames
-            starts = self.protocol.clip_starts(total, sampling.span(self.num_frames, self.frame_interval))
-            clips = [sampling.clip_indices(s, self.num_frames, self.frame_interval, total) for s in starts]
-            needed, where = np.unique(np.stack(clips), return_inverse=True)
-            # In parts, so that a worker never holds a whole video at its source's size: as fast, same pixels.
-            parts = np.array_split(needed, ceil(len(needed) / 16))
-            frames = np.concatenate([transforms.resize_short_side(video.read(part), self.short_side) for part in parts])
-        crops = [frames] if self.protocol.num_crops == 1 else transforms.three_crops(frames)
-        return np.stack([crop[clip] for clip in where.reshape(len(starts), -1) for crop in crops])
+    @property
+    def num_crops(self) -> int:
+        """Crops of a clip."""
+        return self.protocol.num_crops
+
+    def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        total = video.num_frames
+        starts = self.protocol.clip_starts(total, sampling.span(self.num_frames, self.frame_interval))
+        clips = [sampling.clip_indices(s, self.num_frames, self.frame_interval, total) for s in starts]
+        needed, where = np.unique(np.stack(clips), return_inverse=True)
+        return self._frames(video, needed)[None], where.reshape(len(starts), -1)
+
+    def _frames(self, video: Video, needed: np.ndarray) -> np.ndarray:
+        """Read in parts, so that a worker never holds a whole video at its source's size: as fast, same pixels."""
+        frames, done = None, 0
+        for part in np.array_split(needed, ceil(len(needed) / 16)):
+            scaled = transforms.resize_short_side(video.read(part), self.short_side)
+            if frames is None:
+                frames = np.empty((len(needed), *scaled.shape[1:]), np.uint8)
+            frames[done : done + len(part)] = scaled
+            done += len(part)
+        assert frames is not None
+        return frames
+
+
+def spread(batch: Batch) -> Batch:
+    """The views of a test protocol from the frames of its video, on whatever device they are.
+
+    Frames travel once, though most are in several clips and every crop: a third of the bytes for 30 views.
+    """
+    if batch.clip_frames is None:
+        return batch
+    frames = batch.clips[0, 0].permute(1, 2, 3, 0)
+    crops = [frames] if batch.num_crops == 1 else transforms.three_crops(frames)
+    views = torch.stack([crop[clip] for clip in batch.clip_frames for crop in crops])
+    return batch._replace(clips=views[None].permute(0, 1, 5, 2, 3, 4), clip_frames=None)
+
+
+# Samples
 
 
 class VideoViews(Dataset[Sample]):
-    """Videos as samples, keyed by `(epoch, row)`; a row of None is no video (see `RowSampler`).
+    """Videos as samples, keyed by `(epoch, row)`; a row of None is no video (see `video_gn.loader.RowSampler`).
+
+    What is drawn for a video follows from (seed, epoch, row) alone.
 
     Args:
         videos: The list.
-        views: Makes the views of a video from its path and an rng.
-        seed: Of the rng, with the epoch and the row.
+        views: Makes the views of an open video.
+        seed: Of what is drawn.
         replace: Whether an unreadable video is replaced by another one (training), or only reported.
         inspect: Whether to look for damage in videos that can be read.
+        backend: Which one is asked first; the others read what it refuses.
+        timeout: Seconds after which a loader worker that decodes a video is killed.
     """
 
     def __init__(
         self,
         videos: VideoList,
-        views: Callable[[str, np.random.Generator], np.ndarray],
+        views: Views,
         seed: int = 0,
         replace: bool = False,
         inspect: bool = False,
+        backend: str = "decord",
+        timeout: float = 60.0,
     ) -> None:
         self.videos, self.views, self.seed = videos, views, seed
         self.replace, self.inspect = replace, inspect
+        self.backends = sorted(BACKENDS, key=lambda name: name != backend)
+        self.timeout = timeout
+        self.in_hand = torch.empty(0, 2, dtype=torch.int64)  # shared with the workers: pid of each, and row in hand
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -133,38 +210,92 @@ class VideoViews(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int | None]) -> Sample:
         epoch, row = key
         if row is None:
-            return Sample(None, NO_LABEL, -1, [], [])
-        rng = np.random.default_rng((self.seed, epoch, row))
-        failures: list[BadVideo] = []
+            return Sample(None, NO_LABEL, NONE, [], [], [])
+        sample = Sample(None, NO_LABEL, NONE, [], [], [])
+        pick = np.random.default_rng((self.seed, epoch, row, 1))
+        chosen = row
         for _ in range(1 + REPLACEMENTS):
-            path, label = self.videos.paths[row], self.videos.labels[row]
-            try:
-                clips = self.views(path, rng)
-                damage = find_damage(path) if self.inspect else None
-                return Sample(clips, label, row, failures, [BadVideo(path, label, damage)] if damage else [])
-            except DecodeError as error:
-                failures.append(BadVideo(path, label, error.reason))
+            if (found := self._read(chosen, (self.seed, epoch, row), sample)) is not None:
+                clips, clip_frames = found
+                label = int(self.videos.labels[chosen])
+                return sample._replace(
+                    clips=clips, label=label, row=chosen, clip_frames=clip_frames, num_crops=self.views.num_crops
+                )
             if not self.replace:
-                return Sample(None, label, row, failures, [])
-            row = int(rng.integers(len(self.videos)))
-        raise InputError(
-            f"{len(failures)} videos one after the other cannot be read, the last for this reason: "
-            f"{failures[-1].path}: {failures[-1].reason}"
-        )
+                return sample._replace(row=row)
+            chosen = int(pick.integers(len(self.videos)))
+        last = f", the last for this reason: {' '.join(sample.failures[-1][::2])}" if sample.failures else ""
+        raise InputError(f"{1 + REPLACEMENTS} videos one after the other cannot be read{last}")
+
+    def _read(self, row: int, key: tuple[int, int, int], sample: Sample) -> tuple | None:
+        """Views of a video, by the first backend that can; what goes wrong is added to the sample."""
+        path, label = self.videos.path(row), int(self.videos.labels[row])
+        if row in self.videos.set_aside or (self.replace and row in self.videos.damaged):
+            if not self.replace:
+                sample.failures.append(BadVideo(path, label, self.videos.set_aside[row]))
+            return None
+        known = self.videos.known(row)
+        refusals: dict[str, str] = {}
+        for backend in [known[0]] if known else self.backends:
+            try:
+                with self._deadline(row), open_video(path, backend, *((True, known[1]) if known else ())) as video:
+                    found = self.views(video, np.random.default_rng(key))
+                    damage = self.videos.damaged.get(row) or (find_damage(path) if self.inspect else None)
+            except DecodeError as error:
+                refusals.setdefault(error.reason, backend)
+                continue
+            if damage:
+                sample.damaged.append(BadVideo(path, label, damage))
+            if refusals:
+                sample.fallbacks.append(BadVideo(path, label, _told(refusals)))
+            return found
+        sample.failures.append(BadVideo(path, label, _told(refusals)))
+        return None
+
+    @contextmanager
+    def _deadline(self, row: int) -> Iterator[None]:
+        """Has the kernel kill this loader worker if it takes too long: a decoder that hangs hears nothing else."""
+        worker = get_worker_info()
+        if worker is None or not len(self.in_hand):
+            yield
+            return
+        self.in_hand[worker.id, 1] = row
+        signal.setitimer(signal.ITIMER_REAL, self.timeout)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.in_hand[worker.id, 1] = NONE
+
+
+def _told(refusals: dict[str, str]) -> str:
+    return "; ".join(
+        reason if i == 0 else f"{backend}: {reason}" for i, (reason, backend) in enumerate(refusals.items())
+    )
 
 
 def collate(samples: list[Sample]) -> Batch:
     """A batch of those that could be read; the clips keep the memory order of frames, channels last."""
     read = [sample for sample in samples if sample.clips is not None]
-    clips = (
-        torch.stack([torch.from_numpy(sample.clips) for sample in read])
-        if read
-        else torch.empty(0, 1, 0, 0, 0, 3, dtype=torch.uint8)
-    )
+    first = read[0] if read else None
     return Batch(
-        clips.permute(0, 1, 5, 2, 3, 4),
+        _stack([torch.from_numpy(sample.clips) for sample in read]).permute(0, 1, 5, 2, 3, 4),
         torch.tensor([sample.label for sample in read], dtype=torch.int64),
         torch.tensor([sample.row for sample in read], dtype=torch.int64),
         [failure for sample in samples for failure in sample.failures],
         [damaged for sample in samples for damaged in sample.damaged],
+        [fallback for sample in samples for fallback in sample.fallbacks],
+        torch.from_numpy(first.clip_frames) if first and first.clip_frames is not None else None,
+        first.num_crops if first else 1,
     )
+
+
+def _stack(clips: list[Tensor]) -> Tensor:
+    """In a loader worker, stacked into the memory in which they reach the main process: one copy less."""
+    if not clips:
+        return torch.empty(0, 1, 0, 0, 0, 3, dtype=torch.uint8)
+    out = None
+    if get_worker_info() is not None:
+        storage = clips[0]._typed_storage()._new_shared(sum(clip.numel() for clip in clips))
+        out = clips[0].new(storage).resize_(len(clips), *clips[0].shape)
+    return torch.stack(clips, out=out)

@@ -1,0 +1,179 @@
+import ctypes
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from video_gn import transforms
+from video_gn.decode import open_video
+from video_gn.errors import InputError
+from video_gn.lists import VideoList, read_list
+from video_gn.loader import RowSampler, VideoLoader
+from video_gn.motion import CLASSES
+from video_gn.views import RandomView, VideoViews
+
+VIEW = RandomView(4, 4, (40, 48), 32, flip=True)
+
+
+@pytest.fixture(scope="session")
+def videos(motion_folder):
+    return read_list(motion_folder / "train.csv", motion_folder, list(CLASSES))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("total", [1, 2, 7, 12])
+def test_evaluation_deals_every_row_once(total, world_size):
+    ranks = [list(RowSampler(total, 0, False, rank, world_size)) for rank in range(world_size)]
+    assert len({len(rank) for rank in ranks}) == 1  # equally many steps
+    assert all(len(rank) == len(RowSampler(total, 0, False, 0, world_size)) for rank in ranks)
+    rows = [row for rank in ranks for _, row in rank]
+    assert sorted(row for row in rows if row is not None) == list(range(total))
+
+
+def given(sampler, epoch):
+    sampler.epoch = epoch
+    return list(sampler)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_training_deals_a_permutation_up_to_the_even_split(world_size):
+    def epoch_rows(epoch, seed=0):
+        ranks = [given(RowSampler(20, seed, True, rank, world_size), epoch) for rank in range(world_size)]
+        assert {len(rank) for rank in ranks} == {20 // world_size}
+        assert {e for rank in ranks for e, _ in rank} == {epoch}
+        return [row for rank in ranks for _, row in rank]
+
+    first, second = epoch_rows(0), epoch_rows(1)
+    assert len(set(first)) == len(first) == 20 // world_size * world_size
+    assert first == epoch_rows(0) and first != second and first != epoch_rows(0, seed=1)
+    if world_size == 3:  # the rest is another one each epoch
+        assert len({frozenset(set(range(20)) - set(epoch_rows(e))) for e in range(5)}) > 1
+
+
+def test_ranks_share_one_permutation():
+    whole = [row for _, row in RowSampler(20, 0, True)]
+    parts = [[row for _, row in RowSampler(20, 0, True, rank, 2)] for rank in range(2)]
+    assert parts == [whole[0::2], whole[1::2]]
+
+
+def batches(videos, views, workers=0, position=(0, 0), batch_size=5, set_aside=lambda *_: None, timeout=60.0):
+    samples = VideoViews(videos, views, 0, replace=True, timeout=timeout)
+    sampler = RowSampler(len(videos), 0, True)
+    return list(VideoLoader(samples, sampler, batch_size, workers, True, True, lambda: position, set_aside))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("done", [1, 3])
+def test_begins_in_the_middle_of_an_epoch(workers, done, videos):
+    whole, rest = batches(videos, VIEW, position=(3, 0)), batches(videos, VIEW, workers, (3, done))
+    assert len(rest) == len(whole) - done
+    assert all(torch.equal(a.clips, b.clips) for a, b in zip(rest, whole[done:], strict=True))
+
+
+def sleep_with_the_interpreter_locked():
+    ctypes.PyDLL(None).sleep(1000)  # no Python code of the process runs any more
+
+
+def spin():
+    while True:
+        np.sort(np.arange(1000))
+
+
+def crash():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Random views, but for some videos, on which the decoder does something else."""
+
+    views: RandomView
+    traps: dict
+    num_crops = 1
+
+    def __call__(self, video, rng):
+        if video.path in self.traps:
+            self.traps[video.path]()
+        return self.views(video, rng)
+
+
+@pytest.mark.parametrize("keep_workers", [True, False])
+@pytest.mark.parametrize(
+    ("trap", "words"),
+    [
+        (sleep_with_the_interpreter_locked, "its decoder hung for 1 s"),
+        (spin, "its decoder hung for 1 s"),
+        (crash, "its decoder crashed"),
+    ],
+)
+def test_goes_on_after_a_decoder_that_hangs_or_crashes(trap, words, keep_workers, videos):
+    """Two such videos of 24, in the middle of an epoch: they are told of, replaced, and nothing else changes."""
+    rows = [row for _, row in RowSampler(24, 0, True)]
+    bad = {rows[7]: videos.path(rows[7]), rows[16]: videos.path(rows[16])}
+    traps = Trap(VIEW, dict.fromkeys(bad.values(), trap))
+    told = {}
+    again = VideoList(videos.paths, videos.labels)
+    samples = VideoViews(again, traps, 0, replace=True, timeout=1.0)
+    loader = VideoLoader(
+        samples,
+        RowSampler(24, 0, True),
+        4,
+        2,
+        True,
+        keep_workers,
+        set_aside=lambda row, reason: told.update({row: reason}),
+    )
+    handler = signal.getsignal(signal.SIGCHLD)
+    began = time.monotonic()
+    found = list(loader)
+    assert time.monotonic() - began < 40
+    assert told == dict.fromkeys(bad, words) and again.set_aside == told
+    assert signal.getsignal(signal.SIGCHLD) == handler
+    expected = batches(videos, VIEW, batch_size=4)
+    assert len(found) == len(expected) == 6
+    for ours, theirs in zip(found, expected, strict=True):
+        for i, row in enumerate(theirs.rows.tolist()):
+            if row in bad:
+                assert ours.rows[i] not in bad
+            else:
+                assert ours.rows[i] == row and torch.equal(ours.clips[i], theirs.clips[i])
+    began = time.monotonic()
+    assert len(list(loader)) == 6 and len(told) == 2  # the next epoch does not open them
+    assert time.monotonic() - began < 5
+
+
+def test_what_is_no_videos_fault_is_raised(videos):
+    def fail():
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        batches(videos, Trap(VIEW, {videos.path(3): fail}), 2)
+
+
+def test_training_ends_where_nothing_can_be_read(videos, tmp_path):
+    (tmp_path / "bad.mp4").write_text("no video")
+    bad = VideoList([str(tmp_path / "bad.mp4")] * 24, videos.labels)
+    for workers in (0, 1):
+        with pytest.raises(InputError, match="11 videos one after the other cannot be read"):
+            batches(bad, VIEW, workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_repeated_sampling(workers, videos):
+    """Three clips of one opened video, each with its own start, scale, crop and flip, written out from the parts."""
+    found = batches(videos, replace(VIEW, num_clips=3), workers, (2, 0))
+    assert found[0].clips.shape == (5, 3, 3, 4, 32, 32)
+    row = found[1].rows[2].item()
+    rng = np.random.default_rng((0, 2, row))
+    starts = [int(rng.integers(0, 64 - 13 + 1)) for _ in range(3)]
+    boxes = [transforms.random_box(rng, 64, 64, (40, 48), 32) for _ in range(3)]
+    for clip, start, box in zip(found[1].clips[2], starts, boxes, strict=True):
+        with open_video(videos.path(row)) as video:
+            expected = transforms.resize(video.read(start + 4 * np.arange(4), lambda h, w, box=box: box), 32, 32)
+        if rng.random() < 0.5:
+            expected = transforms.flip(expected)
+        assert np.array_equal(clip.permute(1, 2, 3, 0).numpy(), expected)

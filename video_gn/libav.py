@@ -1,0 +1,211 @@
+"""Frames out of video files by PyAV (FFmpeg's libav): only the packets that the asked frames need are decoded.
+
+A frame needs the packets from its keyframe on, in decoding order, less those that no other frame refers to (most
+B-frames). libavcodec passes over such packets when told to (`skip_frame`); what it decodes is the same to the bit.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from video_gn.errors import DecodeError
+
+ERRORS = (av.FFmpegError, IndexError, ValueError)  # PyAV's, on files of any content
+LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
+LOST = 0.1  # fraction of the packets that may precede the first keyframe
+
+Box = tuple[int, int, int]
+
+
+class LibavVideo:
+    """An open video; `video_gn.decode.open_video` makes it.
+
+    Its packets are read when it is opened and kept until `close`: a seek in a file can miss, a list cannot.
+
+    Attributes:
+        path: The file.
+        num_frames: Frames of the video, at least 1.
+        fps: Mean frames a second, 0 if unknown.
+        num_keyframes: Frames from which decoding can start.
+    """
+
+    def __init__(self, path: str) -> None:
+        if os.path.getsize(path) > LARGEST:
+            raise DecodeError(path, f"larger than {LARGEST >> 30} GiB; cut it into clips")
+        self.path = path
+        try:
+            self._container = av.open(path)
+        except ERRORS as error:
+            raise DecodeError(path, reason(error)) from None
+        try:
+            self._index()
+        except ERRORS as error:
+            self.close()
+            raise DecodeError(path, reason(error)) from None
+        except DecodeError:
+            self.close()
+            raise
+
+    def _index(self) -> None:
+        """Reads the packets, and finds which of them makes which frame."""
+        stream: Any = self._container.streams.best("video")
+        if stream is None:
+            raise DecodeError(self.path, "no video stream")
+        self._codec = stream.codec_context
+        self._codec.thread_count = 1
+        packets = [packet for packet in self._container.demux(stream) if packet.size]
+        if len(packets) < stream.frames:
+            raise DecodeError(self.path, f"cut short: {len(packets)} of {stream.frames} frames are there")
+        first = next((i for i, packet in enumerate(packets) if packet.is_keyframe), len(packets))
+        if first > LOST * len(packets):
+            raise DecodeError(self.path, f"the first keyframe is packet {first + 1} of {len(packets)}")
+        self._packets: list[Any] = packets[first:]
+        shown = [i for i, packet in enumerate(self._packets) if not packet.is_discard]  # the rest: an edit list's
+        if not shown:
+            raise DecodeError(self.path, "no frames")
+        times = [self._packets[i].pts for i in shown]
+        # AVI stores no time stamps; libavformat makes some up that are wrong where there are B-frames.
+        stamped = self._container.format.name != "avi" and None not in times
+        self._timed = stamped and len(set(times)) == len(times)
+        if self._timed:
+            shown.sort(key=lambda i: self._packets[i].pts)
+        self._packet_of = shown  # of each frame, in the order in which they are shown
+        self._frame_at = {self._packets[i].pts: frame for frame, i in enumerate(shown)} if self._timed else {}
+        self._keys = [i for i, packet in enumerate(self._packets) if packet.is_keyframe]
+        self.num_frames, self.num_keyframes = len(shown), len(self._keys)
+        self.fps = float(stream.average_rate or 0)
+
+    @property
+    def has_open_gop(self) -> bool:
+        """Whether frames shown before a keyframe are stored after it, and so need the keyframe before that one."""
+        if not self._timed:
+            return False
+        earliest = np.minimum.accumulate([packet.pts for packet in self._packets][::-1])[::-1]
+        return any(earliest[key] < self._packets[key].pts for key in self._keys)
+
+    def close(self) -> None:
+        """Lets go of the file and its packets."""
+        self._packets = []
+        self._container.close()
+
+    def read(self, indices: Sequence[int] | np.ndarray, box: Callable[[int, int], Box] | None = None) -> np.ndarray:
+        """As `video_gn.decode.Video.read`."""
+        wanted, inverse = np.unique(indices, return_inverse=True)
+        try:
+            out = self._read(wanted.tolist(), box)
+        except ERRORS as error:
+            raise DecodeError(self.path, reason(error)) from None
+        return out if np.array_equal(inverse, np.arange(len(wanted))) else out[inverse]
+
+    def _read(self, wanted: list[int], box: Callable[[int, int], Box] | None) -> np.ndarray:
+        place = {frame: i for i, frame in enumerate(wanted)}
+        reformatter = VideoReformatter()
+        out: np.ndarray | None = None
+        for frame, picture in self._frames(wanted):
+            at = place.pop(frame, None)
+            if at is None:
+                continue
+            pixels = rgb(picture, reformatter)
+            if out is None:
+                height, width = pixels.shape[:2]
+                top, left, side = box(height, width) if box else (0, 0, 0)
+                window = (slice(top, top + side), slice(left, left + side)) if box else (slice(None), slice(None))
+                out = np.empty((len(wanted), *pixels[window].shape), np.uint8)
+            out[at] = pixels[window]
+        if place or out is None:
+            raise DecodeError(self.path, f"frame {min(place)} of {self.num_frames} cannot be decoded")
+        return out
+
+    def _frames(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """Number and picture of frames, at least of those wanted that can be decoded."""
+        if not self._timed:  # frames are known by their order alone, from the beginning
+            pictures = (picture for packet in [*self._packets, None] for picture in self._codec.decode(packet))
+            yield from zip(range(wanted[-1] + 1), pictures, strict=False)
+            self._codec.flush_buffers()
+            return
+        needed = {self._packet_of[frame] for frame in wanted}
+        for first, last in self._runs(wanted):
+            for i in range(first, last + 1):
+                self._codec.skip_frame = "DEFAULT" if i in needed else "NONREF"
+                for picture in self._codec.decode(self._packets[i]):
+                    yield self._frame_at.get(picture.pts, -1), picture
+            for picture in self._codec.decode(None):
+                yield self._frame_at.get(picture.pts, -1), picture
+            self._codec.flush_buffers()
+
+    def _runs(self, wanted: list[int]) -> list[list[int]]:
+        """First and last packet of each stretch to decode, in ascending order."""
+        runs: list[list[int]] = []
+        for frame in wanted:
+            i = self._packet_of[frame]
+            time = self._packets[i].pts
+            # The last keyframe before it that is not shown after it: an open GOP's first frames need the one before.
+            key = max((k for k in self._keys if k <= i and self._packets[k].pts <= time), default=0)
+            if runs and key <= runs[-1][1] + 1:
+                runs[-1][1] = max(runs[-1][1], i)
+            else:
+                runs.append([key, i])
+        return runs
+
+
+def decode_all(path: str) -> Iterator[Any]:
+    """Every picture of a video from the first to the last, as PyAV's `VideoFrame`: nothing is left out or sought.
+
+    Raises:
+        DecodeError: Where it breaks off.
+    """
+    try:
+        with av.open(path) as container:
+            stream: Any = container.streams.best("video")
+            if stream is None:
+                raise DecodeError(path, "no video stream")
+            stream.codec_context.thread_count = 1
+            yield from container.decode(stream)
+    except ERRORS as error:
+        raise DecodeError(path, reason(error)) from None
+
+
+def find_damage(path: str) -> str | None:
+    """What is wrong with a video whose frames may decode all the same, or None.
+
+    Flipped bits are concealed by the decoder, and a file cut short without an index just ends: no reader raises for
+    either. This decodes the whole video once more.
+    """
+    with open(path, "rb") as file:
+        head = file.read(8)
+        size = file.seek(0, 2)
+    promised = int.from_bytes(head[4:], "little") + 8
+    if head[:4] == b"RIFF" and promised > size:
+        return f"cut short: {size} of {promised} bytes"
+    decoded = damaged = 0
+    try:
+        for picture in decode_all(path):
+            decoded += 1
+            damaged += picture.is_corrupt
+    except DecodeError:
+        return f"decoding breaks off after {decoded} frames"
+    return f"{damaged} of {decoded} frames are damaged" if damaged else None
+
+
+def rgb(picture: Any, reformatter: VideoReformatter) -> np.ndarray:
+    """A picture as it is shown: uint8 RGB `[H, W, 3]`, turned if the file says so."""
+    pixels = _pixels(reformatter.reformat(picture, format="rgb24", threads=1))
+    return np.rot90(pixels, round(picture.rotation / 90) % 4)
+
+
+def _pixels(picture: Any) -> np.ndarray:
+    """The RGB picture's memory, `[H, W, 3]`, a view."""
+    plane = picture.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(picture.height, plane.line_size)
+    return rows[:, : 3 * picture.width].reshape(picture.height, picture.width, 3)
+
+
+def reason(error: Exception) -> str:
+    """PyAV's message in one line of ours."""
+    if isinstance(error, av.InvalidDataError):
+        return "damaged: the decoder refuses a packet" if "avcodec" in str(error) else "not a video file, or damaged"
+    return str(error.strerror if isinstance(error, av.FFmpegError) else error).splitlines()[0]

@@ -1,0 +1,159 @@
+"""Which videos each process loads, in which order; and a loader that outlives its workers."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler, get_worker_info
+
+from video_gn.views import NONE, Batch, VideoViews, collate
+
+log = logging.getLogger(__name__)
+
+
+class RowSampler(Sampler[tuple[int, int | None]]):
+    """This rank's rows of an epoch, as `(epoch, row)`.
+
+    In training a permutation drawn from (seed, epoch) is dealt to the ranks; the rest that does not divide among
+    them is left out, another one each epoch. Otherwise the rows are dealt in order, each exactly once, and a rank
+    that has one less gets a None at its end: ranks take equally many steps, and no video counts twice.
+
+    Args:
+        total: Rows of the list.
+        seed: Of the permutation.
+        shuffle: Training, or not.
+        rank: Of this process.
+        world_size: Number of processes.
+
+    Attributes:
+        epoch: Which epoch to give next.
+        first: How many of this rank's rows to pass over, because they were given before.
+    """
+
+    def __init__(self, total: int, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1) -> None:
+        self.total, self.seed, self.shuffle = total, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        return self.total // self.world_size if self.shuffle else -(-self.total // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int | None]]:
+        epoch = self.epoch
+        if self.shuffle:
+            rows = np.random.default_rng((self.seed, epoch)).permutation(self.total).tolist()
+        else:
+            rows = [*range(self.total), *[None] * (-self.total % self.world_size)]
+        for row in rows[self.rank :: self.world_size][self.first : len(self)]:
+            yield epoch, row
+
+
+class VideoLoader:
+    """Batches of videos, beginning where the run stands, even in the middle of an epoch.
+
+    A worker whose decoder hangs is killed after the time-out, and one whose decoder crashes ends by itself. Then the
+    video that it had in hand is set aside, all workers are started anew and go on with the batch that comes next:
+    batches follow from (seed, epoch, row), so none is lost and none comes twice. Without workers there is nothing
+    that could be killed, and a hanging decoder hangs the run.
+
+    Args:
+        videos: The samples.
+        sampler: The order.
+        batch_size: Videos of a batch.
+        num_workers: Processes that decode.
+        drop_last: Whether an incomplete batch at the end is left out.
+        keep_workers: Whether the workers stay for the next epoch.
+        position: Says which epoch it is, and how many of its batches the run has done.
+        set_aside: Told the row and the reason of a video on which a decoder hung or crashed.
+    """
+
+    def __init__(
+        self,
+        videos: VideoViews,
+        sampler: RowSampler,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        keep_workers: bool = False,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        set_aside: Callable[[int, str], None] = lambda row, reason: None,
+    ) -> None:
+        self.videos, self._order, self.batch_size = videos, sampler, batch_size
+        self.position, self.set_aside = position, set_aside
+        self._children: list[Any] = []
+        videos.in_hand = torch.full((max(num_workers, 1), 2), NONE).share_memory_()
+        # Held, not inherited from: Lightning makes DataLoaders anew for its purposes, and would need to know ours.
+        self._loader: DataLoader = DataLoader(
+            videos,
+            batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=keep_workers and num_workers > 0,
+            worker_init_fn=_start_worker,
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # The body runs when the first batch is asked for. By then Lightning has read a checkpoint and counted what was
+        # done; when it makes the iterator it has not (Lightning issue 21938).
+        epoch, done = self.position()
+        batches = self._start(epoch, done)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError:
+                if not self._blame():
+                    raise
+                batches = self._start(epoch, done)
+                continue
+            done += 1
+            yield batch
+
+    def _start(self, epoch: int, done: int) -> Iterator[Batch]:
+        self._order.epoch, self._order.first = epoch, done * self.batch_size
+        if self._loader.num_workers == 0 or threading.current_thread() is not threading.main_thread():
+            return iter(self._loader)
+        # PyTorch would have the death of a worker raise in the main process wherever it is at that moment, in the
+        # middle of a step. It is noticed in time when the next batch does not come.
+        handler, others = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
+        batches = iter(self._loader)
+        signal.signal(signal.SIGCHLD, handler)
+        self._children += [child for child in multiprocessing.active_children() if child not in others]
+        return batches
+
+    def _blame(self) -> bool:
+        """Sets aside the videos that ended workers had in hand; False if there are none, and so another reason."""
+        rows = dict(self.videos.in_hand.tolist())
+        ended = {child: rows.get(child.pid, NONE) for child in self._children if child.exitcode is not None}
+        culprits = {row: child.exitcode for child, row in ended.items() if row != NONE}
+        for row, code in culprits.items():
+            hung = code == -signal.SIGALRM
+            reason = f"its decoder hung for {self.videos.timeout:g} s" if hung else "its decoder crashed"
+            self.videos.videos.set_aside[row] = reason
+            self.set_aside(row, reason)
+        if self._loader._iterator is not None:  # of workers that stay
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._loader._iterator = None
+        self.videos.in_hand.fill_(NONE)
+        self._children = []
+        return bool(culprits)
+
+
+def _start_worker(number: int) -> None:
+    worker = get_worker_info()
+    assert worker is not None and isinstance(worker.dataset, VideoViews)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    worker.dataset.in_hand[number, 0] = os.getpid()
