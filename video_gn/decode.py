@@ -4,6 +4,7 @@ A video is opened anew for each sample, read once and closed at once: decord's d
 bound, and a reader made before a fork hangs in the forked worker.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ import decord
 import numpy as np
 
 from video_gn.errors import DecodeError
-from video_gn.libav import Box, LibavVideo
+from video_gn.libav import LARGEST, PART, Finish, Frames, LibavVideo, assemble
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
 _DECORD_ERRORS = (RuntimeError, decord.DECORDError, decord.DECORDLimitReachedError)
@@ -37,14 +38,15 @@ class Video(Protocol):
     num_frames: int
     fps: float
 
-    def read(self, indices: Sequence[int] | np.ndarray, box: Callable[[int, int], Box] | None = None) -> np.ndarray:
+    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = np.asarray) -> np.ndarray:
         """The frames `indices` in that order, uint8 RGB `[len(indices), H, W, 3]`; any order, repeats allowed.
 
         Each frame is decoded once, all of them in one pass, so ask for all that a sample needs in one call.
 
         Args:
             indices: Frames, counted from 0 as they are shown.
-            box: Says, from the frames' height and width, which square `(top, left, side)` of them to give.
+            finish: What to make of each part of the frames, at most 32 `[H, W, 3]` in ascending order, as soon as they
+                are decoded: an array of as many, which are then given instead.
 
         Raises:
             DecodeError: A frame cannot be decoded.
@@ -76,21 +78,20 @@ class DecordVideo:
         except _DECORD_ERRORS as error:
             raise DecodeError(path, _reason(error)) from None
 
-    def read(self, indices: Sequence[int] | np.ndarray, box: Callable[[int, int], Box] | None = None) -> np.ndarray:
+    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = np.asarray) -> np.ndarray:
         """As `Video.read`."""
-        unique, inverse = np.unique(indices, return_inverse=True)
         try:
-            batch = self._reader.get_batch(unique)
+            return assemble(indices, self._parts, finish)
         except _DECORD_ERRORS as error:
             raise DecodeError(self.path, _reason(error)) from None
-        # pytorchvideo.data switches decord to torch tensors for the whole process.
-        frames = (
-            batch if isinstance(batch, torch.Tensor) else torch.utils.dlpack.from_dlpack(batch.to_dlpack())
-        ).numpy()
-        if box:
-            top, left, side = box(*frames.shape[1:3])
-            frames = np.ascontiguousarray(frames[:, top : top + side, left : left + side])
-        return frames if np.array_equal(inverse, np.arange(len(unique))) else frames[inverse]
+
+    def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
+        for part in np.array_split(wanted, -(-len(wanted) // PART)):  # decord goes on where it is
+            batch = self._reader.get_batch(part)
+            # pytorchvideo.data switches decord to torch tensors for the whole process.
+            yield (
+                batch if isinstance(batch, torch.Tensor) else torch.utils.dlpack.from_dlpack(batch.to_dlpack())
+            ).numpy()
 
     def close(self) -> None:
         """As `Video.close`."""
@@ -103,17 +104,19 @@ class DecordVideo:
         keys = self._reader.get_key_indices()
         if len(keys) == 0 or keys[0] != 0:
             raise DecodeError(self.path, "the first frame is no keyframe")
-        times = np.asarray(self._reader.get_frame_timestamp(np.arange(self.num_frames)))[:, 0]
-        no_times = abs(times[0]) > 1e9  # AVI often has none: harmless as long as nothing has to seek
-        if no_times and len(keys) == 1:
+        if len(keys) > 1:  # it will have to seek
+            times = np.asarray(self._reader.get_frame_timestamp(np.arange(self.num_frames)))[:, 0]
+            if abs(times[0]) > 0.5 or (np.diff(times) <= 0).any():
+                reason = "its frame times do not increase from 0, so that decord seeks to wrong frames"
+                raise DecodeError(self.path, reason)
+        if os.path.getsize(self.path) > LARGEST:
             return
-        if abs(times[0]) > 0.5 or (np.diff(times) <= 0).any():
-            raise DecodeError(self.path, "its frame times do not increase from 0, so that decord seeks to wrong frames")
-        if len(keys) > 1:
-            with closing(LibavVideo(self.path)) as video:
-                open_gop = video.has_open_gop
-            if open_gop:
-                raise DecodeError(self.path, "open GOPs, in which decord seeks to wrong frames")
+        with closing(LibavVideo(self.path)) as video:
+            open_gop = video.has_open_gop
+        if open_gop:
+            raise DecodeError(self.path, "open GOPs, in which decord seeks to wrong frames")
+        if video.num_frames != self.num_frames:  # an edit list leaves out the rest
+            raise DecodeError(self.path, f"decord counts {self.num_frames} frames of {video.num_frames}")
 
 
 BACKENDS: dict[str, Callable[[str, bool], Video]] = {

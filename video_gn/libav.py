@@ -5,7 +5,7 @@ B-frames). libavcodec passes over such packets when told to (`skip_frame`); what
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import av
@@ -16,9 +16,31 @@ from video_gn.errors import DecodeError
 
 ERRORS = (av.FFmpegError, IndexError, ValueError)  # PyAV's, on files of any content
 LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
+DROPPING = {"h264", "hevc", "mpeg4", "mpeg2video"}  # decoders that obey at once; dav1d does some packets later
 LOST = 0.1  # fraction of the packets that may precede the first keyframe
 
-Box = tuple[int, int, int]
+PART = 32  # frames that are held at their source's size
+
+Frames = np.ndarray | Sequence[np.ndarray]  # [H, W, 3] each
+Finish = Callable[[Frames], np.ndarray]
+
+
+def assemble(
+    indices: Sequence[int] | np.ndarray, parts: Callable[[np.ndarray], Iterable[Frames]], finish: Finish
+) -> np.ndarray:
+    """The frames `indices`, of which `parts` decodes each once in ascending order and `finish` makes what is kept."""
+    unique, inverse = np.unique(indices, return_inverse=True)
+    out, done = np.empty(0), 0
+    for part in parts(unique):
+        finished = finish(part)
+        if len(part) == len(unique):
+            out = finished
+            break
+        if not done:
+            out = np.empty((len(unique), *finished.shape[1:]), finished.dtype)
+        out[done : done + len(part)] = finished
+        done += len(part)
+    return out if np.array_equal(inverse, np.arange(len(unique))) else out[inverse]
 
 
 class LibavVideo:
@@ -58,7 +80,7 @@ class LibavVideo:
         self._codec = stream.codec_context
         self._codec.thread_count = 1
         packets = [packet for packet in self._container.demux(stream) if packet.size]
-        if len(packets) < stream.frames:
+        if len(packets) < stream.frames and self._is_cut(stream):
             raise DecodeError(self.path, f"cut short: {len(packets)} of {stream.frames} frames are there")
         first = next((i for i, packet in enumerate(packets) if packet.is_keyframe), len(packets))
         if first > LOST * len(packets):
@@ -79,6 +101,13 @@ class LibavVideo:
         self.num_frames, self.num_keyframes = len(shown), len(self._keys)
         self.fps = float(stream.average_rate or 0)
 
+    def _is_cut(self, stream: Any) -> bool:
+        """Whether frames are missing because the file ends before them; an edit list leaves some out, too."""
+        if "mp4" not in self._container.format.name:
+            return True
+        size = os.path.getsize(self.path)
+        return any(entry.pos + entry.size > size for entry in stream.index_entries)
+
     @property
     def has_open_gop(self) -> bool:
         """Whether frames shown before a keyframe are stored after it, and so need the keyframe before that one."""
@@ -92,33 +121,29 @@ class LibavVideo:
         self._packets = []
         self._container.close()
 
-    def read(self, indices: Sequence[int] | np.ndarray, box: Callable[[int, int], Box] | None = None) -> np.ndarray:
+    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = np.asarray) -> np.ndarray:
         """As `video_gn.decode.Video.read`."""
-        wanted, inverse = np.unique(indices, return_inverse=True)
         try:
-            out = self._read(wanted.tolist(), box)
+            return assemble(indices, self._parts, finish)
         except ERRORS as error:
             raise DecodeError(self.path, reason(error)) from None
-        return out if np.array_equal(inverse, np.arange(len(wanted))) else out[inverse]
 
-    def _read(self, wanted: list[int], box: Callable[[int, int], Box] | None) -> np.ndarray:
-        place = {frame: i for i, frame in enumerate(wanted)}
+    def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
+        """The frames in ascending order, in parts."""
         reformatter = VideoReformatter()
-        out: np.ndarray | None = None
-        for frame, picture in self._frames(wanted):
-            at = place.pop(frame, None)
-            if at is None:
-                continue
-            pixels = rgb(picture, reformatter)
-            if out is None:
-                height, width = pixels.shape[:2]
-                top, left, side = box(height, width) if box else (0, 0, 0)
-                window = (slice(top, top + side), slice(left, left + side)) if box else (slice(None), slice(None))
-                out = np.empty((len(wanted), *pixels[window].shape), np.uint8)
-            out[at] = pixels[window]
-        if place or out is None:
-            raise DecodeError(self.path, f"frame {min(place)} of {self.num_frames} cannot be decoded")
-        return out
+        missing = dict.fromkeys(wanted.tolist())
+        part: list[np.ndarray] = []
+        for frame, picture in self._frames(wanted.tolist()):
+            if frame in missing:
+                del missing[frame]
+                part.append(rgb(picture, reformatter))
+                if len(part) == PART:
+                    yield part
+                    part = []
+        if missing:
+            raise DecodeError(self.path, f"frame {min(missing)} of {self.num_frames} cannot be decoded")
+        if part:
+            yield part
 
     def _frames(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
         """Number and picture of frames, at least of those wanted that can be decoded."""
@@ -128,9 +153,10 @@ class LibavVideo:
             self._codec.flush_buffers()
             return
         needed = {self._packet_of[frame] for frame in wanted}
+        drops = self._codec.name in DROPPING
         for first, last in self._runs(wanted):
             for i in range(first, last + 1):
-                self._codec.skip_frame = "DEFAULT" if i in needed else "NONREF"
+                self._codec.skip_frame = "NONREF" if drops and i not in needed else "DEFAULT"
                 for picture in self._codec.decode(self._packets[i]):
                     yield self._frame_at.get(picture.pts, -1), picture
             for picture in self._codec.decode(None):
@@ -207,5 +233,6 @@ def _pixels(picture: Any) -> np.ndarray:
 def reason(error: Exception) -> str:
     """PyAV's message in one line of ours."""
     if isinstance(error, av.InvalidDataError):
-        return "damaged: the decoder refuses a packet" if "avcodec" in str(error) else "not a video file, or damaged"
+        decoding = "avcodec" in str(error)
+        return "damaged: the decoder refuses a packet" if decoding else "not a video file, or its index is lost"
     return str(error.strerror if isinstance(error, av.FFmpegError) else error).splitlines()[0]

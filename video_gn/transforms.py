@@ -1,7 +1,7 @@
 """Crops and sizes. Random ones are drawn from an rng and act on uint8 frames in the loader's worker; the
 deterministic arithmetic (cast, mean, standard deviation) acts on whole batches on the device.
 
-Frames are uint8 `[T, H, W, 3]`, as they come from the decoder.
+Frames are uint8 `[T, H, W, 3]`, or a sequence of `[H, W, 3]`, as they come from the decoder.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+Frames = TypeVar("Frames", np.ndarray, Tensor)
 
 
 def random_box(
@@ -26,13 +28,10 @@ def random_box(
     return int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1)), side
 
 
-Frames = TypeVar("Frames", np.ndarray, Tensor)
-
-
-def crop(frames: Frames, box: tuple[int, int, int]) -> Frames:
-    """The square `(top, left, side)` of every frame, a view."""
+def crop(frames: np.ndarray | Sequence[np.ndarray], box: tuple[int, int, int]) -> np.ndarray:
+    """The square `(top, left, side)` of every frame."""
     top, left, side = box
-    return frames[:, top : top + side, left : left + side]
+    return np.stack([frame[top : top + side, left : left + side] for frame in frames])
 
 
 def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -45,23 +44,26 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.permute(0, 2, 3, 1).numpy()
 
 
-def resize_short_side(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """The whole frame scaled so that its short side has `short_side` pixels."""
-    height, width = frames.shape[1:3]
+def resize_short_side(frames: np.ndarray | Sequence[np.ndarray], short_side: int) -> np.ndarray:
+    """The whole frames scaled so that their short side has `short_side` pixels."""
+    height, width = frames[0].shape[:2]
     scale = short_side / min(height, width)
-    return resize(frames, max(short_side, round(height * scale)), max(short_side, round(width * scale)))
+    return resize(np.asarray(frames), max(short_side, round(height * scale)), max(short_side, round(width * scale)))
 
 
 def three_crops(frames: Frames) -> list[Frames]:
     """Squares of the short side at the beginning, the middle and the end of the long side, views."""
     height, width = frames.shape[1:3]
     side, spare = min(height, width), abs(height - width)
-    return [crop(frames, (at, 0, side) if height > width else (0, at, side)) for at in (0, spare // 2, spare)]
+    if height > width:
+        return [frames[:, at : at + side] for at in (0, spare // 2, spare)]
+    return [frames[:, :, at : at + side] for at in (0, spare // 2, spare)]
 
 
 def flip(frames: np.ndarray) -> np.ndarray:
-    """Left and right exchanged, a view."""
-    return frames[:, :, ::-1]
+    """Left and right exchanged."""
+    # torch's own code for channels_last uint8: a tenth of the time of copying numpy's reversed view.
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1).numpy()
 
 
 def normalize(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

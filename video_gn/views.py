@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, get_worker_info
 from video_gn import sampling, transforms
 from video_gn.decode import BACKENDS, Video, open_video
 from video_gn.errors import DecodeError, InputError
-from video_gn.libav import find_damage
+from video_gn.libav import Finish, Frames, find_damage
 from video_gn.lists import NO_LABEL, VideoList
 
 REPLACEMENTS = 10  # videos tried in the place of an unreadable one
@@ -101,26 +101,33 @@ class RandomView:
 
     def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, None]:
         if self.num_clips == 1:
-            frames = video.read(self._indices(video, rng), lambda height, width: self._box(rng, height, width))
-            return self._finish(frames, rng)[None], None
+            frames = video.read(self._indices(video, rng), self._finish(rng))
+            return self._flip(frames, rng)[None], None
         clips = [self._indices(video, rng) for _ in range(self.num_clips)]
         needed, where = np.unique(np.stack(clips), return_inverse=True)
         frames = video.read(needed)
-        boxes = [self._box(rng, *frames.shape[1:3]) for _ in clips]
-        parts = zip(where.reshape(self.num_clips, -1), boxes, strict=True)
-        return np.stack([self._finish(transforms.crop(frames, box)[clip], rng) for clip, box in parts]), None
+        parts = [self._finish(rng)(frames[clip]) for clip in where.reshape(self.num_clips, -1)]
+        return np.stack([self._flip(clip, rng) for clip in parts]), None
 
     def _indices(self, video: Video, rng: np.random.Generator) -> np.ndarray:
         clip_span = sampling.span(self.num_frames, self.frame_interval)
         start = sampling.random_start(rng, video.num_frames, clip_span)
         return sampling.clip_indices(start, self.num_frames, self.frame_interval, video.num_frames)
 
-    def _box(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int]:
-        return transforms.random_box(rng, height, width, self.short_side, self.crop_size)
+    def _finish(self, rng: np.random.Generator) -> Finish:
+        """Crops and scales all parts of a clip in the same way."""
+        drawn: list[tuple[int, int, int]] = []
 
-    def _finish(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        clip = transforms.resize(frames, self.crop_size, self.crop_size)
-        return np.ascontiguousarray(transforms.flip(clip) if self.flip and rng.random() < 0.5 else clip)
+        def finish(frames: Frames) -> np.ndarray:
+            if not drawn:
+                height, width = frames[0].shape[:2]
+                drawn.append(transforms.random_box(rng, height, width, self.short_side, self.crop_size))
+            return transforms.resize(transforms.crop(frames, drawn[0]), self.crop_size, self.crop_size)
+
+        return finish
+
+    def _flip(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return transforms.flip(clip) if self.flip and rng.random() < 0.5 else clip
 
 
 @dataclass(frozen=True)
@@ -142,19 +149,8 @@ class ProtocolViews:
         starts = self.protocol.clip_starts(total, sampling.span(self.num_frames, self.frame_interval))
         clips = [sampling.clip_indices(s, self.num_frames, self.frame_interval, total) for s in starts]
         needed, where = np.unique(np.stack(clips), return_inverse=True)
-        return self._frames(video, needed)[None], where.reshape(len(starts), -1)
-
-    def _frames(self, video: Video, needed: np.ndarray) -> np.ndarray:
-        """Read in parts, so that a worker never holds a whole video at its source's size: as fast, same pixels."""
-        frames, done = None, 0
-        for part in np.array_split(needed, ceil(len(needed) / 16)):
-            scaled = transforms.resize_short_side(video.read(part), self.short_side)
-            if frames is None:
-                frames = np.empty((len(needed), *scaled.shape[1:]), np.uint8)
-            frames[done : done + len(part)] = scaled
-            done += len(part)
-        assert frames is not None
-        return frames
+        frames = video.read(needed, partial(transforms.resize_short_side, short_side=self.short_side))
+        return frames[None], where.reshape(len(starts), -1)
 
 
 def spread(batch: Batch) -> Batch:
