@@ -1,31 +1,56 @@
 #!/usr/bin/env python
-"""Writes the lists of Kinetics-400 from CVDF's annotations and the videos that are there.
+"""Writes the lists of a data set: `ROOT/train.csv`, `val.csv`, `test.csv` (path, label) and `ROOT/classes.txt`.
 
-Reads `ROOT/annotations/{train,val}.csv` (label, youtube_id, time_start, time_end, split) and looks for each video as
-`YOUTUBEID_START_END.mp4` anywhere below `ROOT/train` and `ROOT/val`. Writes `ROOT/train.csv`, `ROOT/val.csv` (path,
-label), the class names in `ROOT/classes.txt`, and what was not found in `ROOT/train.missing.csv` and so on.
+From Kinetics-400, -600 or -700 as CVDF distributes them: reads each `ROOT/annotations/SPLIT.csv` (label, youtube_id,
+time_start, time_end, split) and looks for `YOUTUBEID_START_END` with any video ending, anywhere below `ROOT/SPLIT`;
+some may lie in `ROOT/replacement`, as CVDF has them. Without annotations, from class folders:
+`ROOT/SPLIT/CLASS/*.mp4`. A split without labels (the later sets' test split) is left out, and said so.
+
+Counts what is expected, found and missing, for each split and (in `ROOT/counts.csv`) each class; names what is missing
+in `ROOT/SPLIT.missing.csv`, and files below the split that belong to no row in `ROOT/SPLIT.unlisted.csv`.
 """
 
 import argparse
 import csv
 import os
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
-COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+from tqdm import tqdm
+
+from video_gn.errors import InputError
+from video_gn.files import write_table, write_text
+from video_gn.lists import SUFFIXES
+
+COLUMNS = ("youtube_id", "time_start", "time_end")
+SPLITS = ("train", "val", "test")
+EXTRA = "replacement"  # CVDF's folder of videos that were broken in its archives
+
+
+class Split(NamedTuple):
+    """Rows (path, label) that are there, (name, label) that are not, and files that nobody asked for."""
+
+    found: list[tuple[str, str]]
+    missing: list[tuple[str, str]]
+    unlisted: list[str]
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command line; returns 2 with one line for what the user can mend."""
+    """Runs the command line; returns 2 with one line for what the user can mend, 130 when interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, help="folder of Kinetics-400, such as data/kinetics400")
+    parser.add_argument("root", type=Path, help="folder of the data set, such as data/kinetics400")
     parser.add_argument("--overwrite", action="store_true", help="write over lists that are there")
     given = parser.parse_args(args)
     try:
         write_lists(given.root, given.overwrite)
-    except ValueError as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -33,57 +58,108 @@ def write_lists(root: Path, overwrite: bool = False) -> None:
     """Writes the lists below `root` and prints how many videos of each split were expected, found and missing.
 
     Raises:
-        ValueError: No annotations, other columns in them, no videos found, or lists that are there already.
+        InputError: Neither annotations nor class folders, other columns, no videos, or lists that are there already.
     """
-    there = [path for path in (root / name for name in ("train.csv", "val.csv", "classes.txt")) if path.exists()]
+    there = [path for name in (*(f"{split}.csv" for split in SPLITS), "classes.txt") if (path := root / name).exists()]
     if there and not overwrite:
-        raise ValueError(f"{there[0]} is there already; --overwrite writes it anew")
-    expected = {split: read_annotations(root / "annotations" / f"{split}.csv") for split in ("train", "val")}
-    found, missing = {}, {}
-    for split, labels in expected.items():
-        paths = find_videos(root, split)
-        found[split] = [(paths[stem], label) for stem, label in labels.items() if stem in paths]
-        missing[split] = [(stem, label) for stem, label in labels.items() if stem not in paths]
-        print(f"{split}: {len(labels)} expected, {len(found[split])} found, {len(missing[split])} missing")
-        if not found[split]:
-            raise ValueError(f"none of the {len(labels)} videos of {split}.csv is below {root / split}")
-    for split in expected:
-        _write(root / f"{split}.csv", ("path", "label"), found[split])
-        _write(root / f"{split}.missing.csv", ("video", "label"), missing[split])
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in sorted(set(expected["train"].values()))))
+        raise InputError(f"{there[0]} is there already; --overwrite writes it anew")
+    annotated = (root / "annotations").is_dir()
+    splits = {}
+    for name in SPLITS:
+        split = from_annotations(root, name) if annotated else from_folders(root, name)
+        if split is not None:
+            splits[name] = split
+    if "train" not in splits:
+        wanted = root / ("annotations/train.csv" if annotated else "train")
+        raise InputError(f"there is no {wanted}; CVDF's annotations go into {root / 'annotations'}, or videos into "
+                         f"{root}/train/CLASS/")  # fmt: skip
+    for name, split in splits.items():
+        write_table(root / f"{name}.csv", ("path", "label"), split.found)
+        for rest, header, rows in (
+            ("missing", ("video", "label"), split.missing),
+            ("unlisted", ("path",), [(path,) for path in split.unlisted]),
+        ):
+            if annotated:
+                write_table(root / f"{name}.{rest}.csv", header, rows)
+    _count(root, splits)
 
 
-def read_annotations(path: Path) -> dict[str, str]:
+def from_annotations(root: Path, name: str) -> Split | None:
+    """A split by CVDF's annotations; None if it has none."""
+    labels = read_annotations(root / "annotations" / f"{name}.csv")
+    if labels is None:
+        return None
+    paths = {Path(path).stem: path for folder in (EXTRA, name) for path in find_videos(root, folder)}
+    found = [(paths[stem], label) for stem, label in labels.items() if stem in paths]
+    if not found:
+        raise InputError(f"none of the {len(labels)} videos of annotations/{name}.csv is below {root / name}")
+    missing = [(stem, label) for stem, label in labels.items() if stem not in paths]
+    unlisted = sorted(path for stem, path in paths.items() if stem not in labels and path.startswith(f"{name}/"))
+    return Split(found, missing, unlisted)
+
+
+def from_folders(root: Path, name: str) -> Split | None:
+    """A split by its class folders; None if it has none."""
+    if not (root / name).is_dir():
+        return None
+    paths = find_videos(root, name)
+    found = [(path, Path(path).parts[1]) for path in paths if len(Path(path).parts) == 3]
+    if not found:
+        raise InputError(f"{root / name} holds no videos in class folders: {name}/CLASS/VIDEO.mp4")
+    return Split(found, [], [path for path in paths if len(Path(path).parts) != 3])
+
+
+def read_annotations(path: Path) -> dict[str, str] | None:
     """Label of each video of an annotation file, by the name of the video's file without its ending."""
     if not path.is_file():
-        raise ValueError(f"there is no {path}; CVDF's annotation files go there")
+        return None
     with open(path, newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
-        if not set(COLUMNS) <= set(table.fieldnames or ()):
-            raise ValueError(
+        columns = set(table.fieldnames or ())
+        if not set(COLUMNS) <= columns:
+            raise InputError(
                 f"{path} needs the columns {', '.join(COLUMNS)}; it has {', '.join(table.fieldnames or ())}"
             )
-        return {
-            f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}": row["label"]
-            for row in table
-        }
+        if "label" not in columns:
+            print(f"{path.stem}: {path} gives no labels; left out")
+            return None
+        labels = {}
+        for number, row in enumerate(table, 2):
+            try:
+                stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+            except (TypeError, ValueError):
+                raise InputError(f"{path}, line {number}: time_start and time_end have to be seconds") from None
+            labels[stem] = row["label"]
+        return labels
 
 
-def find_videos(root: Path, split: str) -> dict[str, str]:
-    """Path below `root` of every .mp4 below the split's folder, by its name without the ending."""
-    found = {}
-    for folder, _, names in os.walk(root / split):
-        for name in names:
-            if name.endswith(".mp4"):
-                found[name.removesuffix(".mp4")] = (Path(folder) / name).relative_to(root).as_posix()
+def find_videos(root: Path, folder: str) -> list[str]:
+    """Path below `root` of every video below a folder, in order."""
+    found = []
+    with tqdm(desc=f"looking through {root / folder}", unit=" files") as bar:
+        for where, folders, names in os.walk(root / folder):
+            folders.sort()
+            bar.update(len(names))
+            inside = Path(where).relative_to(root)
+            found += [(inside / name).as_posix() for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
     return found
 
 
-def _write(path: Path, header: tuple[str, str], rows: list[tuple[str, str]]) -> None:
-    part = path.with_suffix(".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    os.replace(part, path)
+def _count(root: Path, splits: dict[str, Split]) -> None:
+    """Prints the counts of the splits, writes those of the classes, and the classes' names."""
+    names = sorted({label for split in splits.values() for _, label in (*split.found, *split.missing)})
+    rows = []
+    for name, split in splits.items():
+        found, missing = (Counter(label for _, label in part) for part in (split.found, split.missing))
+        rows += [(name, label, found[label] + missing[label], found[label], missing[label]) for label in names]
+        total = len(split.found) + len(split.missing)
+        print(f"{name}: {total} expected, {len(split.found)} found, {len(split.missing)} missing", end="")
+        empty = [label for label in names if not found[label]]
+        print(f"; {len(split.unlisted)} files belong to none" if split.unlisted else "", end="")
+        print(f"; no video of {len(empty)} classes, {empty[0]} for one" if empty else "")
+    write_table(root / "counts.csv", ("split", "label", "expected", "found", "missing"), rows)
+    write_text(root / "classes.txt", "".join(f"{name}\n" for name in names))
+    print(f"{len(names)} classes; lists in {root}, counts of each class in {root / 'counts.csv'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import av
@@ -11,6 +13,15 @@ from video_gn.motion import Motion, prepare
 REPO = Path(__file__).parents[1]
 # Real clips, sound and damaged, with their MANIFEST.tsv; the tests on them are skipped where there are none.
 VIDEOS = Path(os.environ.get("VIDEO_GN_TEST_VIDEOS", REPO.parent / "shared" / "videos"))
+
+
+def script(path: str):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that child processes find its functions
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

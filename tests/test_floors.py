@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "messages", "files"},
+    {"errors", "messages", "files", "pool"},
     {"norm", "sampling", "lists", "checkpoint", "libav"},
-    {"resnet3d", "decode", "transforms", "motion"},
+    {"resnet3d", "decode", "transforms", "motion", "reencode"},
     {"inflate", "views"},
     {"loader"},
     {"classifier", "kinetics", "report"},
@@ -17,7 +17,7 @@ FLOORS = [
 ]
 MODEL, DATA = (
     {"norm", "resnet3d", "inflate", "classifier"},
-    {"sampling", "lists", "libav", "decode", "motion", "views", "loader", "kinetics"},
+    {"sampling", "lists", "libav", "decode", "motion", "reencode", "views", "loader", "kinetics"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -170,8 +170,8 @@ def test_repeated_sampling(workers, videos):
     row = found[1].rows[2].item()
     rng = np.random.default_rng((0, 2, row))
     starts = [int(rng.integers(0, 64 - 13 + 1)) for _ in range(3)]
-    boxes = [transforms.random_box(rng, 64, 64, (40, 48), 32) for _ in range(3)]
-    for clip, start, box in zip(found[1].clips[2], starts, boxes, strict=True):
+    for clip, start in zip(found[1].clips[2], starts, strict=True):
+        box = transforms.random_box(rng, 64, 64, (40, 48), 32)
         with open_video(videos.path(row)) as video:
             frames = video.read(start + 4 * np.arange(4))
         expected = transforms.resize(transforms.crop(frames, box), 32, 32)

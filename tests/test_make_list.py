@@ -1,13 +1,12 @@
-import importlib.util
+import shutil
 
 import pytest
-from conftest import REPO
+from conftest import script
 
 from video_gn.lists import read_list
+from video_gn.motion import CLASSES
 
-_spec = importlib.util.spec_from_file_location("make_list", REPO / "data" / "make_list.py")
-make_list = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(make_list)
+make_list = script("data/make_list.py")
 
 
 @pytest.fixture
@@ -46,5 +45,39 @@ def test_slips(root, capsys):
     assert make_list.main([str(root), "--overwrite"]) == 0
     (root / "annotations/val.csv").write_text("a,b\n")
     assert make_list.main([str(root), "--overwrite"]) == 2 and "needs the columns" in capsys.readouterr().err
+    (root / "annotations/val.csv").write_text("label,youtube_id,time_start,time_end\na,v,x,17\n")
+    assert make_list.main([str(root), "--overwrite"]) == 2 and "line 2: time_start" in capsys.readouterr().err
     (root / "annotations/val.csv").unlink()
+    (root / "annotations/train.csv").unlink()
     assert make_list.main([str(root), "--overwrite"]) == 2 and "there is no" in capsys.readouterr().err
+
+
+def test_counts_by_class_and_files_of_no_row(root, capsys):
+    """Kinetics-600's and -700's test split has no labels; CVDF keeps some videos in a folder of replacements."""
+    (root / "annotations/test.csv").write_text("youtube_id,time_start,time_end,split\nt,1,11,test\n")
+    (root / "replacement").mkdir()
+    (root / "replacement/gone_000000_000010.mp4").touch()
+    (root / "train/stray.mp4").touch()
+    assert make_list.main([str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "gives no labels; left out" in out
+    assert "train: 3 expected, 3 found, 0 missing; 1 files belong to none" in out
+    assert "val: 1 expected, 1 found, 0 missing; no video of 1 classes, riding a bike for one" in out
+    assert (root / "train.unlisted.csv").read_text().splitlines() == ["path", "train/stray.mp4"]
+    counts = (root / "counts.csv").read_text().splitlines()
+    assert counts[:2] == ["split,label,expected,found,missing", "train,archery,2,2,0"]
+    assert "val,riding a bike,0,0,0" in counts
+
+
+def test_class_folders(motion_folder, tmp_path, capsys):
+    for split in ("train", "val"):
+        shutil.copytree(motion_folder / split, tmp_path / split)
+    (tmp_path / "val/loose.mp4").touch()
+    assert make_list.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "train: 24 expected, 24 found, 0 missing\n" in out and "1 files belong to none" in out
+    names = (tmp_path / "classes.txt").read_text().splitlines()
+    assert names == sorted(CLASSES)
+    assert len(read_list(tmp_path / "val.csv", tmp_path, names)) == 24
+    shutil.rmtree(tmp_path / "train")
+    assert make_list.main([str(tmp_path), "--overwrite"]) == 2 and "there is no" in capsys.readouterr().err

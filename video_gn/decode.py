@@ -19,7 +19,7 @@ import decord
 import numpy as np
 
 from video_gn.errors import DecodeError
-from video_gn.libav import LARGEST, PART, Finish, Frames, LibavVideo, assemble
+from video_gn.libav import LARGEST, PART, Finish, Frames, LibavVideo, as_they_are, assemble
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
 _DECORD_ERRORS = (RuntimeError, decord.DECORDError, decord.DECORDLimitReachedError)
@@ -38,7 +38,7 @@ class Video(Protocol):
     num_frames: int
     fps: float
 
-    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = np.asarray) -> np.ndarray:
+    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """The frames `indices` in that order, uint8 RGB `[len(indices), H, W, 3]`; any order, repeats allowed.
 
         Each frame is decoded once, all of them in one pass, so ask for all that a sample needs in one call.
@@ -46,7 +46,7 @@ class Video(Protocol):
         Args:
             indices: Frames, counted from 0 as they are shown.
             finish: What to make of each part of the frames, at most 32 `[H, W, 3]` in ascending order, as soon as they
-                are decoded: an array of as many, which are then given instead.
+                are decoded: as many, which are then given instead.
 
         Raises:
             DecodeError: A frame cannot be decoded.
@@ -78,7 +78,7 @@ class DecordVideo:
         except _DECORD_ERRORS as error:
             raise DecodeError(path, _reason(error)) from None
 
-    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = np.asarray) -> np.ndarray:
+    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """As `Video.read`."""
         try:
             return assemble(indices, self._parts, finish)

@@ -6,6 +6,7 @@ B-frames). libavcodec passes over such packets when told to (`skip_frame`); what
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import av
@@ -22,7 +23,12 @@ LOST = 0.1  # fraction of the packets that may precede the first keyframe
 PART = 32  # frames that are held at their source's size
 
 Frames = np.ndarray | Sequence[np.ndarray]  # [H, W, 3] each
-Finish = Callable[[Frames], np.ndarray]
+Finish = Callable[[Frames], Frames]
+
+
+def as_they_are(frames: Frames) -> Frames:
+    """Frames at their source's size."""
+    return frames
 
 
 def assemble(
@@ -34,12 +40,13 @@ def assemble(
     for part in parts(unique):
         finished = finish(part)
         if len(part) == len(unique):
-            out = finished
+            out = np.asarray(finished)
             break
         if not done:
-            out = np.empty((len(unique), *finished.shape[1:]), finished.dtype)
-        out[done : done + len(part)] = finished
-        done += len(part)
+            out = np.empty((len(unique), *finished[0].shape), np.uint8)
+        for frame in finished:
+            out[done] = frame
+            done += 1
     return out if np.array_equal(inverse, np.arange(len(unique))) else out[inverse]
 
 
@@ -116,12 +123,19 @@ class LibavVideo:
         earliest = np.minimum.accumulate([packet.pts for packet in self._packets][::-1])[::-1]
         return any(earliest[key] < self._packets[key].pts for key in self._keys)
 
+    @classmethod
+    @contextmanager
+    def opened(cls, path: str) -> Iterator["LibavVideo"]:
+        """An open video, closed in the end."""
+        with closing(cls(path)) as video:
+            yield video
+
     def close(self) -> None:
         """Lets go of the file and its packets."""
         self._packets = []
         self._container.close()
 
-    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = np.asarray) -> np.ndarray:
+    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """As `video_gn.decode.Video.read`."""
         try:
             return assemble(indices, self._parts, finish)
@@ -195,18 +209,25 @@ def decode_all(path: str) -> Iterator[Any]:
         raise DecodeError(path, reason(error)) from None
 
 
-def find_damage(path: str) -> str | None:
-    """What is wrong with a video whose frames may decode all the same, or None.
-
-    Flipped bits are concealed by the decoder, and a file cut short without an index just ends: no reader raises for
-    either. This decodes the whole video once more.
-    """
+def find_cut(path: str) -> str | None:
+    """Says that a video's file ends before what its header promises, where that can be seen, or None."""
     with open(path, "rb") as file:
         head = file.read(8)
         size = file.seek(0, 2)
     promised = int.from_bytes(head[4:], "little") + 8
     if head[:4] == b"RIFF" and promised > size:
         return f"cut short: {size} of {promised} bytes"
+    return None
+
+
+def find_damage(path: str) -> str | None:
+    """What is wrong with a video whose frames may decode all the same, or None.
+
+    Flipped bits are concealed by the decoder, and a file cut short without an index just ends: no reader raises for
+    either. This decodes the whole video once more.
+    """
+    if cut := find_cut(path):
+        return cut
     decoded = damaged = 0
     try:
         for picture in decode_all(path):

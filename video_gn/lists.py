@@ -28,7 +28,7 @@ class Check(NamedTuple):
     Attributes:
         status: "ok"; "damaged": some frames cannot be decoded, or decode to garbage; "unreadable"; "hang".
         reason: Why it is not ok, in one line.
-        backend: Which backend reads its frames right, decord where both do; empty if neither does.
+        backend: Those that read its frames right, in one string with spaces between; empty if none does.
         num_frames: Frames that can be decoded, from the first on.
     """
 
@@ -59,7 +59,7 @@ class VideoList:
         texts = [os.fsencode(path) for path in paths]
         self._texts, self._ends = b"".join(texts), np.cumsum([0, *map(len, texts)])
         self.labels = np.array(labels, np.int64)
-        self._frames, self._backend = np.zeros(len(texts), np.int64), np.zeros(len(texts), "U6")
+        self._frames, self._backend = np.zeros(len(texts), np.int64), np.zeros(len(texts), "U12")
         self.set_aside: dict[int, str] = {}
         self.damaged: dict[int, str] = {}
         for row, check in (checks or {}).items():
@@ -81,9 +81,9 @@ class VideoList:
         """All files."""
         return [self.path(row) for row in range(len(self))]
 
-    def known(self, row: int) -> tuple[str, int] | None:
-        """The backend that reads a video right, and how many frames it has, if it was checked."""
-        return (str(self._backend[row]), int(self._frames[row])) if self._backend[row] else None
+    def known(self, row: int) -> tuple[list[str], int] | None:
+        """The backends that read a video right, and how many frames it has, if it was checked."""
+        return (str(self._backend[row]).split(), int(self._frames[row])) if self._backend[row] else None
 
 
 def checked_path(source: Path) -> Path:

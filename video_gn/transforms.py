@@ -44,9 +44,11 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.permute(0, 2, 3, 1).numpy()
 
 
-def resize_short_side(frames: np.ndarray | Sequence[np.ndarray], short_side: int) -> np.ndarray:
-    """The whole frames scaled so that their short side has `short_side` pixels."""
+def resize_short_side(frames: np.ndarray | Sequence[np.ndarray], short_side: int) -> np.ndarray | Sequence[np.ndarray]:
+    """The whole frames scaled so that their short side has `short_side` pixels; themselves if it has already."""
     height, width = frames[0].shape[:2]
+    if min(height, width) == short_side:
+        return frames
     scale = short_side / min(height, width)
     return resize(np.asarray(frames), max(short_side, round(height * scale)), max(short_side, round(width * scale)))
 

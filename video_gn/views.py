@@ -101,13 +101,12 @@ class RandomView:
 
     def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, None]:
         if self.num_clips == 1:
-            frames = video.read(self._indices(video, rng), self._finish(rng))
-            return self._flip(frames, rng)[None], None
+            return video.read(self._indices(video, rng), self._finish(rng))[None], None
         clips = [self._indices(video, rng) for _ in range(self.num_clips)]
         needed, where = np.unique(np.stack(clips), return_inverse=True)
         frames = video.read(needed)
-        parts = [self._finish(rng)(frames[clip]) for clip in where.reshape(self.num_clips, -1)]
-        return np.stack([self._flip(clip, rng) for clip in parts]), None
+        parts = where.reshape(self.num_clips, -1)
+        return np.stack([np.asarray(self._finish(rng)(frames[clip])) for clip in parts]), None
 
     def _indices(self, video: Video, rng: np.random.Generator) -> np.ndarray:
         clip_span = sampling.span(self.num_frames, self.frame_interval)
@@ -115,19 +114,19 @@ class RandomView:
         return sampling.clip_indices(start, self.num_frames, self.frame_interval, video.num_frames)
 
     def _finish(self, rng: np.random.Generator) -> Finish:
-        """Crops and scales all parts of a clip in the same way."""
-        drawn: list[tuple[int, int, int]] = []
+        """Crops, scales and flips all parts of a clip in the same way."""
+        drawn: list[tuple[tuple[int, int, int], bool]] = []
 
-        def finish(frames: Frames) -> np.ndarray:
+        def finish(frames: Frames) -> Frames:
             if not drawn:
                 height, width = frames[0].shape[:2]
-                drawn.append(transforms.random_box(rng, height, width, self.short_side, self.crop_size))
-            return transforms.resize(transforms.crop(frames, drawn[0]), self.crop_size, self.crop_size)
+                box = transforms.random_box(rng, height, width, self.short_side, self.crop_size)
+                drawn.append((box, self.flip and rng.random() < 0.5))
+            box, flipped = drawn[0]
+            clip = transforms.resize(transforms.crop(frames, box), self.crop_size, self.crop_size)
+            return transforms.flip(clip) if flipped else clip
 
         return finish
-
-    def _flip(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return transforms.flip(clip) if self.flip and rng.random() < 0.5 else clip
 
 
 @dataclass(frozen=True)
@@ -162,8 +161,16 @@ def spread(batch: Batch) -> Batch:
         return batch
     frames = batch.clips[0, 0].permute(1, 2, 3, 0)
     crops = [frames] if batch.num_crops == 1 else transforms.three_crops(frames)
-    views = torch.stack([crop[clip] for clip in batch.clip_frames for crop in crops])
+    taken = [_take(crop, batch.clip_frames) for crop in crops]
+    views = taken[0] if len(taken) == 1 else torch.stack(taken, 1).flatten(0, 1)
     return batch._replace(clips=views[None].permute(0, 1, 5, 2, 3, 4), clip_frames=None)
+
+
+def _take(frames: Tensor, clip_frames: Tensor) -> Tensor:
+    """The frames of each clip, `[clips, T, H, W, 3]`; on the CPU by numpy, which is 2 to 5 times as fast at it."""
+    if frames.is_cpu:
+        return torch.from_numpy(frames.numpy()[clip_frames.numpy()])
+    return frames[clip_frames]
 
 
 # Samples
@@ -232,7 +239,9 @@ class VideoViews(Dataset[Sample]):
             return None
         known = self.videos.known(row)
         refusals: dict[str, str] = {}
-        for backend in [known[0]] if known else self.backends:
+        for backend in self.backends:
+            if known and backend not in known[0]:
+                continue
             try:
                 with self._deadline(row), open_video(path, backend, *((True, known[1]) if known else ())) as video:
                     found = self.views(video, np.random.default_rng(key))
@@ -290,8 +299,7 @@ def _stack(clips: list[Tensor]) -> Tensor:
     """In a loader worker, stacked into the memory in which they reach the main process: one copy less."""
     if not clips:
         return torch.empty(0, 1, 0, 0, 0, 3, dtype=torch.uint8)
-    out = None
-    if get_worker_info() is not None:
-        storage = clips[0]._typed_storage()._new_shared(sum(clip.numel() for clip in clips))
-        out = clips[0].new(storage).resize_(len(clips), *clips[0].shape)
-    return torch.stack(clips, out=out)
+    if get_worker_info() is None:
+        return clips[0][None] if len(clips) == 1 else torch.stack(clips)
+    storage = clips[0]._typed_storage()._new_shared(sum(clip.numel() for clip in clips))
+    return torch.stack(clips, out=clips[0].new(storage).resize_(len(clips), *clips[0].shape))

@@ -1,0 +1,159 @@
+#!/usr/bin/env python
+"""Re-encodes the videos of a list for training: small frames, short GOPs, a codec that is quick to decode.
+
+Every frame of a source becomes one frame of its copy, at the short side asked for (never larger than it was), turned
+as it is to be shown, at a constant rate. Each copy is decoded again: it has to have as many frames as the source, and
+they have to look like it. Sources are not touched.
+
+Writes OUT/PATH.mp4 for each PATH of the list, OUT/LIST.csv with the same labels, and OUT/LIST.checked.csv, so that the
+loader knows the copies' frames; OUT/LIST.failed.csv names what could not be prepared. Those rows stay in the list: in
+evaluation they count as wrong. Stopped at any time, the same command goes on.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from video_gn.decode import BACKENDS
+from video_gn.errors import DecodeError, InputError
+from video_gn.files import read_table, write_table
+from video_gn.lists import checked_path, read_rows
+from video_gn.pool import Ended, run_jobs
+from video_gn.reencode import CODECS, Settings, prepare_video
+
+SIZES = (256, 320)
+COLUMNS = ("path", "label", "reason")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command line; returns 2 with one line for what the user can mend, 130 when interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("list", type=Path, help="list file (path,label), or a folder of class folders")
+    parser.add_argument("out", type=Path, help="folder of the copies; a later run's data.root")
+    parser.add_argument("--root", type=Path, help="where paths of the list begin; default: the list's folder")
+    parser.add_argument("--short_side", type=int, default=256, choices=SIZES, help="pixels; default: 256")
+    parser.add_argument("--codec", default="h264", choices=CODECS, help="default: h264; mpeg4 is faster and larger")
+    defaults = {name: (quality, gop) for name, (_, _, quality, gop) in CODECS.items()}
+    parser.add_argument("--quality", type=int, help=f"less is better; h264's CRF, mpeg4's quantiser: {defaults}")
+    parser.add_argument("--gop", type=int, help="frames from keyframe to keyframe; defaults: as above, second")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="child processes; default: one a core")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a video may take; default: 300")
+    given = parser.parse_args(args)
+    settings = Settings.of(given.short_side, given.codec, given.quality, given.gop)
+    try:
+        prepare_list(given.list, given.root or given.list.parent, given.out, settings, given.workers, given.timeout)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def prepare_list(source: Path, root: Path, out: Path, settings: Settings, workers: int, timeout: float) -> None:
+    """Prepares the videos of a list.
+
+    Raises:
+        InputError: There is no list, or copies would lie over originals or among others of other settings.
+    """
+    if workers < 1 or timeout <= 0 or min(settings.gop, settings.quality) < 1:
+        raise InputError(
+            f"--workers {workers}, --timeout {timeout:g}, --quality {settings.quality} and --gop {settings.gop} "
+            "all have to be above 0"
+        )
+    rows = read_rows(source)
+    if out.resolve() == root.resolve():
+        raise InputError(f"{out} holds the originals; name another folder for the copies")
+    _note_settings(out, settings)
+    target = out / f"{source.stem if source.suffix else source.name}.csv"
+    names = _target_names([path for path, _ in rows])
+    journal = target.with_name(target.name + ".journal")
+    done = {row["path"]: row for row in [*read_table(checked_path(target)), *read_table(journal)]}
+    todo = [path for path, name in names.items() if name not in done or not (out / name).is_file()]
+    failed: list[tuple[str, str]] = []
+    fields = ["path", "status", "reason", "backend", "num_frames", "psnr", "bytes_before", "bytes"]
+    new = not journal.exists()
+    with open(journal, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields)
+        if new:
+            writer.writeheader()
+        jobs = run_jobs(partial(_job, settings), ((root / p, out / names[p], p) for p in todo), workers, timeout)
+        with tqdm(jobs, f"preparing {source}", len(todo), unit=" videos") as bar:
+            for (_, _, path), result in bar:
+                if isinstance(result, Ended | str):
+                    failed.append((path, result.reason if isinstance(result, Ended) else result))
+                    bar.write(f"not prepared: {path}: {failed[-1][1]}", file=sys.stderr)
+                else:
+                    done[names[path]] = result | {"path": names[path]}
+                    writer.writerow(done[names[path]])
+                    file.flush()
+    write_table(target, ("path", "label"), [(names[path], label) for path, label in rows])
+    ready = [(done[names[path]], label) for path, label in rows if names[path] in done]
+    write_table(checked_path(target), [*fields, "label"], [[*(row[f] for f in fields), label] for row, label in ready])
+    labels = dict(rows)
+    write_table(target.with_suffix(".failed.csv"), COLUMNS, [(path, labels[path], reason) for path, reason in failed])
+    if (root / "classes.txt").is_file():
+        shutil.copy(root / "classes.txt", out / "classes.txt")
+    journal.unlink()
+    _sum_up(target, [row for row, _ in ready], len(failed))
+
+
+def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | str:
+    source, target, _ = item
+    if not source.is_file():
+        return "no such file"
+    try:
+        found = prepare_video(str(source), str(target), settings)
+        return {"status": "ok", "reason": "", "backend": " ".join(BACKENDS)} | found
+    except DecodeError as error:
+        return error.reason
+    except av.FFmpegError as error:
+        return f"cannot be encoded: {error.strerror}"
+    finally:
+        Path(f"{target}.part").unlink(missing_ok=True)
+
+
+def _target_names(paths: list[str]) -> dict[str, str]:
+    """Where each copy lies below the folder of the copies."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(paths):
+        inside = Path(*[part for part in Path(path).parts if part not in ("/", "..", ".")])
+        name = inside.with_suffix(".mp4").as_posix()
+        names[path] = name if name not in taken else f"{inside.as_posix()}.mp4"  # a.mp4 and a.avi
+        taken.add(names[path])
+    return names
+
+
+def _note_settings(out: Path, settings: Settings) -> None:
+    """One folder holds copies of one kind."""
+    noted = out / "prepared.csv"
+    values = [str(value) for value in settings]
+    there = read_table(noted)
+    if there and list(there[0].values()) != values:
+        was = ", ".join(f"{name} {value}" for name, value in there[0].items())
+        raise InputError(f"{out} holds videos prepared with {was}; take these settings, or another folder")
+    if not there:
+        write_table(noted, Settings._fields, [values])
+
+
+def _sum_up(target: Path, rows: list[dict[str, Any]], failed: int) -> None:
+    before, after = (sum(int(row[key]) for row in rows) for key in ("bytes_before", "bytes"))
+    print(f"{len(rows)} videos prepared, {failed} not: {target}")
+    if rows:
+        psnr = np.mean([float(row["psnr"]) for row in rows])
+        print(f"{before / 1e6:.1f} MB became {after / 1e6:.1f} MB; mean PSNR {psnr:.1f} dB against the scaled source")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

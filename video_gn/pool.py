@@ -1,0 +1,107 @@
+"""Work on many files in child processes that can be killed: decoders hang and crash."""
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+import torch
+
+PR_SET_PDEATHSIG = 1
+
+
+class Ended(NamedTuple):
+    """What became of a file on which a child process was killed or died; `reason` says it in one line."""
+
+    reason: str
+    hung: bool
+
+
+class _Worker:
+    """A child process and the item that it has in hand."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context("fork")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.item: Any = None
+        self.began = 0.0
+
+    def give(self, item: Any) -> None:
+        self.item, self.began = item, time.monotonic()
+        self.pipe.send(item)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def run_jobs(
+    function: Callable[[Any], Any], items: Iterable[Any], workers: int, timeout: float
+) -> Iterator[tuple[Any, Any]]:
+    """Item and result of each, as they come; the result is `Ended` where a process hung or crashed.
+
+    Args:
+        function: Of one item; what it raises is raised here.
+        items: Everything to do; taken as needed.
+        workers: Child processes. They inherit what is loaded, and stop with this one.
+        timeout: Seconds for one item, after which its process is killed.
+    """
+    waiting = iter(items)
+    busy: list[_Worker] = []
+    try:
+        while True:
+            while len(busy) < workers and (item := next(waiting, None)) is not None:
+                busy.append(_Worker(function))
+                busy[-1].give(item)
+            if not busy:
+                return
+            ready = wait([worker.pipe for worker in busy], timeout=0.5)
+            for worker in list(busy):
+                if worker.pipe in ready:
+                    result = _receive(worker)
+                elif time.monotonic() - worker.began > timeout:
+                    result = Ended(f"hung for {timeout:g} s", True)
+                else:
+                    continue
+                done = worker.item
+                following = None if isinstance(result, Ended) else next(waiting, None)
+                if following is None:
+                    busy.remove(worker)
+                    worker.end()
+                else:
+                    worker.give(following)
+                if isinstance(result, Exception):
+                    raise result
+                yield done, result
+    finally:
+        for worker in busy:
+            worker.end()
+
+
+def _receive(worker: _Worker) -> Any:
+    try:
+        return worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        return Ended(f"crashed its decoder (exit code {worker.process.exitcode})", False)
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
+    if sys.platform == "linux":  # so that this process ends when its parent is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    torch.set_num_threads(1)
+    while True:
+        item = pipe.recv()
+        try:
+            pipe.send(function(item))
+        except Exception as error:
+            pipe.send(error)

@@ -1,0 +1,131 @@
+"""Videos re-encoded for training: small frames, short GOPs, a codec that is quick to decode."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from video_gn.errors import DecodeError
+from video_gn.libav import LibavVideo, decode_all, find_cut, rgb
+
+# Encoder, its options, quality on its own scale, and frames from keyframe to keyframe: chosen in docs/loading.md. Three
+# B-frames in a row to which no frame refers: of a clip of every other frame, a third and more need not be decoded.
+CODECS: dict[str, tuple[str, dict[str, str], int, int]] = {
+    "h264": ("libx264", {"preset": "medium", "tune": "fastdecode", "x264-params": "keyint={gop}:min-keyint={gop}:"
+                         "scenecut=0:b-adapt=0:b-pyramid=none:bframes=3"}, 20, 32),
+    "mpeg4": ("mpeg4", {"mbd": "rd", "bf": "3", "sc_threshold": "1000000000"}, 3, 16),
+}  # fmt: skip
+SAMPLES = 8  # frames whose likeness is looked at
+UNLIKE = 26.0  # dB; worse than this is another picture, not a loss of quality
+
+
+class Settings(NamedTuple):
+    """How videos are prepared.
+
+    Attributes:
+        short_side: In pixels, at most.
+        codec: A name of `CODECS`.
+        quality: The codec's own scale, smaller is better: x264's CRF, or MPEG-4's quantiser.
+        gop: Frames from one keyframe to the next.
+    """
+
+    short_side: int
+    codec: str
+    quality: int
+    gop: int
+
+    @classmethod
+    def of(cls, short_side: int = 256, codec: str = "h264", quality: int | None = None, gop: int | None = None):
+        """Settings with the codec's own quality and GOP where none is given."""
+        return cls(short_side, codec, quality or CODECS[codec][2], gop or CODECS[codec][3])
+
+
+def prepare_video(source: str, target: str, settings: Settings) -> dict[str, Any]:
+    """Writes a video's copy and looks at it.
+
+    Returns:
+        num_frames; psnr in dB of RGB, mean over some frames, against the scaled source; bytes_before; bytes.
+
+    Raises:
+        DecodeError: The source cannot be decoded to its end, or the copy is not like it.
+    """
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    part = target + ".part"
+    if cut := find_cut(source):
+        raise DecodeError(source, cut)
+    count, samples = encode(source, part, settings)
+    psnr = _likeness(part, count, samples)
+    if psnr < UNLIKE:
+        raise DecodeError(source, f"its copy does not look like it ({psnr:.1f} dB)")
+    os.replace(part, target)
+    return {
+        "num_frames": count,
+        "psnr": f"{psnr:.2f}",
+        "bytes_before": os.path.getsize(source),
+        "bytes": os.path.getsize(target),
+    }
+
+
+def encode(source: str, target: str, settings: Settings) -> tuple[int, dict[int, np.ndarray]]:
+    """Writes a copy; gives its number of frames, and some of the pictures as they went in, uint8 RGB, by number."""
+    name, options, _, _ = CODECS[settings.codec]
+    options = {key: value.format(gop=settings.gop) for key, value in options.items()}
+    quality = str(settings.quality)
+    options |= {"crf": quality} if name == "libx264" else {"qmin": quality, "qmax": quality}
+    count, samples, reformatter = 0, {}, VideoReformatter()
+    with LibavVideo.opened(source) as video:
+        rate, every = Fraction(video.fps or 30).limit_denominator(1001), max(1, video.num_frames // SAMPLES)
+    with av.open(target, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream: Any = None
+        for picture in scaled(source, settings.short_side):
+            if stream is None:
+                stream = container.add_stream(name, rate=rate, options=options)
+                stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+                stream.codec_context.gop_size, stream.codec_context.thread_count = settings.gop, 1
+                for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):
+                    setattr(stream.codec_context, tag, getattr(picture, tag))
+            if picture.is_corrupt:
+                raise DecodeError(source, f"frame {count} is damaged")
+            if count % every == 0:
+                samples[count] = np.array(rgb(picture, reformatter))
+            picture.pts, picture.time_base, picture.pict_type = count, 1 / rate, 0
+            container.mux(stream.encode(picture))
+            count += 1
+        if stream is None:
+            raise DecodeError(source, "no frames")
+        container.mux(stream.encode())
+    return count, samples
+
+
+def scaled(source: str, short_side: int) -> Iterator[Any]:
+    """The pictures of a video, upright, at the short side asked for and even sizes, as yuv420p."""
+    reformatter = VideoReformatter()
+    for picture in decode_all(source):
+        if picture.rotation % 360:
+            turned = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb(picture, reformatter)), format="rgb24")
+            turned.color_range, turned.colorspace = 1, picture.colorspace
+            picture = turned
+        scale = min(1.0, short_side / min(picture.width, picture.height))
+        width, height = (max(2, 2 * round(side * scale / 2)) for side in (picture.width, picture.height))
+        yield reformatter.reformat(
+            picture, width, height, "yuv420p", interpolation="BICUBIC", dst_color_range="MPEG", threads=1
+        )
+
+
+def _likeness(path: str, count: int, samples: dict[int, np.ndarray]) -> float:
+    """Mean PSNR of some frames in dB; raises where the copy has another number of frames."""
+    with LibavVideo.opened(path) as video:
+        if video.num_frames != count:
+            raise DecodeError(path, f"has {video.num_frames} frames, its source {count}")
+    reformatter, errors, decoded = VideoReformatter(), [], 0
+    for decoded, picture in enumerate(decode_all(path), 1):
+        if (before := samples.get(decoded - 1)) is not None:
+            errors.append(float(np.square(rgb(picture, reformatter).astype(np.float32) - before).mean()))
+    if decoded != count:
+        raise DecodeError(path, f"{decoded} frames of it can be decoded, its source has {count}")
+    return float(np.mean([10 * np.log10(255**2 / max(error, 0.01)) for error in errors]))
