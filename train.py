@@ -74,7 +74,7 @@ class CLI(LightningCLI):
         if self.config[self.subcommand].get("json") == "-":
             given.enable_progress_bar = False  # it goes to standard output too
         kwargs["default_root_dir"] = str(self.run_dir)
-        kwargs["callbacks"] = [*(given.callbacks or []), *self._callbacks(given)]
+        kwargs["callbacks"] = [*self._callbacks(given), *(given.callbacks or [])]
         if given.logger is None:
             kwargs["logger"] = self._loggers()
         try:
@@ -87,17 +87,18 @@ class CLI(LightningCLI):
 
     def _callbacks(self, given: Any) -> list[Callback]:
         config = self.config[self.subcommand]
-        callbacks: list[Callback] = [] if given.enable_progress_bar is False else [ProgressBar(leave=True)]
+        bar: list[Callback] = [] if given.enable_progress_bar is False else [ProgressBar(leave=True)]
         if self.subcommand == "predict":
-            return [*callbacks, PredictionWriter(config.json)]
+            return [*bar, PredictionWriter(config.json)]
         settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
         if self.subcommand != "fit":
-            return [*callbacks, RunReport(self.run_dir, self.name, settings)]
+            return [*bar, RunReport(self.run_dir, self.name, settings)]
         folder = config.checkpoint.dirpath
         return [
-            *callbacks,
-            RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
+            # Before the progress bar, which asks for means over all processes in the first process alone.
             StopAfterStep(self.run_dir, save_epochs=bool(config.checkpoint.every_n_train_steps)),
+            *bar,
+            RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
             ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False),
             *([LearningRateMonitor("step")] if given.logger is None else []),
         ]

@@ -54,9 +54,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--frame_interval", type=int, default=2)
     parser.add_argument("--clips", type=int, default=2000, help="clips over which memory is watched; default: 2000")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="most loader workers; default: one a core")
-    parser.add_argument(
-        "--codec", default=Settings().codec, help=f"of the prepared videos; default: {Settings().codec}"
-    )
+    parser.add_argument("--codec", default="h264", help="of the prepared videos; default: h264")
     given = parser.parse_args(args)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")

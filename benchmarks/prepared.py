@@ -28,6 +28,7 @@ from video_gn.libav import decode_all
 from video_gn.reencode import Settings
 
 B = "keyint={gop}:min-keyint={gop}:scenecut=0:b-adapt=0:b-pyramid=none:bframes="
+NEVER = "1000000000"
 GRID = {  # name: codec, options, quality, gop
     "h264 as in Kinetics, crf 20, gop 250": ("libx264", {"preset": "medium"}, 20, 250),
     "h264 fastdecode, no B, crf 20, gop 32": ("libx264", {"tune": "fastdecode", "x264-params": B + "0"}, 20, 32),
@@ -39,9 +40,9 @@ GRID = {  # name: codec, options, quality, gop
     "h264 fastdecode, 3 B, crf 20, gop 32": ("libx264", {"tune": "fastdecode", "x264-params": B + "3"}, 20, 32),
     "h264 fastdecode, 3 B, crf 18, gop 16": ("libx264", {"tune": "fastdecode", "x264-params": B + "3"}, 18, 16),
     "h264 fastdecode, 3 B, crf 22, gop 16": ("libx264", {"tune": "fastdecode", "x264-params": B + "3"}, 22, 16),
-    "mpeg4 no B, q 3, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+mv4+aic", "sc_threshold": "1000000000"}, 3, 16),
-    "mpeg4 no B, q 4, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+mv4+aic", "sc_threshold": "1000000000"}, 4, 16),
-    "mpeg4 3 B, q 3, gop 16": ("mpeg4", {"mbd": "rd", "bf": "3", "sc_threshold": "1000000000"}, 3, 16),
+    "mpeg4 no B, q 3, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+mv4+aic", "sc_threshold": NEVER}, 3, 16),
+    "mpeg4 no B, q 4, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+mv4+aic", "sc_threshold": NEVER}, 4, 16),
+    "mpeg4 3 B, q 3, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+cgop", "bf": "3", "sc_threshold": NEVER}, 3, 16),
 }
 
 

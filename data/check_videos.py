@@ -100,6 +100,8 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
 def check_video(path: str) -> dict[str, Any]:
     """What is to be said of a video; in a child process."""
     finding = _blank(path)
+    if not os.path.isfile(path):
+        return finding | {"reason": "no such file"}
     checksums: list[int] = []
     corrupt, deep, reformatter = 0, False, VideoReformatter()
     try:

@@ -127,12 +127,12 @@ def _target_names(paths: list[str]) -> dict[str, str]:
     """Where each copy lies below the folder of the copies."""
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for path in dict.fromkeys(paths):
+    for path in sorted(dict.fromkeys(paths), key=lambda path: not path.endswith(".mp4")):
         inside = Path(*[part for part in Path(path).parts if part not in ("/", "..", ".")])
         name = inside.with_suffix(".mp4").as_posix()
-        names[path] = name if name not in taken else f"{inside.as_posix()}.mp4"  # a.mp4 and a.avi
+        names[path] = name if name not in taken else f"{inside.as_posix()}.mp4"  # a.avi beside a.mp4
         taken.add(names[path])
-    return names
+    return {path: names[path] for path in paths}
 
 
 def _note_settings(out: Path, settings: Settings) -> None:

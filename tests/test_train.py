@@ -1,15 +1,22 @@
 """The main job through its command line: learning, resuming, several processes, prediction, and a user's slips."""
 
+import csv
+import ctypes
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
+import av
 import pytest
 import torch
 from conftest import REPO
 
 import train
+from video_gn import decode
+from video_gn.classifier import VideoClassifier
 from video_gn.motion import CLASSES, Motion, prepare
 
 DEMO = str(REPO / "configs" / "demo.yaml")
@@ -23,7 +30,7 @@ def short(*args):
     """Two quick epochs on the small set, without a test."""
     settings = {
         "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.num_workers": 0, "data.num_frames": 8,
-        "data.frame_interval": 8, "trainer.max_epochs": 2, "trainer.log_every_n_steps": 1,
+        "data.frame_interval": 8, "model.dropout": 0.5, "trainer.max_epochs": 2, "trainer.log_every_n_steps": 1,
         "trainer.enable_progress_bar": "false", "test_after_fit": "false",
     }  # fmt: skip
     return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)
@@ -112,6 +119,209 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, data_root, tmp_path):
     assert same(weights(copy / "checkpoints" / "last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
 
+# Stops: the run of the fixture has 3 steps in each of 3 epochs, and dropout
+
+
+def signal_at(monkeypatch, step, number, hook="on_train_batch_start"):
+    """Sends this process a signal, once, in the middle of a step."""
+    real, sent = getattr(VideoClassifier, hook), []
+
+    def sends(self, *args):
+        if self.trainer.global_step == step and not self.trainer.sanity_checking and not sent:
+            sent.append(os.kill(os.getpid(), number))
+        return real(self, *args)
+
+    monkeypatch.setattr(VideoClassifier, hook, sends)
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "hook", "saved"),
+    [
+        (signal.SIGTERM, 4, "on_train_batch_start", 5),  # in the middle of an epoch
+        (signal.SIGTERM, 5, "on_train_batch_start", 6),  # in its last step
+        (signal.SIGTERM, 6, "validation_step", 6),
+        (signal.SIGINT, 3, "on_train_batch_start", 4),  # in its first
+    ],
+)
+def test_a_signal_ends_the_run_between_two_steps(
+    number, step, hook, saved, run, data_root, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patched:
+        signal_at(patched, step, number, hook)
+        command = fit(tmp_path, data_root, *short("--trainer.max_epochs", 3, "--ckpt_path", "last"))
+        assert train.main(command) == 128 + number
+    err = capsys.readouterr().err
+    assert "stopped by SIG" in err and "go on by --ckpt_path last" in err and "Traceback" not in err
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == saved
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert train.main(command) == 0
+    assert same(weights(last), weights(run / "checkpoints" / "epoch=2.ckpt"))
+
+
+def test_gradients_under_accumulation_are_not_lost(data_root, tmp_path, monkeypatch):
+    """A signal waits until the optimiser's step is complete: batches 2, 3 of 3 make the second."""
+    common = short("--trainer.accumulate_grad_batches", 2, "--ckpt_path", "last", "--data.num_workers", 1)
+    assert train.main(fit(tmp_path / "whole", data_root, *common)) == 0
+    with monkeypatch.context() as patched:
+        signal_at(patched, 2, signal.SIGTERM)
+        assert train.main(fit(tmp_path / "stopped", data_root, *common)) == 128 + signal.SIGTERM
+    assert train.main(fit(tmp_path / "stopped", data_root, *common)) == 0
+    ends = [weights(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "stopped")]
+    assert same(*ends)
+
+
+def test_a_killed_run_goes_on_from_its_last_step(run, data_root, tmp_path):
+    """kill -9 in the middle of an epoch, with a checkpoint every 2 steps."""
+    every = ("--trainer.max_epochs", 3, "--ckpt_path", "last", "--checkpoint.every_n_train_steps", 2)
+    command = fit(tmp_path, data_root, *short(*every))
+    kill = (
+        "import os, signal, sys, train\nfrom video_gn.classifier import VideoClassifier as C\n"
+        "real = C.on_train_batch_start\n"
+        "def dies(self, *args):\n"
+        "    if self.trainer.global_step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(self, *args)\n"
+        "C.on_train_batch_start = dies\ntrain.main(sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", kill, *command], cwd=REPO, capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    assert train.main(command) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 9  # the end, though 9 is no multiple of 2
+    assert same(weights(last), weights(run / "checkpoints" / "epoch=2.ckpt"))
+
+
+def test_slurm_requeues_between_two_steps(run, data_root, tmp_path, monkeypatch):
+    """Lightning's auto-requeue: SIGUSR1 saves and requeues the job; the requeued job goes on, bit for bit."""
+    job = {"NTASKS": "1", "NTASKS_PER_NODE": "1", "JOB_NAME": "train", "JOB_ID": "77", "NODELIST": "localhost",
+           "PROCID": "0", "LOCALID": "0", "NODEID": "0"}  # fmt: skip
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    (tmp_path / "bin/scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    command = fit(tmp_path / "run", data_root, *short("--trainer.max_epochs", 3, "--ckpt_path", "last"))
+
+    def ended_by_slurm(self, *args):
+        if self.trainer.global_step == 5:
+            raise KeyError("the job is over")
+
+    with monkeypatch.context() as patched:
+        signal_at(patched, 4, signal.SIGUSR1)
+        patched.setattr(VideoClassifier, "on_before_zero_grad", ended_by_slurm)
+        with pytest.raises(KeyError):
+            train.main(command)
+    assert (tmp_path / "told").read_text() == "requeue 77\n"
+    assert torch.load(tmp_path / "run/hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 5
+    assert train.main(command) == 0
+    assert same(weights(tmp_path / "run/checkpoints/last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
+
+
+# Bad videos
+
+
+def with_bad_videos(motion_folder, folder, count):
+    """The small set's training list with `count` of its 24 rows replaced by files that are no videos."""
+    rows = (motion_folder / "train.csv").read_text().splitlines()
+    for i in range(count):
+        (folder / f"bad{i}.mp4").write_text("no video")
+        rows[3 + 5 * i] = f"{folder}/bad{i}.mp4," + rows[3 + 5 * i].rpartition(",")[2]
+    (folder / "train.csv").write_text("\n".join([*rows, ""]))
+    return "--data.motion", "null", "--data.train", folder / "train.csv", "--data.class_names", json.dumps(CLASSES)
+
+
+def test_bad_videos_are_counted_and_listed(motion_folder, tmp_path):
+    bad = with_bad_videos(motion_folder, tmp_path, 2)
+    assert train.main(fit(tmp_path / "run", motion_folder, *short(*bad, "--data.max_bad", 0.1))) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["fit"]["train"]["unreadable"] >= 2 and results["fit"]["train"]["fallbacks"] == 0
+    with open(tmp_path / "run" / "bad_videos.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == {str(tmp_path / f"bad{i}.mp4") for i in range(2)}
+    assert {(row["stage"], row["status"]) for row in rows} == {("train", "bad")}
+    assert rows[0]["reason"] == "not a video file, or its index is lost"
+
+
+def test_too_many_bad_videos_stop_training(motion_folder, tmp_path, capsys):
+    bad = with_bad_videos(motion_folder, tmp_path, 1)
+    message = slip(capsys, fit(tmp_path / "run", motion_folder, *short(*bad)))
+    assert "1 of 24 training videos cannot be read, more than data.max_bad=0.01 of them" in message
+    assert (tmp_path / "run/bad_videos.csv").is_file() and (tmp_path / "run/checkpoints/last.ckpt").is_file()
+    again = fit(tmp_path / "run", motion_folder, *short(*bad, "--data.max_bad", 0.05, "--ckpt_path", "last"))
+    assert train.main(again) == 0
+
+
+def test_known_bad_videos_are_replaced_without_a_word_more(motion_folder, tmp_path, capsys):
+    """A checked list says which they are: they do not count as newly found."""
+    bad = with_bad_videos(motion_folder, tmp_path, 2)
+    checks = [f"{tmp_path}/bad{i}.mp4,unreadable,known to be bad,,0" for i in range(2)]
+    header = "path,status,reason,backend,num_frames"
+    (tmp_path / "train.checked.csv").write_text("\n".join([header, *checks, ""]))
+    assert train.main(fit(tmp_path / "run", motion_folder, *short(*bad))) == 0
+    err = capsys.readouterr().err
+    assert f"train: 2 of 24 videos are known to be bad, {tmp_path}/bad0.mp4 (known to be bad) for one" in err
+    assert not (tmp_path / "run/bad_videos.csv").exists()
+    assert json.loads((tmp_path / "run/results.json").read_text())["fit"]["train"]["unreadable"] == 0
+
+
+def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp_path, monkeypatch, capsys):
+    """In training and in validation; another run does not open the video again."""
+    shutil.copytree(motion_folder, tmp_path / "set")
+    hanging = {str(tmp_path / "set" / split / "fast_up/0000.mp4") for split in ("train", "val")}
+    real = decode.DecordVideo.read
+
+    def read(self, indices, finish):
+        return ctypes.PyDLL(None).sleep(1000) if self.path in hanging else real(self, indices, finish)
+
+    monkeypatch.setattr(decode.DecordVideo, "read", read)
+    listed = ("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--data.max_bad", 0.05)
+    options = short(*listed, "--data.num_workers", 1, "--data.decode_timeout", 1, "--trainer.max_epochs", 1)
+    assert train.main(fit(tmp_path / "run", tmp_path / "set", *options)) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())["fit"]
+    assert results["steps"] == 3 and (results["val"]["videos"], results["val"]["unreadable"]) == (24, 1)
+    with open(tmp_path / "set/quarantine.csv", newline="") as file:
+        listed = {(row["path"], row["reason"]) for row in csv.DictReader(file)}
+    assert listed == {(f"{split}/fast_up/0000.mp4", "its decoder hung for 1 s") for split in ("train", "val")}
+    monkeypatch.setattr(decode.DecordVideo, "read", real)
+    capsys.readouterr()
+    assert train.main(fit(tmp_path / "again", tmp_path / "set", *options)) == 0
+    err = capsys.readouterr().err
+    assert "known to be bad" in err and "in quarantine: its decoder hung for 1 s" in err
+    assert json.loads((tmp_path / "again/results.json").read_text())["fit"]["val"]["unreadable"] == 1
+
+
+def test_another_backend_takes_what_the_first_refuses(motion_folder, tmp_path):
+    """MPEG-TS is refused by decord; the pixels are the same, and it is counted."""
+    shutil.copytree(motion_folder, tmp_path / "set")
+    for path in sorted((tmp_path / "set/train").rglob("0000.mp4"))[:4]:
+        with av.open(str(path)) as source, av.open(str(path) + ".ts", "w", format="mpegts") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+        os.replace(str(path) + ".ts", path)
+    options = short("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--trainer.max_epochs", 1)
+    ends = []
+    for name, root, backend in (("ts", tmp_path / "set", "decord"), ("mp4", motion_folder, "pyav")):
+        assert train.main(fit(tmp_path / name, root, *options, "--data.backend", backend)) == 0
+        results = json.loads((tmp_path / name / "results.json").read_text())["fit"]["train"]
+        assert (results["fallbacks"], results["unreadable"]) == (4 if name == "ts" else 0, 0)
+        ends.append(weights(tmp_path / name / "checkpoints/last.ckpt"))
+    assert same(*ends)
+    assert "MPEG-TS" in (tmp_path / "ts/bad_videos.csv").read_text()
+
+
+def test_repeated_sampling(data_root, tmp_path):
+    """4 clips of each of 2 videos a step: four times the steps of an epoch, at the same learning rate."""
+    repeated = short("--data.clips_per_video", 4, "--trainer.max_epochs", 1)
+    assert train.main(fit(tmp_path, data_root, *repeated)) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["fit"]["steps"] == 12 and results["run"]["clips_per_step"] == 8
+
+
 def test_nothing_is_overwritten(run, data_root, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert train.main(fit(run, data_root, *short())) == 2
@@ -193,9 +403,23 @@ def test_damage_is_named_where_it_is_asked_for(run, motion_folder, flipped, tmp_
 # Several processes
 
 
-@pytest.mark.parametrize("norm", ["gn", "bn"])
-def test_two_processes_train_and_count_every_video_once(norm, motion_folder, tmp_path):
-    """24 validation videos and a damaged one do not divide by 2; the same figures on 2 processes and on 1."""
+def started(command, **environment):
+    """A command line in processes of their own: Lightning starts the others by it, or torchrun does."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=REPO, capture_output=True, text=True, timeout=120,
+        env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Error" not in done.stderr
+    return done.stderr
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29641, "train.py")
+
+
+@pytest.mark.parametrize(("norm", "launcher"), [("gn", ("train.py",)), ("bn", TORCHRUN)])
+def test_processes_train_and_count_every_video_once(norm, launcher, motion_folder, tmp_path):
+    """24 validation videos and a damaged one divide by neither 2 nor 3; the same figures on 1, 2 and 3 processes."""
     rows = (motion_folder / "val.csv").read_text().splitlines()
     damaged = tmp_path / "damaged.mp4"
     damaged.write_text("no video")
@@ -205,23 +429,36 @@ def test_two_processes_train_and_count_every_video_once(norm, motion_folder, tmp
         "data.num_workers": 0, "trainer.devices": 2, "trainer.strategy": "ddp", "trainer.max_epochs": 1,
     }  # fmt: skip
     args = [word for key, value in settings.items() for word in (f"--{key}", value)]
-    command = fit(tmp_path / "run", motion_folder, *args)
-    # Lightning starts the second process by this command line.
-    done = subprocess.run([sys.executable, "train.py", *command], cwd=REPO, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 processes x 4 clips" in done.stderr and "Error" not in done.stderr
+    err = started([*launcher, *fit(tmp_path / "run", motion_folder, *args)], OMP_NUM_THREADS="1")
+    assert "2 processes x 4 clips" in err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["run"]["world_size"] == 2 and results["fit"]["steps"] == 3
-    on_two = results["tests"][0]
-    assert on_two["videos"] == 25 and on_two["unreadable"] == 1
-    assert on_two["unreadable_videos"] == {str(damaged): "not a video file, or its index is lost"}
     assert results["fit"]["val"]["videos"] == 25
-    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert train.main(["test", "--ckpt_path", str(checkpoint)]) == 0
-    on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"][1]
-    for name in ("top1", "top5", "clip_top1", "videos", "unreadable"):
-        assert on_one[name] == on_two[name], name
-    assert on_one["loss"] == pytest.approx(on_two["loss"], rel=1e-6)  # threads sum in other orders
+    assert "damaged.mp4,validate,bad" in (tmp_path / "run" / "bad_videos.csv").read_text()
+    test = ["test", "--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]
+    started(["train.py", *test, "--trainer.accelerator", "cpu", "--trainer.devices", 3, "--trainer.strategy", "ddp"])
+    assert train.main(test) == 0
+    on_two, on_three, on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"]
+    for other in (on_two, on_three):
+        assert other["videos"] == 25 and other["unreadable"] == 1
+        assert other["unreadable_videos"] == {str(damaged): "not a video file, or its index is lost"}
+        for name in ("top1", "top5", "clip_top1", "videos", "unreadable"):
+            assert other[name] == on_one[name], name
+        assert other["loss"] == pytest.approx(on_one["loss"], rel=1e-6)  # threads sum in other orders
+
+
+def test_fewer_videos_than_processes(run, motion_folder, tmp_path):
+    (tmp_path / "val.csv").write_text(f"path,label\n{motion_folder}/val/slow_up/0001.mp4,2\n{motion_folder}/x.mp4,1\n")
+    checkpoint = shutil.copy(run / "checkpoints" / "epoch=2.ckpt", tmp_path)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    checkpoint = shutil.move(checkpoint, tmp_path / "run/checkpoints/last.ckpt")
+    test = ["test", "--ckpt_path", checkpoint, "--data.motion", "null", "--data.root", tmp_path, "--run_dir",
+            tmp_path / "run", "--data.val", "val.csv"]  # fmt: skip
+    started(["train.py", *test, "--trainer.accelerator", "cpu", "--trainer.devices", 3, "--trainer.strategy", "ddp"])
+    assert train.main([str(word) for word in test]) == 0
+    on_three, on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"]
+    assert on_three["videos"] == 2 and on_three["unreadable"] == 1
+    assert all(on_three[name] == on_one[name] for name in ("top1", "top5", "clip_top1", "videos", "unreadable"))
 
 
 # A user's slips: one line, no traceback, before the first epoch
@@ -248,6 +485,9 @@ def slip(capsys, args):
         (("--data.motion", "null", "--data.train", "gone.csv"), "there is no list or folder"),
         (("--data.motion", "null", "--data.train", "none.csv"), "names no videos"),
         (("--data.motion", "null", "--data.train", "out.csv", "--data.class_names", "[a, b]"), "label '7' is outside"),
+        (("--data.backend", "cv2"), "no data.backend 'cv2'; the backends are: decord, pyav"),
+        (("--data.clips_per_video", "3"), "data.batch_size=8 clips are not a whole number of videos"),
+        (("--data.decode_timeout", "0"), "has to be above 0 seconds"),
         (("--data.batch_size", "25"), "24 training videos do not fill one step of 25 clips"),
         (("--model.init", "gone.pth"), "there is no file gone.pth to start from"),
         (("--trainer.accelerator", "gpu"), "gpu"),

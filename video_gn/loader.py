@@ -104,6 +104,13 @@ class VideoLoader:
     def __len__(self) -> int:
         return len(self._loader)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: `position` knows. Lightning warns of loaders that do not have this."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
     def __iter__(self) -> Iterator[Batch]:
         # The body runs when the first batch is asked for. By then Lightning has read a checkpoint and counted what was
         # done; when it makes the iterator it has not (Lightning issue 21938).

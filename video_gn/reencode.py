@@ -18,7 +18,7 @@ from video_gn.libav import LibavVideo, decode_all, find_cut, rgb
 CODECS: dict[str, tuple[str, dict[str, str], int, int]] = {
     "h264": ("libx264", {"preset": "medium", "tune": "fastdecode", "x264-params": "keyint={gop}:min-keyint={gop}:"
                          "scenecut=0:b-adapt=0:b-pyramid=none:bframes=3"}, 20, 32),
-    "mpeg4": ("mpeg4", {"mbd": "rd", "bf": "3", "sc_threshold": "1000000000"}, 3, 16),
+    "mpeg4": ("mpeg4", {"mbd": "rd", "flags": "+cgop", "bf": "3", "sc_threshold": "1000000000"}, 3, 16),
 }  # fmt: skip
 SAMPLES = 8  # frames whose likeness is looked at
 UNLIKE = 26.0  # dB; worse than this is another picture, not a loss of quality

@@ -1,0 +1,137 @@
+import csv
+import os
+import shutil
+
+import pytest
+from conftest import VIDEOS, script
+
+from video_gn.libav import LibavVideo
+from video_gn.lists import checked_path, read_list
+from video_gn.motion import CLASSES
+
+check_videos = script("data/check_videos.py")
+NAMES = list(CLASSES)
+
+
+@pytest.fixture
+def root(motion_folder, flipped, tmp_path):
+    """Two good videos, one damaged, one cut short, one that is none, one that is missing, and one twice."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    good = motion_folder / "val" / "slow_up" / "0000.mp4"
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(good, folder / name)
+    shutil.copy(flipped, folder / "flipped.mp4")
+    (folder / "text.mp4").write_text("no video")
+    (folder / "cut.avi").write_bytes(b"RIFF" + (1 << 20).to_bytes(4, "little") + b"AVI " + bytes(100))
+    names = ["a.mp4", "b.mp4", "flipped.mp4", "text.mp4", "cut.avi", "gone.mp4", "a.mp4"]
+    (folder / "train.csv").write_text("path,label\n" + "".join(f"{name},{NAMES[i]}\n" for i, name in enumerate(names)))
+    return folder
+
+
+def rows(root):
+    with open(root / "train.checked.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_findings(root, capsys):
+    assert check_videos.main([str(root / "train.csv"), "--workers", "2"]) == 0
+    found = rows(root)
+    assert [row["status"] for row in found] == ["ok", "ok", "damaged", "unreadable", "unreadable", "unreadable", "ok"]
+    assert [row["label"] for row in found] == NAMES[:7]
+    good = found[0]
+    assert (good["backend"], good["num_frames"], good["keyframes"]) == ("decord pyav", "64", "6")
+    assert (good["width"], good["height"], good["fps"], good["rotation"]) == ("64", "64", "30.000", "0")
+    assert "frames are damaged" in found[2]["reason"] and found[2]["backend"] == "decord pyav"
+    assert found[3]["reason"] == "not a video file, or its index is lost"
+    assert found[5]["reason"] == "no such file"
+    captured = capsys.readouterr()
+    assert (
+        "status: 3 ok, 3 unreadable, 1 damaged" in captured.out and "unreadable: text.mp4: not a video" in captured.err
+    )
+    assert not (root / "train.checked.csv.journal").exists()
+
+
+def test_the_loader_takes_over_what_was_found(root):
+    check_videos.main([str(root / "train.csv")])
+    videos = read_list(root / "train.csv", root, NAMES)
+    assert videos.known(0) == (["decord", "pyav"], 64)
+    assert set(videos.set_aside) == {3, 4, 5} and set(videos.damaged) == {2}
+    assert checked_path(root / "train") == root / "train.checked.csv"  # of a folder
+
+
+def test_goes_on_where_it_was_stopped_and_checks_only_what_changed(root, monkeypatch, capsys):
+    seen = []
+    real = check_videos.run_jobs
+
+    def some(function, items, workers, timeout):
+        for i, result in enumerate(real(function, items, 1, timeout)):
+            if i == 3:
+                raise KeyboardInterrupt
+            seen.append(result[0])
+            yield result
+
+    monkeypatch.setattr(check_videos, "run_jobs", some)
+    assert check_videos.main([str(root / "train.csv")]) == 130
+    assert "the same command goes on" in capsys.readouterr().err and not (root / "train.checked.csv").exists()
+    monkeypatch.setattr(check_videos, "run_jobs", lambda *args: record(real(*args), seen))
+    assert check_videos.main([str(root / "train.csv")]) == 0
+    assert len(seen) == len(set(seen)) == 6
+    seen.clear()
+    os.utime(root / "b.mp4", (1, 1))
+    (root / "gone.mp4").write_bytes((root / "a.mp4").read_bytes())
+    assert check_videos.main([str(root / "train.csv")]) == 0
+    assert {os.path.basename(path) for path in seen} == {"b.mp4", "gone.mp4"}
+    assert rows(root)[5]["status"] == "ok"
+
+
+def record(results, seen):
+    for result in results:
+        seen.append(result[0])
+        yield result
+
+
+def test_a_hanging_video_costs_its_time_out(root, monkeypatch):
+    real = check_videos.decode_all
+
+    def hang(path):
+        if path.endswith("b.mp4"):
+            while True:
+                pass
+        return real(path)
+
+    monkeypatch.setattr(check_videos, "decode_all", hang)
+    assert check_videos.main([str(root / "train.csv"), "--timeout", "2"]) == 0
+    assert [(row["status"], row["reason"]) for row in rows(root)[:2]] == [("ok", ""), ("hang", "hung for 2 s")]
+
+
+def test_a_backend_that_reads_wrong_frames_is_found_out(root, monkeypatch):
+    real = LibavVideo.read
+    monkeypatch.setattr(LibavVideo, "read", lambda self, indices: real(self, [max(i - 1, 0) for i in indices]))
+    check_videos.main([str(root / "train.csv")])
+    assert [row["backend"] for row in rows(root)[:2]] == ["decord", "decord"]
+
+
+def test_slips(root, capsys):
+    assert check_videos.main([str(root / "none.csv")]) == 2
+    assert check_videos.main([str(root / "train.csv"), "--workers", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "there is no list or folder" in err and "have to be above 0" in err
+
+
+@pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real clips at {VIDEOS}")
+def test_real_clips(tmp_path):
+    expected = {
+        "derived/remux.ts": ("ok", "pyav"), "derived/mpeg4_bf2.avi": ("ok", "pyav"), "h265_video.mp4": ("ok", "pyav"),
+        "av1_video.mkv": ("ok", "decord pyav"), "h264_10bits.mp4": ("ok", "decord pyav"),
+        "decord_rot90.mov": ("ok", "decord pyav"), "derived/vfr_h264.mp4": ("ok", "decord pyav"),
+        "derived/audio_only.mkv": ("unreadable", ""), "damaged/zero_byte.mp4": ("unreadable", ""),
+        "damaged/first_keyframe_dropped.mp4": ("unreadable", ""), "decord_corrupted.mp4": ("damaged", ""),
+        "damaged/trunc90_moovfront.mp4": ("damaged", ""), "damaged/trunc60_noindex.avi": ("damaged", ""),
+        "damaged/bitflip200_mid.mp4": ("damaged", "decord pyav"),
+    }  # fmt: skip
+    (tmp_path / "l.csv").write_text("path,label\n" + "".join(f"{VIDEOS / name},0\n" for name in expected))
+    assert check_videos.main([str(tmp_path / "l.csv")]) == 0
+    with open(tmp_path / "l.checked.csv", newline="") as file:
+        found = [(row["status"], row["backend"]) for row in csv.DictReader(file)]
+    assert dict(zip(expected, found, strict=True)) == expected

@@ -1,0 +1,45 @@
+import ctypes
+import os
+import signal
+
+import pytest
+
+from video_gn.pool import Ended, run_jobs
+
+
+def job(item):
+    if item == "hang":
+        ctypes.PyDLL(None).sleep(1000)
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "fail":
+        raise ValueError("something is wrong")
+    return item * 2
+
+
+def test_every_item_ends_whatever_its_process_does():
+    items = [1, "hang", 2, "crash", 3, 4, 5, 6]
+    results = dict(run_jobs(job, items, 2, 1.0))
+    assert {item: results[item] for item in (1, 2, 3, 4, 5, 6)} == {1: 2, 2: 4, 3: 6, 4: 8, 5: 10, 6: 12}
+    assert results["hang"] == Ended("hung for 1 s", True)
+    assert results["crash"] == Ended("crashed its decoder (exit code -11)", False)
+    assert len(results) == len(items)
+
+
+def test_an_error_of_our_own_is_raised():
+    with pytest.raises(ValueError, match="something is wrong"):
+        list(run_jobs(job, [1, "fail", 2], 2, 10))
+
+
+def test_items_are_taken_as_needed():
+    taken = []
+
+    def items():
+        for item in range(100):
+            taken.append(item)
+            yield item
+
+    results = run_jobs(job, items(), 2, 10)
+    next(results)
+    assert len(taken) <= 6
+    results.close()

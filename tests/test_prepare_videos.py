@@ -1,0 +1,120 @@
+import csv
+
+import numpy as np
+import pytest
+from conftest import script
+from test_decode import H264, sequential, write
+
+from video_gn.decode import open_video
+from video_gn.libav import LibavVideo
+from video_gn.lists import read_list
+from video_gn.reencode import CODECS, Settings, encode
+
+prepare_videos = script("data/prepare_videos.py")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Videos of several kinds in class folders; one is none, and one has another's name but for the ending."""
+    folder = tmp_path_factory.mktemp("originals")
+    waves = np.indices((360, 480)).sum(0)[..., None] + np.array([0, 60, 120])
+    frames = [(127 + 100 * np.sin((waves + 6 * i) / 25)).astype(np.uint8) for i in range(60)]
+    (folder / "train/a").mkdir(parents=True)
+    (folder / "train/b").mkdir()
+    write(folder / "train/a/large.mp4", frames, "libx264", {"x264-params": H264})
+    write(folder / "train/a/large.avi", frames, "mpeg4", {"bf": "2", "g": "12", "q:v": "3"})
+    write(folder / "train/b/turned.mp4", frames, "libx264", {}, rotation=90)
+    write(folder / "train/b/small.mkv", [frame[:96, :128] for frame in frames], "libx264", {})
+    (folder / "train/b/none.mp4").write_text("no video")
+    (folder / "classes.txt").write_text("a\nb\n")
+    return folder
+
+
+def prepare(root, out, *more):
+    return prepare_videos.main([str(root / "train"), str(out), "--root", str(root), "--workers", "2", *more])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_copies(codec, root, tmp_path, capsys):
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in root.rglob("*.*")}
+    assert prepare(root, tmp_path / "out", "--codec", codec) == 0
+    assert before == {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in root.rglob("*.*")}
+    assert "4 videos prepared, 1 not" in capsys.readouterr().out
+    sizes = {
+        "a/large.mp4": (256, 342),
+        "a/large.avi.mp4": (256, 342),
+        "b/turned.mp4": (342, 256),
+        "b/small.mp4": (96, 128),
+    }
+    for name, size in sizes.items():
+        path = str(tmp_path / "out/train" / name)
+        frames = sequential(path)
+        assert frames.shape == (60, *size, 3)
+        with LibavVideo.opened(path) as video:
+            gops = np.diff([i for i, packet in enumerate(video._packets) if packet.is_keyframe])
+            assert (gops <= CODECS[codec][3]).all() and len(gops) >= 1 and not video.has_open_gop
+        for backend in ("decord", "pyav"):
+            with open_video(path, backend) as video:
+                assert np.array_equal(video.read(range(1, 60, 2)), frames[1::2])
+    source = sequential(root / "train/b/small.mkv").astype(float)
+    copy = sequential(tmp_path / "out/train/b/small.mp4")
+    assert 10 * np.log10(255**2 / np.square(source - copy).mean()) > 33
+
+
+def test_the_copies_are_a_checked_list(root, tmp_path):
+    prepare(root, tmp_path / "out")
+    out = tmp_path / "out"
+    videos = read_list(out / "train.csv", out, ["a", "b"])
+    assert len(videos) == 5 and videos.labels.tolist() == [0, 0, 1, 1, 1]
+    assert [videos.known(row) for row in range(5)].count((["decord", "pyav"], 60)) == 4
+    with open(out / "train.failed.csv", newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["train/b/none.mp4"]
+    assert (out / "classes.txt").read_text() == "a\nb\n"
+    with open(out / "train.checked.csv", newline="") as file:
+        assert all(float(row["psnr"]) > 30 and int(row["bytes_before"]) > 0 for row in csv.DictReader(file))
+
+
+def test_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch, capsys):
+    real = prepare_videos.run_jobs
+
+    def some(*args):
+        for i, result in enumerate(real(*args)):
+            if i == 2:
+                raise KeyboardInterrupt
+            yield result
+
+    monkeypatch.setattr(prepare_videos, "run_jobs", some)
+    assert prepare(root, tmp_path / "out") == 130
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.mp4")}
+    monkeypatch.setattr(prepare_videos, "run_jobs", real)
+    assert prepare(root, tmp_path / "out") == 0
+    with open(tmp_path / "out/train.checked.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
+    kept = [path for path, time in made.items() if path.stat().st_mtime_ns == time]
+    assert len(kept) >= 1 and not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_a_copy_that_is_not_like_its_source_is_thrown_away(root, tmp_path, monkeypatch):
+    from video_gn import reencode
+
+    def broken(source, target, settings):
+        count, samples = encode(source, target, settings)
+        return count, {i: 255 - pixels for i, pixels in samples.items()}
+
+    monkeypatch.setattr(reencode, "encode", broken)
+    assert prepare(root, tmp_path / "out") == 0
+    assert not list((tmp_path / "out").rglob("*.mp4"))
+    monkeypatch.setattr(reencode, "encode", lambda *args: (encode(*args)[0] + 1, {}))
+    assert prepare(root, tmp_path / "out") == 0
+    with open(tmp_path / "out/train.failed.csv", newline="") as file:
+        assert "has 60 frames, its source 61" in next(csv.DictReader(file))["reason"]
+
+
+def test_slips(root, tmp_path, capsys):
+    assert prepare(root, root) == 2
+    assert prepare(root, tmp_path / "out", "--gop", "-1") == 2
+    assert prepare(root, tmp_path / "out") == 0
+    assert prepare(root, tmp_path / "out", "--short_side", "320") == 2
+    err = capsys.readouterr().err
+    assert "holds the originals" in err and "have to be above 0" in err and "prepared with short_side 256" in err
+    assert Settings.of(codec="mpeg4").gop == 16
