@@ -19,7 +19,7 @@ def script(path: str):
     """A script of the repository as a module."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # so that child processes find its functions
+    sys.modules[spec.name] = module  # so that others of its folder find it
     spec.loader.exec_module(module)
     return module
 

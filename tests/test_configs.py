@@ -103,6 +103,14 @@ def test_cells_take_two_training_steps(overlays, motion_folder, weights, tmp_pat
     assert not (tmp_path / "run" / "results.json").exists()  # a trial run leaves no results
 
 
+def test_four_nodes(monkeypatch):
+    config = parse(monkeypatch, "base", "nodes4")
+    model, data, trainer = config.model, config.data, config.trainer
+    assert (trainer.num_nodes, trainer.devices) == (4, 8)
+    assert scaled_lr(model.base_lr, trainer.num_nodes * trainer.devices * data.batch_size) == pytest.approx(0.04)
+    assert model.warmup * trainer.max_epochs == pytest.approx(5, abs=0.05)
+
+
 def test_every_config_is_covered():
-    overlays = {name for cell in CELLS for name in cell}
+    overlays = {name for cell in CELLS for name in cell} | {"nodes4"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"base", "demo"} | overlays
