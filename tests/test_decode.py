@@ -67,7 +67,7 @@ SOURCES = {  # file, codec, encoder's options, how it is written, why decord doe
     "edit list, one keyframe": ("f.mp4", "libx264", {}, {"shift": 15}, "decord counts 60 frames of 45"),
     "Matroska": ("m.mkv", "libx264", {"x264-params": H264}, {}, None),
     "MPEG-TS": ("t.ts", "libx264", {"x264-params": H264}, {}, "MPEG-TS"),
-    "AVI, B-frames, one keyframe": ("b.avi", "mpeg4", ONE_KEY, {}, None),
+    "AVI, B-frames, one keyframe": ("b.avi", "mpeg4", ONE_KEY, {}, "without time stamps"),
     "AVI, B-frames": ("c.avi", "mpeg4", {"bf": "2", "g": "12", "q:v": "3"}, {}, "do not increase"),
     "MPEG-2": ("m.mpg", "mpeg2video", {"bf": "2", "g": "12"}, {}, "do not increase"),
     "VP9": ("v.webm", "libvpx-vp9", {"g": "12", "lag-in-frames": "16", "auto-alt-ref": "1"}, {}, None),
@@ -247,6 +247,8 @@ REFUSED = {
     "derived/mpeg4_bf2.avi": "seeks to wrong frames",
     "derived/remux.ts": "MPEG-TS",
     "h265_video.mp4": "open GOPs",
+    "mmaction2_test.avi": "without time stamps",
+    "ntu_S001C001P001R001A001_rgb.avi": "without time stamps",
 }
 # Every frame of these decodes.
 CONCEALED = {"damaged/bitflip200_mid.mp4": "73 of 300 frames", "damaged/trunc60_noindex.avi": "cut short"}

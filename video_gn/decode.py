@@ -112,7 +112,9 @@ class DecordVideo:
         if os.path.getsize(self.path) > LARGEST:
             return
         with closing(LibavVideo(self.path)) as video:
-            open_gop = video.has_open_gop
+            open_gop, lacks_times = video.has_open_gop, video.lacks_times
+        if lacks_times:
+            raise DecodeError(self.path, "B-frames without time stamps, of which decord skips wrong numbers")
         if open_gop:
             raise DecodeError(self.path, "open GOPs, in which decord seeks to wrong frames")
         if video.num_frames != self.num_frames:  # an edit list leaves out the rest

@@ -116,6 +116,11 @@ class LibavVideo:
         return any(entry.pos + entry.size > size for entry in stream.index_entries)
 
     @property
+    def lacks_times(self) -> bool:
+        """Whether frames are stored in another order than they are shown, and nothing says in which."""
+        return not self._timed and bool(self._codec.has_b_frames)
+
+    @property
     def has_open_gop(self) -> bool:
         """Whether frames shown before a keyframe are stored after it, and so need the keyframe before that one."""
         if not self._timed:
