@@ -35,7 +35,7 @@ class Stopped(Exception):
 class StopAfterStep(pl.Callback):
     """Ends training between two steps, with a checkpoint from which it goes on as if it had never stopped.
 
-    SIGTERM (a cluster's pre-emption) and Ctrl-C end it; at once the second time. Where Lightning requeues a SLURM job
+    SIGTERM (a cluster's pre-emption) and Ctrl-C end it, a second Ctrl-C at once. Where Lightning requeues a SLURM job
     (`SLURMEnvironment.auto_requeue`, SIGUSR1), its own handler is put off until the step is over: it would save a
     half-updated model. A training list with too many bad videos ends it, too (`data.max_bad`).
 
