@@ -1,6 +1,5 @@
 """Which videos each process loads, in which order; and a loader that outlives its workers."""
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -13,8 +12,6 @@ import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from video_gn.views import NONE, Batch, VideoViews, collate
-
-log = logging.getLogger(__name__)
 
 
 class RowSampler(Sampler[tuple[int, int | None]]):
