@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Frames = TypeVar("Frames", np.ndarray, Tensor)
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def random_box(
@@ -53,7 +53,7 @@ def resize_short_side(frames: np.ndarray | Sequence[np.ndarray], short_side: int
     return resize(np.asarray(frames), max(short_side, round(height * scale)), max(short_side, round(width * scale)))
 
 
-def three_crops(frames: Frames) -> list[Frames]:
+def three_crops(frames: Array) -> list[Array]:
     """Squares of the short side at the beginning, the middle and the end of the long side, views."""
     height, width = frames.shape[1:3]
     side, spare = min(height, width), abs(height - width)
