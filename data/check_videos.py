@@ -121,9 +121,8 @@ def check_video(path: str) -> dict[str, Any]:
         return finding | {"status": "damaged" if checksums else "unreadable", "reason": broken or "no frames"}
     right = [backend for backend in BACKENDS if _reads_right(path, backend, checksums, deep, bool(corrupt))]
     try:
-        video = LibavVideo(path)
-        finding |= {"fps": f"{video.fps:.3f}", "keyframes": video.num_keyframes}
-        video.close()
+        with LibavVideo.opened(path) as video:
+            finding |= {"fps": f"{video.fps:.3f}", "keyframes": video.num_keyframes}
     except DecodeError as error:
         finding["reason"] = error.reason
     finding["backend"] = " ".join(right)

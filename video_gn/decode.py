@@ -7,7 +7,7 @@ bound, and a reader made before a fork hangs in the forked worker.
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -111,7 +111,7 @@ class DecordVideo:
                 raise DecodeError(self.path, reason)
         if os.path.getsize(self.path) > LARGEST:
             return
-        with closing(LibavVideo(self.path)) as video:
+        with LibavVideo.opened(self.path) as video:
             open_gop, lacks_times = video.has_open_gop, video.lacks_times
         if lacks_times:
             raise DecodeError(self.path, "B-frames without time stamps, of which decord skips wrong numbers")
