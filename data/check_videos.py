@@ -30,6 +30,7 @@ from video_gn.errors import DecodeError, InputError
 from video_gn.files import read_table, write_table
 from video_gn.libav import LibavVideo, decode_all, find_cut, rgb
 from video_gn.lists import checked_path, read_rows
+from video_gn.messages import exit_code
 from video_gn.pool import Ended, run_jobs
 
 COLUMNS = (
@@ -48,15 +49,11 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="child processes; default: one a core")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds that a video may take; default: 60")
     given = parser.parse_args(args)
-    try:
-        check_list(given.list, given.root or given.list.parent, given.workers, given.timeout)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    root = given.root or given.list.parent
+    return exit_code(
+        lambda: check_list(given.list, root, given.workers, given.timeout),
+        "stopped; the same command goes on from here",
+    )
 
 
 def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:

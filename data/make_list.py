@@ -23,6 +23,7 @@ from tqdm import tqdm
 from video_gn.errors import InputError
 from video_gn.files import write_table, write_text
 from video_gn.lists import SUFFIXES
+from video_gn.messages import exit_code
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 SPLITS = ("train", "val", "test")
@@ -43,15 +44,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("root", type=Path, help="folder of the data set, such as data/kinetics400")
     parser.add_argument("--overwrite", action="store_true", help="write over lists that are there")
     given = parser.parse_args(args)
-    try:
-        write_lists(given.root, given.overwrite)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: write_lists(given.root, given.overwrite), "stopped; nothing was written")
 
 
 def write_lists(root: Path, overwrite: bool = False) -> None:

@@ -27,6 +27,7 @@ from video_gn.decode import BACKENDS
 from video_gn.errors import DecodeError, InputError
 from video_gn.files import read_table, write_table
 from video_gn.lists import checked_path, read_rows
+from video_gn.messages import exit_code
 from video_gn.pool import Ended, run_jobs
 from video_gn.reencode import CODECS, Settings, prepare_video
 
@@ -49,15 +50,11 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a video may take; default: 300")
     given = parser.parse_args(args)
     settings = Settings.of(given.short_side, given.codec, given.quality, given.gop)
-    try:
-        prepare_list(given.list, given.root or given.list.parent, given.out, settings, given.workers, given.timeout)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    root = given.root or given.list.parent
+    return exit_code(
+        lambda: prepare_list(given.list, root, given.out, settings, given.workers, given.timeout),
+        "stopped; the same command goes on from here",
+    )
 
 
 def prepare_list(source: Path, root: Path, out: Path, settings: Settings, workers: int, timeout: float) -> None:

@@ -5,9 +5,12 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Callable
 
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
+
+from video_gn.errors import InputError
 
 
 def first_process() -> bool:
@@ -27,6 +30,19 @@ def one_line(message: str, keys: list[str]) -> str:
         close = difflib.get_close_matches(match[1], keys, n=2, cutoff=0.8) if match[1] not in keys else []
         line += f" (did you mean {' or '.join(close)}?)" if close else ""
     return line
+
+
+def exit_code(job: Callable[[], None], stopped: str) -> int:
+    """Does a tool's job; gives its exit code: 0, 2 for what the user can mend (said in one line), 130 if stopped."""
+    try:
+        job()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+    return 0
 
 
 class _Handler(logging.Handler):
