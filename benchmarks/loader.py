@@ -3,8 +3,8 @@
 
 Without files it makes four videos of Kinetics' kind (340 x 256, 10 s, a keyframe each 250 frames, B-frames). A finished
 clip is what training takes: frames x 224 x 224 x 3 of uint8, scaled, cropped and flipped at random. Per core, time is
-CPU time of the whole process with all its threads, kept on one core; methods take turns, each with its own random
-clips, so that what else the machine does falls on all of them. With workers, time is the wall's.
+CPU time of the whole process with all its threads, kept on one core; methods take turns, so that what else the machine
+does falls on all of them, at the same places, spread evenly over a video. With workers, time is the wall's.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import platform
+import random
 import resource
 import statistics
 import sys
@@ -21,6 +22,7 @@ import types
 import warnings
 from collections.abc import Callable
 from datetime import date
+from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -35,10 +37,10 @@ from tqdm import tqdm
 from video_gn import sampling, transforms
 from video_gn.decode import BACKENDS, open_video
 from video_gn.files import write_text
-from video_gn.lists import Check, VideoList
+from video_gn.lists import VideoList
 from video_gn.loader import RowSampler, VideoLoader
 from video_gn.reencode import Settings, prepare_video
-from video_gn.views import ProtocolViews, RandomView, VideoViews, collate, spread
+from video_gn.views import ProtocolViews, RandomView, VideoViews
 
 PEER = "pytorchvideo"
 BATCHES = 15  # of each worker
@@ -86,13 +88,26 @@ def main(args: list[str] | None = None) -> None:
 # What is compared
 
 
-def random_clip(path: str, rng: np.random.Generator, backend: str, clip: tuple[int, int], checked: int | None) -> Any:
+class At:
+    """Random numbers of which the first, a clip's start, is at a place from 0 (the video's beginning) to below 1."""
+
+    def __init__(self, place: float) -> None:
+        self.rng, self.place = np.random.default_rng(round(place * 1e6)), [place]
+
+    def integers(self, low: int, high: int) -> int:
+        return low + int(self.place.pop() * (high - low)) if self.place else int(self.rng.integers(low, high))
+
+    def random(self) -> float:
+        return self.rng.random()
+
+
+def random_clip(rng: Any, path: str, backend: str, clip: tuple[int, int], checked: int | None) -> Any:
     """Ours: one training clip. `checked` is the number of frames where the list was checked."""
     with open_video(path, backend, checked is not None, checked) as video:
         return RandomView(*clip, (256, 320), 224, True)(video, rng)[0]
 
 
-def limit(path: str, rng: np.random.Generator, clip: tuple[int, int]) -> None:
+def limit(rng: Any, path: str, clip: tuple[int, int]) -> None:
     """The least that decoding costs: from the keyframe to the clip's last frame, nothing left out or converted."""
     with av.open(path) as container:
         stream = container.streams.video[0]
@@ -107,13 +122,19 @@ def limit(path: str, rng: np.random.Generator, clip: tuple[int, int]) -> None:
             stream.codec_context.decode(packet)
 
 
-def peer_dataset(paths: list[str], clip: tuple[int, int], decoder: str = "pyav") -> Any:
+def peer_dataset(paths: list[str], clip: tuple[int, int], place: Callable[[], float] = random.random) -> Any:
     """pytorchvideo's data set doing the same job; its transforms need a module that torchvision no longer has."""
     name = "torchvision.transforms.functional_tensor"
     sys.modules.setdefault(name, types.ModuleType(name)).rgb_to_grayscale = vision.rgb_to_grayscale  # type: ignore
-    from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
+    from pytorchvideo.data import LabeledVideoDataset
+    from pytorchvideo.data.clip_sampling import ClipInfo, RandomClipSampler
     from pytorchvideo.transforms import ApplyTransformToKey, RandomShortSideScale, UniformTemporalSubsample
     from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip
+
+    class Sampler(RandomClipSampler):
+        def __call__(self, last: Any, duration: Any, annotation: Any) -> Any:
+            start = Fraction(place() * max(duration - self._clip_duration, 0))
+            return ClipInfo(start, start + self._clip_duration, 0, 0, True)
 
     job = Compose(
         [
@@ -128,18 +149,20 @@ def peer_dataset(paths: list[str], clip: tuple[int, int], decoder: str = "pyav")
         seconds = clip[0] * clip[1] / float(container.streams.video[0].average_rate or 30)
     return LabeledVideoDataset(
         [(path, {"label": 0}) for path in paths],
-        make_clip_sampler("random", seconds),
+        Sampler(seconds),
         transform=ApplyTransformToKey("video", job),
         decode_audio=False,
-        decoder=decoder,
     )
 
 
-def peer_clip(path: str, rng: np.random.Generator, clip: tuple[int, int]) -> Any:
+def peer_clip(rng: At, path: str, clip: tuple[int, int]) -> Any:
     """One clip of pytorchvideo's data set, made before as a loader's worker has it."""
     if (path, clip) not in _peers:
-        _peers[path, clip] = iter(peer_dataset([path] * 10_000, clip))
-    return next(_peers[path, clip])["video"]
+        places: list[float] = []
+        _peers[path, clip] = iter(peer_dataset([path] * 10_000, clip, places.pop)), places
+    clips, places = _peers[path, clip]
+    places[:] = rng.place
+    return next(clips)["video"]
 
 
 _peers: dict[Any, Any] = {}
@@ -148,15 +171,15 @@ _peers: dict[Any, Any] = {}
 # Measurements
 
 
-def take_turns(methods: dict[str, Callable[[], Any]], repeats: int, what: str) -> dict[str, float]:
-    """Median CPU seconds of each method."""
+def take_turns(methods: dict[str, Callable[[At], Any]], repeats: int, what: str) -> dict[str, float]:
+    """Median CPU seconds of each method, over clips spread evenly over a video."""
     times: dict[str, list[float]] = {name: [] for name in methods}
     for method in methods.values():
-        method()
-    for _ in tqdm(range(repeats), what):
+        method(At(0.5))
+    for i in tqdm(range(repeats), what):
         for name, method in methods.items():
             began = time.process_time()
-            method()
+            method(At((i + 0.5) / repeats))
             times[name].append(time.process_time() - began)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
@@ -165,47 +188,46 @@ def per_core(originals: list[str], prepared: list[str], clip: tuple[int, int], r
     """Seconds of one clip by each method, file by file."""
     rows = []
     for before, after in zip(originals, prepared, strict=True):
-        rng = np.random.default_rng(0)
         with open_video(after, "pyav") as video:
             frames = video.num_frames
-        methods: dict[str, Callable[[], Any]] = {
-            PEER: partial(peer_clip, before, rng, clip),
-            "limit": partial(limit, before, rng, clip),
-            **{name: partial(random_clip, before, rng, name, clip, None) for name in BACKENDS},
-            f"prepared: {PEER}": partial(peer_clip, after, rng, clip),
-            "prepared: limit": partial(limit, after, rng, clip),
-            **{f"prepared: {name}": partial(random_clip, after, rng, name, clip, frames) for name in BACKENDS},
-        }
+        methods: dict[str, Callable[[At], Any]] = {}
+        for prefix, path, checked in (("", before, None), ("prepared: ", after, frames)):
+            methods[prefix + PEER] = partial(peer_clip, path=path, clip=clip)
+            methods[prefix + "limit"] = partial(limit, path=path, clip=clip)
+            for name in BACKENDS:
+                methods[prefix + name] = partial(random_clip, path=path, backend=name, clip=clip, checked=checked)
         seconds = take_turns(methods, repeats, f"clips of {Path(before).name}")
         rows.append({"video": Path(before).name, "seconds": seconds})
     return rows
 
 
 def ten_clips(paths: list[str], clip: tuple[int, int], repeats: int) -> list[dict[str, Any]]:
-    """Seconds of a 10-clip test of one video: in one pass, and as ten reads."""
+    """Seconds of a 10-clip test of one video: in one pass, and as ten reads.
+
+    Both end with scaled frames on their way to the device, which makes one tensor of ten clips of them.
+    """
     views = ProtocolViews(*clip, 256, PROTOCOL)
 
-    def one_pass(path: str, backend: str) -> torch.Tensor:
-        samples = VideoViews(VideoList([path], [0], {0: Check("ok", "", backend, frames)}), views, backend=backend)
-        return spread(collate([samples[0, 0]])).clips
+    def one_pass(rng: At, path: str, backend: str) -> Any:
+        with open_video(path, backend, True, frames) as video:
+            return views(video, np.random.default_rng(0))
 
-    def ten_reads(path: str, backend: str) -> torch.Tensor:
+    def ten_reads(rng: At, path: str, backend: str) -> Any:
         clips = []
-        for start in PROTOCOL.clip_starts(frames, sampling.span(*clip)):
+        for indices in PROTOCOL.clips(*clip, frames):
             with open_video(path, backend, True, frames) as video:
-                indices = sampling.clip_indices(start, *clip, frames)
                 scaled = video.read(indices, partial(transforms.resize_short_side, short_side=256))
-            clips.append(torch.from_numpy(scaled))
-        return torch.stack(clips)
+            clips.append(scaled)
+        return clips
 
     rows = []
     for path in paths:
         with open_video(path, "pyav") as video:
             frames = video.num_frames
-        methods: dict[str, Callable[[], Any]] = {}
+        methods: dict[str, Callable[[At], Any]] = {}
         for backend in BACKENDS:
-            methods[f"{backend}: one pass"] = partial(one_pass, path, backend)
-            methods[f"{backend}: ten reads"] = partial(ten_reads, path, backend)
+            methods[f"{backend}: one pass"] = partial(one_pass, path=path, backend=backend)
+            methods[f"{backend}: ten reads"] = partial(ten_reads, path=path, backend=backend)
         rows.append({"video": Path(path).name, "seconds": take_turns(methods, repeats, f"test of {Path(path).name}")})
     return rows
 
@@ -248,7 +270,7 @@ def memory(paths: list[str], clip: tuple[int, int], clips: int) -> dict[str, dic
 def _watch(paths: list[str], clip: tuple[int, int], backend: str, marks: list[int]) -> dict[int, float]:
     rng, found = np.random.default_rng(0), {}
     for i in tqdm(range(1, marks[-1] + 1), f"memory, {backend}"):
-        random_clip(paths[i % len(paths)], rng, backend, clip, None)
+        random_clip(rng, paths[i % len(paths)], backend, clip, None)
         if i in marks:
             found[i] = resident()
     return found
@@ -260,17 +282,27 @@ def in_a_process(function: Callable[..., Any], *args: Any) -> Any:
     On one core, because decord has two threads: side by side on one core's two halves, each takes more CPU time.
     """
     context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
+    ours, theirs = context.Pipe(duplex=False)
 
     def measure() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        queue.put(function(*args))
+        theirs.send(function(*args))
 
     process = context.Process(target=measure)
     process.start()
-    result = queue.get()
-    process.join()
-    return result
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise SystemExit("error: a measurement failed; its own message is above") from None
+    finally:
+        process.join()
+
+
+def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row for all videos: mean seconds, so the ratios are those of reading all of them."""
+    seconds = {name: statistics.mean(row["seconds"][name] for row in rows) for name in rows[0]["seconds"]}
+    return {"video": f"all {len(rows)}", "seconds": seconds}
 
 
 def resident() -> float:
@@ -325,14 +357,14 @@ def show(result: dict[str, Any]) -> None:
     print(f"\n{result['machine']}, {result['date']}, clips {result['clip']}, prepared by {result['prepared']}")
     print(f"originals {result['bytes'][0] / 1e6:.1f} MB, prepared {result['bytes'][1] / 1e6:.1f} MB")
     print("\nrandom clips, finished uint8 224 crop: clips/s/core (x pytorchvideo on the original; x the file's limit)")
-    for row in result["per_core"]:
+    for row in (*result["per_core"], mean_of(result["per_core"])):
         seconds = row["seconds"]
         print(row["video"])
         for name, value in seconds.items():
             floor = seconds["prepared: limit" if name.startswith("prepared") else "limit"]
             print(f"  {name:24} {1 / value:7.1f}  x{seconds[PEER] / value:5.2f}  x{floor / value:5.2f}")
     print("\n10-clip test of one video: videos/s/core, one pass (x ten reads)")
-    for row in result["test"]:
+    for row in (*result["test"], mean_of(result["test"])):
         for backend in BACKENDS:
             once, ten = (row["seconds"][f"{backend}: {how}"] for how in ("one pass", "ten reads"))
             print(f"  {row['video']:24} {backend:8} {1 / once:6.2f}  x{ten / once:5.2f}")

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from loader import cpu_name, limit, make_videos, random_clip, take_turns
+from loader import cpu_name, in_a_process, limit, make_videos, random_clip, take_turns
 from tqdm import tqdm
 
 from video_gn import reencode
@@ -27,22 +27,38 @@ from video_gn.files import write_text
 from video_gn.libav import decode_all
 from video_gn.reencode import Settings
 
-B = "keyint={gop}:min-keyint={gop}:scenecut=0:b-adapt=0:b-pyramid=none:bframes="
 NEVER = "1000000000"
+
+
+def h264(b_frames: int, crf: int, gop: int, psy: int = 0) -> tuple[str, dict[str, str], int, int]:
+    """x264 at its quickest to decode, with GOPs that refer to nothing outside."""
+    params = f"keyint={gop}:min-keyint={gop}:scenecut=0:b-adapt=0:b-pyramid=none:bframes={b_frames}:psy={psy}"
+    return "libx264", {"preset": "medium", "tune": "fastdecode", "x264-params": params}, crf, gop
+
+
+def mpeg4(b_frames: int, quantiser: int) -> tuple[str, dict[str, str], int, int]:
+    """MPEG-4 part 2 with closed GOPs of 16."""
+    flags = "+cgop" if b_frames else "+mv4+aic"
+    options = {"mbd": "rd", "flags": flags, "bf": str(b_frames), "sc_threshold": NEVER}
+    return "mpeg4", options, quantiser, 16
+
+
 GRID = {  # name: codec, options, quality, gop
     "h264 as in Kinetics, crf 20, gop 250": ("libx264", {"preset": "medium"}, 20, 250),
-    "h264 fastdecode, no B, crf 20, gop 32": ("libx264", {"tune": "fastdecode", "x264-params": B + "0"}, 20, 32),
-    "h264 fastdecode, no B, crf 20, gop 16": ("libx264", {"tune": "fastdecode", "x264-params": B + "0"}, 20, 16),
-    "h264 fastdecode, 1 B, crf 20, gop 32": ("libx264", {"tune": "fastdecode", "x264-params": B + "1"}, 20, 32),
-    "h264 fastdecode, 1 B, crf 20, gop 16": ("libx264", {"tune": "fastdecode", "x264-params": B + "1"}, 20, 16),
-    "h264 fastdecode, 1 B, crf 20, gop 8": ("libx264", {"tune": "fastdecode", "x264-params": B + "1"}, 20, 8),
-    "h264 fastdecode, 3 B, crf 20, gop 16": ("libx264", {"tune": "fastdecode", "x264-params": B + "3"}, 20, 16),
-    "h264 fastdecode, 3 B, crf 20, gop 32": ("libx264", {"tune": "fastdecode", "x264-params": B + "3"}, 20, 32),
-    "h264 fastdecode, 3 B, crf 18, gop 16": ("libx264", {"tune": "fastdecode", "x264-params": B + "3"}, 18, 16),
-    "h264 fastdecode, 3 B, crf 22, gop 16": ("libx264", {"tune": "fastdecode", "x264-params": B + "3"}, 22, 16),
-    "mpeg4 no B, q 3, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+mv4+aic", "sc_threshold": NEVER}, 3, 16),
-    "mpeg4 no B, q 4, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+mv4+aic", "sc_threshold": NEVER}, 4, 16),
-    "mpeg4 3 B, q 3, gop 16": ("mpeg4", {"mbd": "rd", "flags": "+cgop", "bf": "3", "sc_threshold": NEVER}, 3, 16),
+    "h264 fastdecode, no B, crf 20, gop 32": h264(0, 20, 32),
+    "h264 fastdecode, no B, crf 20, gop 16": h264(0, 20, 16),
+    "h264 fastdecode, 1 B, crf 20, gop 32": h264(1, 20, 32),
+    "h264 fastdecode, 1 B, crf 20, gop 16": h264(1, 20, 16),
+    "h264 fastdecode, 1 B, crf 20, gop 8": h264(1, 20, 8),
+    "h264 fastdecode, 3 B, crf 20, gop 16": h264(3, 20, 16),
+    "h264 fastdecode, 3 B, crf 20, gop 32": h264(3, 20, 32),
+    "the same with psy": h264(3, 20, 32, psy=1),
+    "h264 fastdecode, 3 B, crf 18, gop 32": h264(3, 18, 32),
+    "h264 fastdecode, 3 B, crf 21, gop 32": h264(3, 21, 32),
+    "h264 fastdecode, 3 B, crf 22, gop 32": h264(3, 22, 32),
+    "mpeg4 no B, q 3, gop 16": mpeg4(0, 3),
+    "mpeg4 no B, q 4, gop 16": mpeg4(0, 4),
+    "mpeg4 3 B, q 3, gop 16": mpeg4(3, 3),
 }
 
 
@@ -58,7 +74,9 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:
         videos = given.videos or make_videos(Path(folder))
-        rows = [row for path in videos for row in measure(path, Path(folder), given.short_side, given.repeats)]
+        rows = []
+        for path in videos:
+            rows += in_a_process(measure, path, Path(folder), given.short_side, given.repeats)
     print(f"\n{os.cpu_count()} x {cpu_name()}, {date.today().isoformat()}, clips 32x2, short side {given.short_side}")
     print(f"{'mean over ' + str(len(videos)) + ' videos':40} {'kB':>6} {'PSNR':>6} {'SSIM':>6} {'limit':>6}", end="")
     print("".join(f"{name:>8}" for name in BACKENDS), " clips/s/core")
@@ -73,7 +91,7 @@ def main(args: list[str] | None = None) -> None:
 
 def measure(path: str, folder: Path, short_side: int, repeats: int) -> list[dict[str, Any]]:
     """Every setting on one video."""
-    rng, rows, methods = np.random.default_rng(0), [], {}
+    rows, methods = [], {}
     for number, (name, (codec, options, quality, gop)) in enumerate(tqdm(GRID.items(), Path(path).name)):
         target = str(folder / f"{number}.mp4")
         reencode.CODECS[name] = (codec, options, quality, gop)
@@ -82,9 +100,9 @@ def measure(path: str, folder: Path, short_side: int, repeats: int) -> list[dict
         psnr, ssim = likeness(path, target, short_side)
         row = {"video": Path(path).name, "settings": name, "psnr": psnr, "ssim": ssim}
         rows.append(row | {"kb": os.path.getsize(target) / 1e3})
-        methods[name, "limit"] = partial(limit, target, rng, (32, 2))
+        methods[name, "limit"] = partial(limit, path=target, clip=(32, 2))
         for backend in BACKENDS:
-            methods[name, backend] = partial(random_clip, target, rng, backend, (32, 2), count)
+            methods[name, backend] = partial(random_clip, path=target, backend=backend, clip=(32, 2), checked=count)
     seconds = take_turns(methods, repeats, Path(path).name)  # type: ignore[arg-type, type-var]
     for row in rows:
         row["seconds"] = {key: seconds[row["settings"], key] for key in ("limit", *BACKENDS)}  # type: ignore[index]

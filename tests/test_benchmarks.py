@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from conftest import script
 
@@ -12,9 +13,15 @@ loader = script("benchmarks/loader.py")
 prepared = script("benchmarks/prepared.py")
 
 
-def test_loader(motion_folder, tmp_path, monkeypatch, capsys):
-    """Threads are set for the whole process, and given back."""
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+@pytest.fixture
+def threads():
+    """Benchmarks set how many torch uses in the whole process; given back here."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_loader(motion_folder, tmp_path, monkeypatch, capsys, threads):
     monkeypatch.setattr(loader, "BATCHES", 3)
     video = str(motion_folder / "train" / "fast_up" / "0000.mp4")
     options = ["--repeats", "1", "--clips", "10", "--workers", "1", "--num_frames", "8"]
@@ -27,6 +34,12 @@ def test_loader(motion_folder, tmp_path, monkeypatch, capsys):
     assert set(result["memory"]) == set(BACKENDS)
     out = capsys.readouterr().out
     assert "clips/s/core" in out and "10-clip test" in out and "resident memory" in out
+
+
+def test_a_measurement_that_fails_is_no_hang(capfd):
+    with pytest.raises(SystemExit, match="a measurement failed"):
+        loader.in_a_process(int, "no number")
+    assert "no number" in capfd.readouterr().err
 
 
 def test_likeness_measures():

@@ -29,7 +29,7 @@ def test_clip_indices():
 @pytest.mark.parametrize(
     ("name", "starts"),
     [
-        ("gn-10clip", [i * 237 // 9 for i in range(10)]),
+        ("gn-10clip", [i * 237 // 9 // 2 * 2 for i in range(10)]),  # whole frame intervals
         ("mmaction2-30view", [i * 237 // 9 for i in range(10)]),
         ("slowfast-30view", [i * 237 // 10 for i in range(10)]),
         ("nonlocal-30view", [i * 300 // 10 for i in range(10)]),
@@ -38,16 +38,24 @@ def test_clip_indices():
 )
 def test_protocols_are_their_sources_formulas(name, starts):
     protocol = PROTOCOLS[name]
-    assert protocol.clip_starts(300, 63) == starts
+    assert protocol.clips(32, 2, 300).tolist() == [clip_indices(start, 32, 2, 300).tolist() for start in starts]
     assert protocol.num_views == len(starts) * (3 if "30view" in name else 1)
 
 
 def test_gn_10clip_covers_the_video_and_never_loops_where_it_need_not():
-    for total in (63, 64, 100, 300):
-        starts = PROTOCOLS["gn-10clip"].clip_starts(total, 63)
-        assert starts[0] == 0
-        assert starts[-1] + 63 == total
-    assert set(PROTOCOLS["gn-10clip"].clip_starts(20, 63)) == {0}
+    for total in (63, 64, 100, 299, 300):
+        clips = PROTOCOLS["gn-10clip"].clips(32, 2, total)
+        assert clips[0, 0] == 0
+        assert total - 2 <= clips[-1, -1] < total
+        assert (np.diff(clips) == 2).all()
+    assert (PROTOCOLS["gn-10clip"].clips(32, 2, 20)[:, 0] == 0).all()
+
+
+def test_clips_of_gn_10clip_share_their_frames():
+    assert len(np.unique(PROTOCOLS["gn-10clip"].clips(32, 2, 300))) == 150
+    assert len(np.unique(PROTOCOLS["mmaction2-30view"].clips(32, 2, 300))) == 206
+    assert (PROTOCOLS["gn-10clip"].clips(32, 1, 300)[:, 0] == [i * 268 // 9 for i in range(10)]).all()
+    assert PROTOCOLS["gn-10clip"].clips(4, 0, 9)[:, 0].tolist() == [i * 8 // 9 for i in range(10)]  # one frame repeated
 
 
 def test_unknown_protocol():

@@ -69,8 +69,7 @@ class DecordVideo:
             raise DecodeError(path, "MPEG-TS, in which decord cannot seek")
         self.path = path
         try:
-            # fault_tol=1: a frame that cannot be decoded raises; by default its neighbour is handed out in silence.
-            self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
+            self._reader = self._open()
             self.num_frames = len(self._reader)
             self.fps = float(self._reader.get_avg_fps())
             if not checked:
@@ -85,9 +84,17 @@ class DecordVideo:
         except _DECORD_ERRORS as error:
             raise DecodeError(self.path, _reason(error)) from None
 
+    def _open(self) -> decord.VideoReader:
+        # fault_tol=1: a frame that cannot be decoded raises; by default its neighbour is handed out in silence.
+        return decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
+
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
-        for part in np.array_split(wanted, -(-len(wanted) // PART)):  # decord goes on where it is
-            batch = self._reader.get_batch(part)
+        reader, self._reader = self._reader or self._open(), None
+        parts = np.array_split(wanted, -(-len(wanted) // PART))
+        for number, part in enumerate(parts, 1):
+            batch = reader.get_batch(part)  # it goes on where it is
+            if number == len(parts):  # while it is open, it decodes on behind what was asked for: a sixth of the time
+                reader = None
             # pytorchvideo.data switches decord to torch tensors for the whole process.
             yield (
                 batch if isinstance(batch, torch.Tensor) else torch.utils.dlpack.from_dlpack(batch.to_dlpack())
@@ -95,7 +102,7 @@ class DecordVideo:
 
     def close(self) -> None:
         """As `Video.close`."""
-        del self._reader
+        self._reader = None
 
     def _check_index(self) -> None:
         """Refuses files in which decord would hand out wrong frames without an error."""

@@ -144,12 +144,10 @@ class ProtocolViews:
         return self.protocol.num_crops
 
     def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        total = video.num_frames
-        starts = self.protocol.clip_starts(total, sampling.span(self.num_frames, self.frame_interval))
-        clips = [sampling.clip_indices(s, self.num_frames, self.frame_interval, total) for s in starts]
-        needed, where = np.unique(np.stack(clips), return_inverse=True)
+        clips = self.protocol.clips(self.num_frames, self.frame_interval, video.num_frames)
+        needed, where = np.unique(clips, return_inverse=True)
         frames = video.read(needed, partial(transforms.resize_short_side, short_side=self.short_side))
-        return frames[None], where.reshape(len(starts), -1)
+        return frames[None], where.reshape(clips.shape)
 
 
 def spread(batch: Batch) -> Batch:
