@@ -13,7 +13,6 @@ only if all frames decode); unreadable; hang.
 """
 
 import argparse
-import csv
 import os
 import sys
 import zlib
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 from video_gn.decode import BACKENDS, open_video
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import read_table, write_table
+from video_gn.files import Journal, read_table, write_table
 from video_gn.libav import LibavVideo, decode_all, find_cut, rgb
 from video_gn.lists import checked_path, read_rows
 from video_gn.messages import exit_code
@@ -66,28 +65,22 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
         raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0")
     rows = read_rows(source)
     target = checked_path(source)
-    journal = target.with_name(target.name + ".journal")
-    known = {row["path"]: row for row in [*read_table(target), *read_table(journal)]}
+    journal = Journal(target, COLUMNS)
+    known = {row["path"]: row for row in [*read_table(target), *journal.rows]}
     found = {path: known[path] for path, _ in rows if path in known and _same(known[path], root / path)}
     todo = [path for path, _ in dict(rows).items() if path not in found]
-    new = not journal.exists()
-    with open(journal, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        jobs = run_jobs(check_video, (str(root / path) for path in todo), workers, timeout)
-        names = {str(root / path): path for path in todo}
-        with tqdm(jobs, f"checking {source}", len(todo), unit=" videos") as bar:
-            for full, result in bar:
-                finding = _ended(full, result) if isinstance(result, Ended) else result
-                found[names[full]] = finding | {"path": names[full]}
-                writer.writerow(found[names[full]])
-                file.flush()
-                if finding["status"] != "ok":
-                    bar.write(f"{finding['status']}: {names[full]}: {finding['reason']}", file=sys.stderr)
+    names = {str(root / path): path for path in todo}
+    jobs = run_jobs(check_video, names, workers, timeout)
+    with journal, tqdm(jobs, f"checking {source}", len(todo), unit=" videos") as bar:
+        for full, result in bar:
+            finding = _ended(full, result) if isinstance(result, Ended) else result
+            found[names[full]] = finding | {"path": names[full]}
+            journal.add(found[names[full]])
+            if finding["status"] != "ok":
+                bar.write(f"{finding['status']}: {names[full]}: {finding['reason']}", file=sys.stderr)
     table = [found[path] | {"label": label} for path, label in rows]
     write_table(target, COLUMNS, [[row[column] for column in COLUMNS] for row in table])
-    journal.unlink()
+    journal.remove()
     for column in ("status", "backend"):
         counts = Counter(row[column] or "none" for row in table)
         print(f"{column}: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))

@@ -11,7 +11,6 @@ evaluation they count as wrong. Stopped at any time, the same command goes on.
 """
 
 import argparse
-import csv
 import os
 import shutil
 import sys
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from video_gn.decode import BACKENDS
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import read_table, write_table
+from video_gn.files import Journal, read_table, write_table
 from video_gn.lists import checked_path, read_rows
 from video_gn.messages import exit_code
 from video_gn.pool import Ended, run_jobs
@@ -74,26 +73,20 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     _note_settings(out, settings)
     target = out / f"{source.stem if source.suffix else source.name}.csv"
     names = _target_names([path for path, _ in rows])
-    journal = target.with_name(target.name + ".journal")
-    done = {row["path"]: row for row in [*read_table(checked_path(target)), *read_table(journal)]}
+    fields = ["path", "status", "reason", "backend", "num_frames", "psnr", "bytes_before", "bytes"]
+    journal = Journal(target, fields)
+    done = {row["path"]: row for row in [*read_table(checked_path(target)), *journal.rows]}
     todo = [path for path, name in names.items() if name not in done or not (out / name).is_file()]
     failed: list[tuple[str, str]] = []
-    fields = ["path", "status", "reason", "backend", "num_frames", "psnr", "bytes_before", "bytes"]
-    new = not journal.exists()
-    with open(journal, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields)
-        if new:
-            writer.writeheader()
-        jobs = run_jobs(partial(_job, settings), ((root / p, out / names[p], p) for p in todo), workers, timeout)
-        with tqdm(jobs, f"preparing {source}", len(todo), unit=" videos") as bar:
-            for (_, _, path), result in bar:
-                if isinstance(result, Ended | str):
-                    failed.append((path, result.reason if isinstance(result, Ended) else result))
-                    bar.write(f"not prepared: {path}: {failed[-1][1]}", file=sys.stderr)
-                else:
-                    done[names[path]] = result | {"path": names[path]}
-                    writer.writerow(done[names[path]])
-                    file.flush()
+    jobs = run_jobs(partial(_job, settings), ((root / p, out / names[p], p) for p in todo), workers, timeout)
+    with journal, tqdm(jobs, f"preparing {source}", len(todo), unit=" videos") as bar:
+        for (_, _, path), result in bar:
+            if isinstance(result, Ended | str):
+                failed.append((path, result.reason if isinstance(result, Ended) else result))
+                bar.write(f"not prepared: {path}: {failed[-1][1]}", file=sys.stderr)
+            else:
+                done[names[path]] = result | {"path": names[path]}
+                journal.add(done[names[path]])
     write_table(target, ("path", "label"), [(names[path], label) for path, label in rows])
     ready = [(done[names[path]], label) for path, label in rows if names[path] in done]
     write_table(checked_path(target), [*fields, "label"], [[*(row[f] for f in fields), label] for row, label in ready])
@@ -101,7 +94,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     write_table(target.with_suffix(".failed.csv"), COLUMNS, [(path, labels[path], reason) for path, reason in failed])
     if (root / "classes.txt").is_file():
         shutil.copy(root / "classes.txt", out / "classes.txt")
-    journal.unlink()
+    journal.remove()
     _sum_up(target, [row for row, _ in ready], len(failed))
 
 

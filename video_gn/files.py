@@ -30,3 +30,40 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+class Journal:
+    """Rows of a table that is being made, kept beside it from the first on, so that who is stopped can go on.
+
+    Args:
+        table: The file that the table will be.
+        columns: Of the table. A journal with others is begun anew.
+
+    Attributes:
+        rows: Those that an earlier start left.
+    """
+
+    def __init__(self, table: Path, columns: Sequence[str]) -> None:
+        self.path = table.with_name(f"{table.name}.journal")
+        self._columns, header = columns, ",".join(columns) + "\r\n"
+        left = self.path.read_bytes() if self.path.is_file() else b""
+        whole = left[: left.rfind(b"\n") + 1].decode()  # the last line may have been cut
+        write_text(self.path, whole if whole.startswith(header) else header)
+        self.rows = read_table(self.path)
+
+    def __enter__(self) -> "Journal":
+        self._file = open(self.path, "a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, self._columns)
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keeps a row."""
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+
+    def remove(self) -> None:
+        """The table is written."""
+        self.path.unlink()
