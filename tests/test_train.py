@@ -350,6 +350,18 @@ def test_lightnings_switches(switches, steps, clips_per_step, data_root, tmp_pat
     assert results["fit"]["train"]["loss"] < 5
 
 
+def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monkeypatch):
+    seen, step = [], VideoClassifier.training_step
+
+    def record(self, batch, batch_idx):
+        seen.append(batch.clips.clone())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(VideoClassifier, "training_step", record)
+    assert train.main(fit(tmp_path, data_root, *short("--trainer.overfit_batches", 1, "--trainer.max_epochs", 2))) == 0
+    assert len(seen) == 2 and torch.equal(*seen)
+
+
 # Test and prediction, from the checkpoint alone
 
 

@@ -271,4 +271,5 @@ class KineticsData(pl.LightningDataModule):
 
 def _position(trainer: Any) -> tuple[int, int]:
     """Epoch, and how many batches of it this run has trained on, a checkpoint's included."""
-    return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # the same batches again and again
+    return epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
