@@ -19,7 +19,7 @@ import decord
 import numpy as np
 
 from video_gn.errors import DecodeError
-from video_gn.libav import LARGEST, PART, Finish, Frames, LibavVideo, as_they_are, assemble
+from video_gn.libav import LARGEST, Finish, Frames, LibavVideo, as_they_are, assemble, part_size
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
 _DECORD_ERRORS = (RuntimeError, decord.DECORDError, decord.DECORDLimitReachedError)
@@ -45,7 +45,7 @@ class Video(Protocol):
 
         Args:
             indices: Frames, counted from 0 as they are shown.
-            finish: What to make of each part of the frames, at most 32 `[H, W, 3]` in ascending order, as soon as they
+            finish: What to make of each part of the frames, at most 64 `[H, W, 3]` in ascending order, as soon as they
                 are decoded: as many, which are then given instead.
 
         Raises:
@@ -90,7 +90,7 @@ class DecordVideo:
 
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
         reader, self._reader = self._reader or self._open(), None
-        parts = np.array_split(wanted, -(-len(wanted) // PART))
+        parts = np.array_split(wanted, -(-len(wanted) // part_size(len(wanted))))
         for number, part in enumerate(parts, 1):
             batch = reader.get_batch(part)  # it goes on where it is
             if number == len(parts):  # while it is open, it decodes on behind what was asked for: a sixth of the time

@@ -20,7 +20,7 @@ LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
 DROPPING = {"h264", "hevc", "mpeg4", "mpeg2video"}  # decoders that obey at once; dav1d does some packets later
 LOST = 0.1  # fraction of the packets that may precede the first keyframe
 
-PART = 32  # frames that are held at their source's size
+WHOLE, PART = 64, 8  # a clip of up to so many frames is one part; more come in parts that stay in a core's cache
 
 Frames = np.ndarray | Sequence[np.ndarray]  # [H, W, 3] each
 Finish = Callable[[Frames], Frames]
@@ -29,6 +29,11 @@ Finish = Callable[[Frames], Frames]
 def as_they_are(frames: Frames) -> Frames:
     """Frames at their source's size."""
     return frames
+
+
+def part_size(frames: int) -> int:
+    """How many of so many frames are decoded before something is made of them."""
+    return frames if frames <= WHOLE else PART
 
 
 def assemble(
@@ -149,14 +154,14 @@ class LibavVideo:
 
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
         """The frames in ascending order, in parts."""
-        reformatter = VideoReformatter()
+        reformatter, size = VideoReformatter(), part_size(len(wanted))
         missing = dict.fromkeys(wanted.tolist())
         part: list[np.ndarray] = []
         for frame, picture in self._frames(wanted.tolist()):
             if frame in missing:
                 del missing[frame]
                 part.append(rgb(picture, reformatter))
-                if len(part) == PART:
+                if len(part) == size:
                     yield part
                     part = []
         if missing:
