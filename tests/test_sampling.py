@@ -29,7 +29,7 @@ def test_clip_indices():
 @pytest.mark.parametrize(
     ("name", "starts"),
     [
-        ("gn-10clip", [i * 237 // 9 // 2 * 2 for i in range(10)]),  # whole frame intervals
+        ("gn-10clip", [i * 237 // 9 // 2 * 2 for i in range(10)]),  # even
         ("mmaction2-30view", [i * 237 // 9 for i in range(10)]),
         ("slowfast-30view", [i * 237 // 10 for i in range(10)]),
         ("nonlocal-30view", [i * 300 // 10 for i in range(10)]),
@@ -51,9 +51,10 @@ def test_gn_10clip_covers_the_video_and_never_loops_where_it_need_not():
     assert (PROTOCOLS["gn-10clip"].clips(32, 2, 20)[:, 0] == 0).all()
 
 
-def test_clips_of_gn_10clip_share_their_frames():
+def test_clips_of_gn_10clip_share_half_of_the_frames():
     assert len(np.unique(PROTOCOLS["gn-10clip"].clips(32, 2, 300))) == 150
     assert len(np.unique(PROTOCOLS["mmaction2-30view"].clips(32, 2, 300))) == 206
+    assert PROTOCOLS["gn-10clip"].clips(8, 4, 64)[:, 0].tolist() == [i * 35 // 9 // 2 * 2 for i in range(10)]
     assert (PROTOCOLS["gn-10clip"].clips(32, 1, 300)[:, 0] == [i * 268 // 9 for i in range(10)]).all()
     assert PROTOCOLS["gn-10clip"].clips(4, 0, 9)[:, 0].tolist() == [i * 8 // 9 for i in range(10)]  # one frame repeated
 

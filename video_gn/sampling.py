@@ -55,15 +55,15 @@ class Protocol:
             3 are squares of the test's short side at both ends and in the middle of the long side.
         starts: `(num_clips, total, span)` to the starts of the clips; a clip that runs over the end is looped.
         source: Where the protocol is from.
-        shared: Whether each start is rounded down to a multiple of the frame interval: clips that overlap then
-            consist of the same frames, and at interval 2 half of the video's frames do for all of them.
+        even: Whether starts are rounded down to even frames where the frame interval is even: half of the video's
+            frames then do for all clips.
     """
 
     num_clips: int
     num_crops: int
     starts: Callable[[int, int, int], list[int]]
     source: str
-    shared: bool = False
+    even: bool = False
 
     @property
     def num_views(self) -> int:
@@ -73,14 +73,14 @@ class Protocol:
     def clips(self, num_frames: int, frame_interval: int, total: int) -> np.ndarray:
         """The frames of each clip of a video of `total` frames, int64 `[num_clips, num_frames]`."""
         starts = self.starts(self.num_clips, total, span(num_frames, frame_interval))
-        step = max(1, frame_interval) if self.shared else 1
+        step = 2 if self.even and frame_interval and frame_interval % 2 == 0 else 1
         return np.stack([clip_indices(start // step * step, num_frames, frame_interval, total) for start in starts])
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    # GN says "regularly sampled" and no more: here the first clip begins with the video, and the last ends with it or
-    # up to a frame interval before.
-    "gn-10clip": Protocol(10, 1, _over_valid_starts, "Wu & He 2018, section 4.3", shared=True),
+    # GN says "regularly sampled" and no more: here the first clip begins with the video, and the last ends with it, or
+    # one frame before.
+    "gn-10clip": Protocol(10, 1, _over_valid_starts, "Wu & He 2018, section 4.3", even=True),
     "nonlocal-30view": Protocol(10, 3, _over_all_frames, "video-nonlocal-net: starts floor(i * N / 10)"),
     "slowfast-30view": Protocol(10, 3, _over_valid_starts_open, "PySlowFast: starts i * (N - L) / 10"),
     "mmaction2-30view": Protocol(10, 3, _over_valid_starts, "MMAction2: starts i * (N - L) / 9"),
