@@ -167,7 +167,7 @@ def _ended(path: str, ended: Ended) -> dict[str, Any]:
 def _same(row: dict[str, str], path: Path) -> bool:
     """Whether a file is still the one that was checked."""
     now = _blank(str(path))
-    return all(str(now[column]) == row[column] for column in ("bytes", "modified"))
+    return all(str(now[column]) == row.get(column) for column in ("bytes", "modified"))
 
 
 if __name__ == "__main__":

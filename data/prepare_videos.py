@@ -6,8 +6,9 @@ as it is to be shown, at a constant rate. Each copy is decoded again: it has to 
 they have to look like it. Sources are not touched.
 
 Writes OUT/PATH.mp4 for each PATH of the list, OUT/LIST.csv with the same labels, and OUT/LIST.checked.csv, so that the
-loader knows the copies' frames; OUT/LIST.failed.csv names what could not be prepared. Those rows stay in the list: in
-evaluation they count as wrong. Stopped at any time, the same command goes on.
+loader knows the copies' frames; OUT/LIST.failed.csv names what could not be prepared. Those rows stay in the list, and
+are known as bad: others take their places in training, and in evaluation they count as wrong. Stopped at any time, the
+same command goes on.
 """
 
 import argparse
@@ -88,14 +89,17 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
                 done[names[path]] = result | {"path": names[path]}
                 journal.add(done[names[path]])
     write_table(target, ("path", "label"), [(names[path], label) for path, label in rows])
-    ready = [(done[names[path]], label) for path, label in rows if names[path] in done]
-    write_table(checked_path(target), [*fields, "label"], [[*(row[f] for f in fields), label] for row, label in ready])
+    missing = dict.fromkeys(fields, "") | {"status": "unreadable", "num_frames": "0"}
+    for path, reason in failed:
+        done[names[path]] = missing | {"path": names[path], "reason": f"not prepared: {reason}"}
+    found = [(done[names[path]], label) for path, label in rows]
+    write_table(checked_path(target), [*fields, "label"], [[*(row[f] for f in fields), label] for row, label in found])
     labels = dict(rows)
     write_table(target.with_suffix(".failed.csv"), COLUMNS, [(path, labels[path], reason) for path, reason in failed])
     if (root / "classes.txt").is_file():
         shutil.copy(root / "classes.txt", out / "classes.txt")
     journal.remove()
-    _sum_up(target, [row for row, _ in ready], len(failed))
+    _sum_up(target, [row for row, _ in found if row["status"] == "ok"], len(failed))
 
 
 def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | str:

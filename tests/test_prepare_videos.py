@@ -10,6 +10,7 @@ from video_gn.libav import LibavVideo
 from video_gn.lists import read_list
 from video_gn.reencode import CODECS, Settings, encode
 
+check_videos = script("data/check_videos.py")
 prepare_videos = script("data/prepare_videos.py")
 
 
@@ -71,7 +72,12 @@ def test_the_copies_are_a_checked_list(root, tmp_path):
         assert [row["path"] for row in csv.DictReader(file)] == ["train/b/none.mp4"]
     assert (out / "classes.txt").read_text() == "a\nb\n"
     with open(out / "train.checked.csv", newline="") as file:
-        assert all(float(row["psnr"]) > 30 and int(row["bytes_before"]) > 0 for row in csv.DictReader(file))
+        ready = [row for row in csv.DictReader(file) if row["status"] == "ok"]
+    assert len(ready) == 4 and all(float(row["psnr"]) > 30 and int(row["bytes_before"]) > 0 for row in ready)
+    assert [videos.path(row) for row in videos.set_aside] == [str(out / "train/b/none.mp4")]
+    assert next(iter(videos.set_aside.values())).startswith("not prepared: ")
+    assert check_videos.main([str(out / "train.csv")]) == 0  # who wants to look at them again can
+    assert read_list(out / "train.csv", out, ["a", "b"]).known(0) == (["decord", "pyav"], 60)
 
 
 def test_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch, capsys):
@@ -89,7 +95,7 @@ def test_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare_videos, "run_jobs", real)
     assert prepare(root, tmp_path / "out") == 0
     with open(tmp_path / "out/train.checked.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 4
+        assert [row["status"] for row in csv.DictReader(file)].count("ok") == 4
     kept = [path for path, time in made.items() if path.stat().st_mtime_ns == time]
     assert len(kept) >= 1 and not list((tmp_path / "out").rglob("*.part"))
 
