@@ -146,6 +146,7 @@ def signal_at(monkeypatch, step, number, hook="on_train_batch_start"):
 def test_a_signal_ends_the_run_between_two_steps(
     number, step, hook, saved, run, data_root, tmp_path, monkeypatch, capsys
 ):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may run in the background
     with monkeypatch.context() as patched:
         signal_at(patched, step, number, hook)
         command = fit(tmp_path, data_root, *short("--trainer.max_epochs", 3, "--ckpt_path", "last"))
@@ -157,6 +158,16 @@ def test_a_signal_ends_the_run_between_two_steps(
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     assert train.main(command) == 0
     assert same(weights(last), weights(run / "checkpoints" / "epoch=2.ckpt"))
+
+
+def test_a_background_job_goes_on_at_ctrl_c(data_root, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        signal_at(monkeypatch, 1, signal.SIGINT)
+        assert train.main(fit(tmp_path, data_root, *short("--trainer.max_epochs", 1))) == 0
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_gradients_under_accumulation_are_not_lost(data_root, tmp_path, monkeypatch):

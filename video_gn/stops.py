@@ -65,7 +65,8 @@ class StopAfterStep(pl.Callback):
             return
         self._trainer = trainer
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # a shell has its background jobs ignore Ctrl-C
+                signal.signal(number, self._note)
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._requeue_signal = environment.requeue_signal or signal.SIGUSR1
@@ -83,7 +84,7 @@ class StopAfterStep(pl.Callback):
             log.warning("%s: stopping after this step", signal.Signals(number).name)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) == self._note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
