@@ -93,7 +93,8 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     for path, reason in failed:
         done[names[path]] = missing | {"path": names[path], "reason": f"not prepared: {reason}"}
     found = [(done[names[path]], label) for path, label in rows]
-    write_table(checked_path(target), [*fields, "label"], [[*(row[f] for f in fields), label] for row, label in found])
+    table = [[*(row.get(field, "") for field in fields), label] for row, label in found]  # check_videos.py has less
+    write_table(checked_path(target), [*fields, "label"], table)
     labels = dict(rows)
     write_table(target.with_suffix(".failed.csv"), COLUMNS, [(path, labels[path], reason) for path, reason in failed])
     if (root / "classes.txt").is_file():
@@ -142,9 +143,9 @@ def _note_settings(out: Path, settings: Settings) -> None:
 
 
 def _sum_up(target: Path, rows: list[dict[str, Any]], failed: int) -> None:
-    before, after = (sum(int(row[key]) for row in rows) for key in ("bytes_before", "bytes"))
     print(f"{len(rows)} videos prepared, {failed} not: {target}")
-    if rows:
+    if rows := [row for row in rows if row.get("psnr")]:
+        before, after = (sum(int(row[key]) for row in rows) for key in ("bytes_before", "bytes"))
         psnr = np.mean([float(row["psnr"]) for row in rows])
         print(f"{before / 1e6:.1f} MB became {after / 1e6:.1f} MB; mean PSNR {psnr:.1f} dB against the scaled source")
 

@@ -78,6 +78,9 @@ def test_the_copies_are_a_checked_list(root, tmp_path):
     assert next(iter(videos.set_aside.values())).startswith("not prepared: ")
     assert check_videos.main([str(out / "train.csv")]) == 0  # who wants to look at them again can
     assert read_list(out / "train.csv", out, ["a", "b"]).known(0) == (["decord", "pyav"], 60)
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
+    assert prepare(root, out) == 0  # nor does that keep anybody from going on
+    assert made == {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
 
 
 def test_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch, capsys):
