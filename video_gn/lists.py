@@ -123,7 +123,7 @@ def read_rows(source: Path) -> list[tuple[str, str]]:
         ]
     elif not source.is_file():
         raise InputError(
-            f"there is no list or folder {source}; set data.root, and data.train, data.val, data.test below it"
+            f"there is no list or folder {source}; in a run, data.train, data.val and data.test lie below data.root"
         )
     elif source.suffix.lower() == ".csv":
         with open(source, newline="", encoding="utf-8") as file:
