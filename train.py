@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
@@ -19,8 +20,9 @@ from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
 from video_gn.messages import first_process, one_line, set_up_messages
-from video_gn.norm import norm_label
+from video_gn.norm import batch_norms, norm_label
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
+from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
 
 DESCRIPTION = (
@@ -29,6 +31,7 @@ DESCRIPTION = (
 )
 # What both halves need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
+SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can mend
 
 
 class CLI(LightningCLI):
@@ -37,6 +40,12 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str | None, help="Folder of the run; by default named from its values.")
         parser.add_argument("--test_after_fit", type=bool, default=False, help="Whether fit ends with a test.")
+        parser.add_argument(
+            "--compare_statistics",
+            type=bool,
+            default=False,
+            help="Whether fit ends with validations of BatchNorm by its running, precise and the batch's statistics.",
+        )
         # The newest state, for going on; Lightning's own save_last would follow only the best one's steps.
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
@@ -81,22 +90,28 @@ class CLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
             raise InputError(f"trainer: {error}") from error
+        model = self.config[self.subcommand].model
+        if given.sync_batchnorm and (model.norm == "brn" or (model.norm == "bn" and model.norm_batch)):
+            having = "norm=brn" if model.norm == "brn" else f"norm_batch={model.norm_batch}"
+            raise InputError(f"trainer.sync_batchnorm would replace the layers of model.{having}; take one of the two")
         if given.sync_batchnorm and isinstance(trainer.accelerator, CPUAccelerator):
             raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
         return trainer
 
     def _callbacks(self, given: Any) -> list[Callback]:
         config = self.config[self.subcommand]
+        statistics = EvaluationStatistics()
         bar: list[Callback] = [] if given.enable_progress_bar is False else [ProgressBar(leave=True)]
         if self.subcommand == "predict":
-            return [*bar, PredictionWriter(config.json)]
+            return [statistics, *bar, PredictionWriter(config.json)]
         settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
         if self.subcommand != "fit":
-            return [*bar, RunReport(self.run_dir, self.name, settings)]
+            return [statistics, *bar, RunReport(self.run_dir, self.name, settings)]
         folder = config.checkpoint.dirpath
         return [
             # Before the progress bar, which asks for means over all processes in the first process alone.
             StopAfterStep(self.run_dir, save_epochs=bool(config.checkpoint.every_n_train_steps)),
+            statistics,
             *bar,
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
             ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False),
@@ -114,16 +129,50 @@ class CLI(LightningCLI):
             check_architecture(config.ckpt_path, self.model.hparams)
 
     def after_fit(self) -> None:
-        if self.config.fit.test_after_fit and self.trainer.state.status == "finished":
+        if self.trainer.state.status != "finished":
+            return
+        if self.config.fit.test_after_fit:
             self.trainer.test(self.model, self.datamodule, verbose=False)
+        if self.config.fit.compare_statistics and batch_norms(self.model.net):
+            for choice in CHOICES:
+                self.model.hparams["bn_statistics"] = choice
+                self.trainer.validate(self.model, self.datamodule, verbose=False)
 
 
 def run_name(model: Any, data: Any, seed: int) -> str:
-    """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0."""
+    """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
+
+    `b32n4` is 32 clips of which each 4 share BN's statistics.
+    """
     width = "" if model.width == 64 else f"w{model.width}"
     norm = norm_label(model.norm, model.num_groups, model.channels_per_group)
+    batch = f"b{data.batch_size}" + (f"n{model.norm_batch}" if model.norm_batch else "")
     clip = f"{data.num_frames}x{data.frame_interval}"
-    return f"{model.geometry}_r{model.depth}{width}_{norm}_{clip}_b{data.batch_size}" + (f"_s{seed}" if seed else "")
+    return f"{model.geometry}_r{model.depth}{width}_{norm}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
+
+
+class _Parsed(CLI):
+    """Parses, and makes and runs nothing."""
+
+    def _set_seed(self) -> None: ...
+    def before_instantiate_classes(self) -> None: ...
+    def instantiate_classes(self) -> None: ...
+    def after_instantiate_classes(self) -> None: ...
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def resolve(args: list[str]) -> dict[str, Any]:
+    """Every setting of a command line as nested dictionaries, as a run writes them into its config.yaml.
+
+    Raises:
+        InputError: A setting or a file that cannot be used.
+    """
+    set_up_messages()
+    try:
+        cli = _run(_Parsed, args)
+    except SLIPS as error:
+        raise InputError(_explain(error)) from None
+    return yaml.safe_load(cli._parser(cli.subcommand).dump(cli.config[cli.subcommand], skip_none=False))
 
 
 def main(args: list[str] | None = None) -> int:
@@ -132,29 +181,36 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         Its exit code: 0; 2 for what the user can mend, said in one line; 128 + the number of a signal that stopped it.
     """
-    args = sys.argv[1:] if args is None else args
     set_up_messages()
     try:
-        CLI(
-            VideoClassifier,
-            KineticsData,
-            args=with_checkpoint(args, ("class_names", "seed", *SHARED)),
-            save_config_callback=None,
-            seed_everything_default=0,
-            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
-            parser_kwargs={"exit_on_error": False, "prog": "train.py", "description": DESCRIPTION},
-        )
-    except (InputError, MisconfigurationException, ArgumentError) as error:
-        owners = {"model": VideoClassifier, "data": KineticsData, "trainer": Trainer}
-        keys = [f"{owner}.{key}" for owner, it in owners.items() for key in inspect.signature(it).parameters]
+        _run(CLI, sys.argv[1:] if args is None else args)
+    except SLIPS as error:
         if first_process():
-            print(f"error: {one_line(str(error), keys)}", file=sys.stderr)
+            print(f"error: {_explain(error)}", file=sys.stderr)
         return 2
     except Stopped as stop:
         if first_process():
             print(f"{stop}; go on by --ckpt_path last", file=sys.stderr)
         return 128 + stop.number
     return 0
+
+
+def _run(cli: type[CLI], args: list[str]) -> CLI:
+    return cli(
+        VideoClassifier,
+        KineticsData,
+        args=with_checkpoint(args, ("class_names", "seed", *SHARED)),
+        save_config_callback=None,
+        seed_everything_default=0,
+        trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+        parser_kwargs={"exit_on_error": False, "prog": "train.py", "description": DESCRIPTION},
+    )
+
+
+def _explain(error: Exception) -> str:
+    owners = {"model": VideoClassifier, "data": KineticsData, "trainer": Trainer}
+    keys = [f"{owner}.{key}" for owner, it in owners.items() for key in inspect.signature(it).parameters]
+    return one_line(str(error), keys)
 
 
 if __name__ == "__main__":

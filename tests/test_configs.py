@@ -7,6 +7,7 @@ import timm
 import torch
 import torchvision
 from conftest import REPO
+from jsonargparse import dict_to_namespace
 
 import train
 from video_gn.classifier import scaled_lr
@@ -44,28 +45,14 @@ def reduced(root, init, run_dir):
     return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
 
 
-class Parsed(train.CLI):
-    """Parses, and stops before anything is made."""
-
-    def before_instantiate_classes(self):
-        raise _Stop(self.config[self.subcommand])
-
-
-class _Stop(Exception):
-    pass
-
-
-def parse(monkeypatch, *files):
-    monkeypatch.setattr(train, "CLI", Parsed)
-    args = [word for file in files for word in ("-c", str(CONFIGS / f"{file}.yaml"))]
-    with pytest.raises(_Stop) as caught:
-        train.main(["fit", *args])
-    return caught.value.args[0]
+def parse(*files):
+    words = (word for file in files for word in ("-c", str(CONFIGS / f"{file}.yaml")))
+    return dict_to_namespace(train.resolve(["fit", *words]))
 
 
 @pytest.mark.parametrize("overlays", CELLS, ids="+".join)
-def test_cells_of_table_8_are_what_the_paper_says(overlays, monkeypatch):
-    config = parse(monkeypatch, "base", *overlays)
+def test_cells_of_table_8_are_what_the_paper_says(overlays):
+    config = parse("base", *overlays)
     norm, num_frames, interval, batch_size, lr = CELLS[overlays]
     model, data, trainer = config.model, config.data, config.trainer
     assert (model.norm, data.num_frames, data.frame_interval, data.batch_size) == (
@@ -103,8 +90,8 @@ def test_cells_take_two_training_steps(overlays, motion_folder, weights, tmp_pat
     assert not (tmp_path / "run" / "results.json").exists()  # a trial run leaves no results
 
 
-def test_four_nodes(monkeypatch):
-    config = parse(monkeypatch, "base", "nodes4")
+def test_four_nodes():
+    config = parse("base", "nodes4")
     model, data, trainer = config.model, config.data, config.trainer
     assert (trainer.num_nodes, trainer.devices) == (4, 8)
     assert scaled_lr(model.base_lr, trainer.num_nodes * trainer.devices * data.batch_size) == pytest.approx(0.04)

@@ -101,7 +101,7 @@ def test_frozen_bn_starts_from_bn(files):
 
 @pytest.mark.parametrize(("file", "norm"), [("bn", "gn"), ("gn", "bn"), ("gn", "ln"), ("gn", "gn8")])
 def test_another_norm_is_refused_with_the_remedy(file, norm, files):
-    net = resnet3d(10, make_norm("gn" if norm == "gn8" else norm, 8 if norm == "gn8" else 32))
+    net = resnet3d(10, make_norm("gn" if norm == "gn8" else norm, num_groups=8 if norm == "gn8" else 32))
     with pytest.raises(InputError, match=f"trained with norm {file}, the model has {norm}.*take a checkpoint"):
         load_inflated(net, str(files / f"{file}.pth"), norm)
 

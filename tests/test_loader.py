@@ -178,3 +178,23 @@ def test_repeated_sampling(workers, videos):
         if rng.random() < 0.5:
             expected = transforms.flip(expected)
         assert np.array_equal(clip.permute(1, 2, 3, 0).numpy(), expected)
+
+
+def test_the_batch_size_changes_neither_the_order_nor_the_clips(videos):
+    """So that cells of an ablation with the same seed see the same."""
+
+    def whole_epoch(batch_size):
+        batches = list(VideoLoader(VideoViews(videos, VIEW, 3, True), RowSampler(24, 3, True), batch_size))
+        return torch.cat([batch.rows for batch in batches]), torch.cat([batch.clips for batch in batches])
+
+    (rows, clips), (same_rows, same_clips) = whole_epoch(8), whole_epoch(1)
+    assert rows.tolist() != sorted(rows.tolist())
+    assert torch.equal(rows, same_rows) and torch.equal(clips, same_clips)
+
+
+def test_validation_mixes_its_rows_always_the_same_way():
+    rows = [row for _, row in RowSampler(20, 0, False, mix=True)]
+    assert sorted(rows) == list(range(20)) != rows
+    assert rows == [row for _, row in RowSampler(20, 0, False, mix=True)]
+    parts = [[row for _, row in RowSampler(20, 0, False, rank, 3, mix=True)] for rank in range(3)]
+    assert sorted(row for part in parts for row in part if row is not None) == list(range(20))

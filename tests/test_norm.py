@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import REPO
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.norm import NORMS, FrozenBatchNorm3d, make_norm, norm_label, norm_parameters
+from video_gn.norm import NORMS, FrozenBatchNorm3d, make_norm, norm_label, norm_parameters, own_statistics
 from video_gn.resnet3d import resnet3d
 
 SHAPE = (3, 8, 2, 4, 5)
@@ -92,7 +96,7 @@ def test_only_batch_norm_depends_on_batch_mates(name):
     layer, x = layer_and_input(name, num_groups=4)
     other = torch.cat([x[:1], torch.randn(2, *SHAPE[1:]) * 10])
     same = torch.equal(layer(x)[0], layer(other)[0])
-    assert same is (name != "bn")
+    assert same is (name not in ("bn", "brn"))
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -121,7 +125,7 @@ def test_layer_is_named_where_only_it_does_not_divide():
 
 
 def test_unknown_norm_lists_the_norms():
-    with pytest.raises(InputError, match=r"'gnn'.*bn, gn, ln, in, frozen_bn"):
+    with pytest.raises(InputError, match=r"'gnn'.*bn, gn, ln, in, brn, frozen_bn"):
         make_norm("gnn")
 
 
@@ -129,3 +133,175 @@ def test_labels():
     assert [norm_label("bn"), norm_label("gn"), norm_label("gn", 8), norm_label("gn", 32, 16)] == [
         "bn", "gn", "gn8", "gn16c",
     ]  # fmt: skip
+
+
+# Statistics over groups of clips
+
+
+def test_norm_batch_normalizes_consecutive_groups_and_keeps_the_first_ones_statistics():
+    layer, _ = layer_and_input("bn", norm_batch=2)
+    x = torch.randn(5, *SHAPE[1:]) * torch.arange(1, 6).view(-1, 1, 1, 1, 1)
+    dims, out = (0, 2, 3, 4), layer(x)
+    for clips in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        group = x[clips].double()
+        expected = by_hand(group, group.mean(dims, keepdim=True), group.var(dims, correction=0, keepdim=True), layer)
+        torch.testing.assert_close(out[clips].double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer.running_mean, 0.1 * x[:2].mean(dims), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer.running_var, 0.9 + 0.1 * x[:2].var(dims), rtol=1e-5, atol=1e-6)
+    assert layer.num_batches_tracked == 1
+    stock = nn.BatchNorm3d(8)
+    stock.load_state_dict(layer.state_dict())
+    assert torch.equal(layer.eval()(x), stock.eval()(x))
+
+
+def test_batch_norm_without_groups_is_pytorchs_own():
+    layer, x = layer_and_input("bn")
+    stock = nn.BatchNorm3d(8)
+    stock.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(x), stock(x))
+    assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), stock.state_dict().values(), strict=True))
+    assert layer.state_dict().keys() == stock.state_dict().keys()
+
+
+PROCESSES = """
+import sys, torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+sys.path.insert(0, {repo!r})
+from video_gn.norm import make_norm
+from video_gn.resnet3d import resnet3d
+
+def work(rank, path):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method="file://" + path + ".store", rank=rank, world_size=4)
+    given = torch.load(path)
+    net = resnet3d(3, make_norm("bn"), depth=11, width=8, geometry="i3d_small", dropout=0.0).double()
+    net.load_state_dict(given["state"])
+    model = DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    outputs = []
+    for clips, labels in given["steps"]:
+        optimizer.zero_grad()
+        out = model(clips[2 * rank : 2 * rank + 2]).flatten(1)
+        torch.nn.functional.cross_entropy(out, labels[2 * rank : 2 * rank + 2]).backward()
+        gradients = [p.grad.clone() for p in net.parameters()]
+        optimizer.step()
+        outputs.append(out.detach())
+    torch.save((outputs, gradients, net.state_dict()), path + f".{{rank}}")
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(work, (sys.argv[1],), nprocs=4)
+"""
+
+
+@pytest.fixture(scope="module")
+def four_processes(tmp_path_factory):
+    """Two steps of four DDP processes (gloo, float64) with 2 clips each, and what went in."""
+    path = tmp_path_factory.mktemp("ddp") / "given"
+    torch.manual_seed(0)
+    net = resnet3d(3, make_norm("bn"), depth=11, width=8, geometry="i3d_small", dropout=0.0).double()
+    nn.init.normal_(net.blocks[-1].proj.weight)
+    steps = [(torch.randn(8, 3, 4, 16, 16).double(), torch.randint(0, 3, (8,))) for _ in range(2)]
+    torch.save({"state": net.state_dict(), "steps": steps}, path)
+    (path.parent / "work.py").write_text(PROCESSES.format(repo=str(REPO)))
+    subprocess.run([sys.executable, str(path.parent / "work.py"), str(path)], check=True, timeout=300)
+    return net.state_dict(), steps, [torch.load(f"{path}.{rank}") for rank in range(4)]
+
+
+def one_process(state, steps, norm_batch, parts):
+    """The same steps in this process, each in so many parts whose gradients add up."""
+    net = resnet3d(3, make_norm("bn", norm_batch=norm_batch), depth=11, width=8, geometry="i3d_small", dropout=0.0)
+    net = net.double()
+    net.load_state_dict(state)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    outputs = []
+    for clips, labels in steps:
+        optimizer.zero_grad()
+        of_step = []
+        for some, theirs in zip(clips.chunk(parts), labels.chunk(parts), strict=True):
+            out = net(some).flatten(1)
+            (nn.functional.cross_entropy(out, theirs) / parts).backward()
+            of_step.append(out.detach())
+        gradients = [p.grad.clone() for p in net.parameters()]
+        optimizer.step()
+        outputs.append(torch.cat(of_step))
+    return outputs, gradients, net.state_dict()
+
+
+@pytest.mark.parametrize(("norm_batch", "parts"), [(2, 1), (2, 2), (None, 4)], ids=["virtual", "both", "accumulated"])
+def test_one_process_trains_as_four(four_processes, norm_batch, parts):
+    """Outputs, gradients and weights of 4 processes x 2 clips, by norm_batch=2, by accumulation, and by both."""
+    state, steps, ranks = four_processes
+    outputs, gradients, end = one_process(state, steps, norm_batch, parts)
+    for step, out in enumerate(outputs):
+        theirs = torch.cat([rank[0][step] for rank in ranks])
+        torch.testing.assert_close(out, theirs, rtol=1e-9, atol=1e-11)
+    for own, theirs in zip(gradients, ranks[0][1], strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-8, atol=1e-11)
+    statistics = {name for name in end if "running" in name or "tracked" in name}
+    for name in end.keys() - statistics:
+        torch.testing.assert_close(end[name], ranks[0][2][name], rtol=1e-9, atol=1e-11)
+    same = [torch.allclose(end[name], ranks[0][2][name], rtol=1e-9) for name in statistics]
+    assert all(same) if parts == 1 else not any(same)  # the first process's; accumulation moves them more often
+
+
+def test_four_processes_differ_from_one_without_norm_batch(four_processes):
+    state, steps, ranks = four_processes
+    outputs, *_ = one_process(state, steps, None, 1)
+    assert not torch.allclose(outputs[0], torch.cat([rank[0][0] for rank in ranks]), rtol=1e-2)
+
+
+def test_batch_renorm_is_its_arithmetic():
+    """Ioffe 2017, Algorithm 1, with both corrections cut and not; r and d pass no gradient."""
+    layer, x = layer_and_input("brn", r_max=1.5, d_max=0.5)
+    layer.running_mean.copy_(torch.linspace(-3, 6, 8))
+    layer.running_var.copy_(torch.linspace(2, 40, 8))
+    mean, var = layer.running_mean.double().clone(), layer.running_var.double().clone()
+    x = x.double().requires_grad_()
+    own = x.mean((0, 2, 3, 4)), x.var((0, 2, 3, 4), correction=0)
+    r = ((own[1] + 1e-5).sqrt() / (var + 1e-5).sqrt()).clamp(1 / 1.5, 1.5).detach()
+    d = ((own[0] - mean) / (var + 1e-5).sqrt()).clamp(-0.5, 0.5).detach()
+    assert 0 < ((r > 1 / 1.5) & (r < 1.5)).sum() < 8 and 0 < (d.abs() < 0.5).sum() < 8
+    shape = (1, -1, 1, 1, 1)
+    normed = (x - own[0].view(shape)) / (own[1] + 1e-5).sqrt().view(shape) * r.view(shape) + d.view(shape)
+    expected = layer.weight.double().view(shape) * normed + layer.bias.double().view(shape)
+    weights = torch.randn_like(x)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), x)
+    own_x = x.detach().float().requires_grad_()
+    out = layer(own_x)
+    torch.testing.assert_close(out.double(), expected.detach(), rtol=1e-4, atol=1e-5)
+    (own_gradient,) = torch.autograd.grad((out * weights.float()).sum(), own_x)
+    torch.testing.assert_close(own_gradient.double(), gradient, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(layer.running_mean.double(), 0.9 * mean + 0.1 * own[0].detach(), rtol=1e-5, atol=1e-5)
+    evaluated = by_hand(
+        x.detach(), layer.running_mean.double().view(shape), layer.running_var.double().view(shape), layer
+    )
+    torch.testing.assert_close(layer.eval()(x.detach().float()).double(), evaluated, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_renorm_without_bounds_is_inference_and_with_none_is_batch_norm():
+    layer, x = layer_and_input("brn", r_max=1e6, d_max=1e6)
+    layer.running_mean.normal_()
+    frozen = make_norm("frozen_bn")(8)
+    frozen.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(x), frozen(x), rtol=1e-4, atol=1e-4)
+    layer, x = layer_and_input("brn", r_max=1.0, d_max=0.0)
+    batch_norm, _ = layer_and_input("bn")
+    torch.testing.assert_close(layer(x), batch_norm(x))
+
+
+def test_own_statistics_are_used_and_not_kept():
+    net = nn.Sequential(make_norm("bn", norm_batch=1)(8), make_norm("gn", num_groups=2)(8)).eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    x = torch.randn(SHAPE) * 5
+    with own_statistics(net):
+        own = net[0](x)
+        assert net[0].training and not net[1].training
+    torch.testing.assert_close(own.mean((2, 3, 4)), torch.zeros(3, 8), rtol=0, atol=1e-5)
+    assert not net[0].training and not torch.equal(net[0](x), own)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{"name": "bn", "norm_batch": 0}, {"name": "brn", "r_max": 0.5}])
+def test_bad_batch_norm_settings(options):
+    with pytest.raises(InputError, match="at least 1"):
+        make_norm(**options)(8)

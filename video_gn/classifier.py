@@ -114,9 +114,17 @@ class VideoClassifier(pl.LightningModule):
         class_names: The classes in the order of their labels.
         batch_size: Clips per GPU in a training step.
         crop_size: Side of the training crop, in pixels.
-        norm: A word of `video_gn.norm.NORMS`: bn, gn, ln, in, frozen_bn.
+        norm: A word of `video_gn.norm.NORMS`: bn, gn, ln, in, brn, frozen_bn.
         num_groups: Groups of `gn`.
         channels_per_group: Channels of each group of `gn`, in place of `num_groups`.
+        norm_batch: Clips that share statistics in `bn` and `brn`: consecutive groups of so many clips of a larger
+            batch, so that one GPU with 32 clips trains as 8 GPUs with 4 each. None takes all clips of the GPU.
+        r_max: Largest correction of the scale in `brn`.
+        d_max: Largest correction of the mean in `brn`, in standard deviations.
+        bn_statistics: What `bn` and `brn` normalize by in validate, test and predict: "running" averages, "precise"
+            ones recomputed over training batches before ("precise BN"), or those of the evaluated "batch" itself.
+            Validation during training always takes the running ones.
+        precise_steps: Training batches over which precise statistics are recomputed (200 in video-nonlocal-net).
         freeze_affine: Whether `frozen_bn` fixes gamma and beta too.
         depth: Layers: 50 or 101; 11 and 14 are small ones.
         width: Channels of the stem; 64 in the papers.
@@ -147,6 +155,11 @@ class VideoClassifier(pl.LightningModule):
         norm: str = "gn",
         num_groups: int = 32,
         channels_per_group: int | None = None,
+        norm_batch: int | None = None,
+        r_max: float = 1.5,
+        d_max: float = 0.5,
+        bn_statistics: Literal["running", "precise", "batch"] = "running",
+        precise_steps: int = 200,
         freeze_affine: bool = False,
         depth: int = 50,
         width: int = 64,
@@ -175,6 +188,13 @@ class VideoClassifier(pl.LightningModule):
             raise InputError(
                 f"model.decay_points is {list(decay_points)} and model.warmup {warmup}; they are fractions of training"
             )
+        if norm_batch is not None and (norm_batch < 1 or batch_size % norm_batch):
+            raise InputError(
+                f"model.norm_batch is {norm_batch}; data.batch_size={batch_size} clips have to be a whole number of "
+                "groups of that many (to share statistics among more clips than a GPU holds: trainer.sync_batchnorm)"
+            )
+        if precise_steps < 1:
+            raise InputError(f"model.precise_steps is {precise_steps}; it has to be at least 1 training batch")
         self.save_hyperparameters(logger=False)
         self.hp: Any = self.hparams
         # In types that load without running code; class_names is linked, which Lightning leaves out of what it saves.
@@ -182,7 +202,15 @@ class VideoClassifier(pl.LightningModule):
         self.class_names = list(class_names)
         self.net = resnet3d(
             len(class_names),
-            make_norm(norm, num_groups, channels_per_group, freeze_affine),
+            make_norm(
+                norm,
+                num_groups=num_groups,
+                channels_per_group=channels_per_group,
+                norm_batch=norm_batch,
+                r_max=r_max,
+                d_max=d_max,
+                freeze_affine=freeze_affine,
+            ),
             depth,
             width,
             geometry,
@@ -194,6 +222,8 @@ class VideoClassifier(pl.LightningModule):
             log.info(load_inflated(self.net, init, norm_label(norm, num_groups, channels_per_group), init_norm))
         self.accuracy = Accuracy()
         self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
+        self.outcomes: list[tuple[int, int, int]] = []  # of the test's videos: row, predicted label, rank of label
+        self.norm_layers: list[dict[str, Any]] = []  # distances of running from true statistics, where measured
 
     # The network
 
@@ -261,8 +291,16 @@ class VideoClassifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_accuracy("val")
 
+    def on_test_start(self) -> None:
+        self.outcomes = []
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
+        scores = self.scores(batch.clips)
+        self.accuracy.update(scores, batch.labels, len(batch.failures))
+        if len(batch.labels):
+            mean = scores.mean(1)
+            ranks = 1 + (mean > mean.gather(1, batch.labels[:, None])).sum(1)
+            self.outcomes += zip(batch.rows.tolist(), mean.argmax(1).tolist(), ranks.tolist(), strict=True)
 
     def on_test_epoch_end(self) -> None:
         self._log_accuracy("test")

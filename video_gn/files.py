@@ -1,11 +1,14 @@
-"""Small files that are whole or not there."""
+"""Small files that are whole or not there, and locks between processes."""
 
 import csv
+import fcntl
 import io
+import math
 import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,6 +33,26 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def take_lock(file: IO[str], patience: float = math.inf) -> None:
+    """Locks an open file for this process, and for its children that inherit it, until all of them have closed it.
+
+    Args:
+        file: Open for writing.
+        patience: Seconds for which another process's lock is waited for.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 class Journal:

@@ -19,7 +19,7 @@ from video_gn.resnet3d import Net, ResStage
 _PART = {"conv1": "branch2.conv_a", "conv2": "branch2.conv_b", "conv3": "branch2.conv_c",
          "bn1": "branch2.norm_a", "bn2": "branch2.norm_b", "bn3": "branch2.norm_c",
          "downsample.0": "branch1_conv", "downsample.1": "branch1_norm"}  # fmt: skip
-BATCH_NORMS = ("bn", "frozen_bn")
+BATCH_NORMS = ("bn", "brn", "frozen_bn")
 
 
 def load_inflated(net: Net, path: str, norm: str, file_norm: str | None = None) -> str:

@@ -5,14 +5,17 @@ the number of workers nor of GPUs changes it.
 """
 
 import csv
+import itertools
 import logging
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
 from video_gn import motion as motion12
 from video_gn import sampling
@@ -171,15 +174,12 @@ class KineticsData(pl.LightningDataModule):
             raise InputError(
                 "trainer.use_distributed_sampler has to be false: this project deals videos to ranks itself"
             )
-        root = self.root / self.motion.folder if self.motion else self.root
         splits = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         for split in splits:
-            if split not in self.lists:
-                self.lists[split] = read_list(root / getattr(self, split), root, self.class_names)
+            self._read(split)
         if stage == "predict":
             self.lists["predict"] = find_videos(self.given_videos)
-        for split in [*splits, *(["predict"] if stage == "predict" else [])]:
-            self._respect_quarantine(split)
+            self._respect_quarantine("predict")
         if stage == "fit":
             needed = self.batch_size * self.trainer.world_size
             if len(self.lists["train"]) * self.clips_per_video < needed:
@@ -188,6 +188,12 @@ class KineticsData(pl.LightningDataModule):
                     f"({self.trainer.world_size} processes x data.batch_size={self.batch_size}, data.clips_per_video="
                     f"{self.clips_per_video}); take a smaller batch"
                 )
+
+    def _read(self, split: str) -> None:
+        if split not in self.lists:
+            root = self.root / self.motion.folder if self.motion else self.root
+            self.lists[split] = read_list(root / getattr(self, split), root, self.class_names)
+        self._respect_quarantine(split)
 
     def _respect_quarantine(self, split: str) -> None:
         videos = self.lists[split]
@@ -206,18 +212,24 @@ class KineticsData(pl.LightningDataModule):
                 videos.set_aside.get(first) or videos.damaged[first], end,
             )  # fmt: skip
 
-    def _loader(self, split: str, views: Views, batch_size: int, training: bool = False) -> VideoLoader:
+    def _loader(
+        self,
+        split: str,
+        views: Views,
+        batch_size: int,
+        training: bool = False,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> VideoLoader:
         trainer, videos = self.trainer, self.lists[split]
         inspect = self.inspect and split in ("test", "predict")
         return VideoLoader(
             VideoViews(videos, views, self.seed, training, inspect, self.backend, self.timeout),
-            RowSampler(len(videos), self.seed, training, trainer.global_rank, trainer.world_size),
+            RowSampler(len(videos), self.seed, training, trainer.global_rank, trainer.world_size, split == "val"),
             batch_size,
             min(self.num_workers, len(videos)),
             drop_last=training,
             keep_workers=split in ("train", "val"),
-            # Validation draws the same views every epoch, so that epochs compare.
-            position=partial(_position, trainer) if training else lambda: (0, 0),
+            position=position,
             set_aside=partial(self._set_aside, videos),
         )
 
@@ -235,9 +247,26 @@ class KineticsData(pl.LightningDataModule):
 
     def train_dataloader(self) -> VideoLoader:
         views = replace(self.random_view, num_clips=self.clips_per_video)
-        return self._loader("train", views, self.batch_size // self.clips_per_video, training=True)
+        clips = self.batch_size // self.clips_per_video
+        return self._loader("train", views, clips, True, partial(_position, self.trainer))
+
+    def training_clips(self, steps: int) -> Iterator[Tensor]:
+        """Clips of training batches, uint8 `[N, 3, T, H, W]`, from the first epoch on: the same at every call."""
+        self._read("train")
+        epoch = itertools.count()
+        views = replace(self.random_view, num_clips=self.clips_per_video)
+        loader = self._loader("train", views, self.batch_size // self.clips_per_video, True, lambda: (next(epoch), 0))
+        if not len(loader):
+            raise InputError(
+                f"{len(self.lists['train'])} training videos do not fill one batch of {self.batch_size} clips "
+                "(data.batch_size) on each process, over which to recompute BN's statistics"
+            )
+        epochs = itertools.chain.from_iterable(itertools.repeat(loader))
+        for batch in itertools.islice(epochs, steps):
+            yield batch.clips.flatten(0, 1)
 
     def val_dataloader(self) -> VideoLoader:
+        # Always the first epoch's views, so that epochs compare.
         return self._loader("val", self.random_view, self.batch_size)
 
     def test_dataloader(self) -> VideoLoader:

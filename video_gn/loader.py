@@ -18,13 +18,15 @@ class RowSampler(Sampler[tuple[int, int | None]]):
     """This rank's rows of an epoch, as `(epoch, row)`.
 
     In training a permutation drawn from (seed, epoch) is dealt to the ranks; the rest that does not divide among
-    them is left out, another one each epoch. Otherwise the rows are dealt in order, each exactly once, and a rank
+    them is left out, another one each epoch. Otherwise each row is dealt exactly once, and a rank
     that has one less gets a None at its end: ranks take equally many steps, and no video counts twice.
 
     Args:
         total: Rows of the list.
         seed: Of the permutation.
         shuffle: Training, or not.
+        mix: Whether the rows are in a random order elsewhere too, always the same one: a batch that is normalized by
+            its own statistics should not be of one class.
         rank: Of this process.
         world_size: Number of processes.
 
@@ -33,8 +35,10 @@ class RowSampler(Sampler[tuple[int, int | None]]):
         first: How many of this rank's rows to pass over, because they were given before.
     """
 
-    def __init__(self, total: int, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1) -> None:
-        self.total, self.seed, self.shuffle = total, seed, shuffle
+    def __init__(
+        self, total: int, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1, mix: bool = False
+    ) -> None:
+        self.total, self.seed, self.shuffle, self.mix = total, seed, shuffle, mix
         self.rank, self.world_size = rank, world_size
         self.epoch = self.first = 0
 
@@ -43,10 +47,11 @@ class RowSampler(Sampler[tuple[int, int | None]]):
 
     def __iter__(self) -> Iterator[tuple[int, int | None]]:
         epoch = self.epoch
-        if self.shuffle:
+        rows: list[int | None] = list(range(self.total))
+        if self.shuffle or self.mix:
             rows = np.random.default_rng((self.seed, epoch)).permutation(self.total).tolist()
-        else:
-            rows = [*range(self.total), *[None] * (-self.total % self.world_size)]
+        if not self.shuffle:
+            rows += [None] * (-self.total % self.world_size)
         for row in rows[self.rank :: self.world_size][self.first : len(self)]:
             yield epoch, row
 

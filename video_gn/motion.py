@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from video_gn.errors import InputError
+from video_gn.files import take_lock
 
 _SIDES = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 _PAIRS = (("right", "left"), ("left", "right"), ("up", "down"), ("down", "up"))
@@ -88,8 +89,17 @@ def prepare(root: Path, motion: Motion) -> Path:
     time, from the videos that are there.
     """
     folder = root / motion.folder
+    if not (folder / "classes.txt").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            take_lock(lock)  # of several runs that begin at once, one makes it
+            _make(folder, motion)
+    return folder
+
+
+def _make(folder: Path, motion: Motion) -> None:
     if (folder / "classes.txt").is_file():
-        return folder
+        return
     splits = motion.videos()
     missing = [path for videos in splits.values() for path, _ in videos if not (folder / path).is_file()]
     for parent in {(folder / path).parent for path in missing}:
@@ -109,7 +119,6 @@ def prepare(root: Path, motion: Motion) -> Path:
             writer.writerows(videos)
     with _replacing(folder / "classes.txt") as file:
         file.writelines(f"{name}\n" for name in CLASSES)
-    return folder
 
 
 class _replacing:

@@ -9,14 +9,17 @@ Every layer computes `gamma * (x - mu) / sqrt(var + 1e-5) + beta` with one gamma
 | `ln`        | (C, T, H, W) of each clip: GN with one group                                       |
 | `in`        | (T, H, W) of each clip and channel: GN with as many groups as channels             |
 | `gn`        | (C / G, T, H, W) of each clip and group of consecutive channels                    |
+| `brn`       | as `bn`, then pulled towards the running statistics (Batch Renormalization)        |
 | `frozen_bn` | none: the running statistics that the layer was loaded with (BN* in the papers)    |
 
-BN over all GPUs is `bn` with Lightning's `trainer.sync_batchnorm: true`.
-To add a norm, add a function of the channel count to `NORMS`.
+BN over all GPUs is `bn` with Lightning's `trainer.sync_batchnorm: true`; BN over fewer clips than a GPU holds is `bn`
+with `norm_batch`. To add a norm, add a function of the channel count to `NORMS`.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +28,81 @@ from video_gn.errors import InputError
 
 Norm = Callable[[int], nn.Module]
 EPS = 1e-5
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """BatchNorm whose statistics in training are those of consecutive groups of clips.
+
+    A batch of 32 clips with `norm_batch=4` gives the outputs and gradients of 8 processes with 4 clips each. So do its
+    running statistics: they follow the first group alone, as DDP keeps (and evaluates with) those of its first
+    process. Under gradient accumulation each of the batches moves them.
+
+    Args:
+        channels: C of `[N, C, T, H, W]`.
+        norm_batch: Clips that share statistics; None for all N. The last group is smaller where it does not divide N.
+    """
+
+    momentum: float
+
+    def __init__(self, channels: int, norm_batch: int | None = None) -> None:
+        if norm_batch is not None and norm_batch < 1:
+            raise InputError(f"norm_batch is {norm_batch}; it has to be at least 1 clip")
+        super().__init__(channels, eps=EPS, momentum=0.1)
+        self.norm_batch = norm_batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
+        groups = x.split(self.norm_batch or len(x))
+        if len(groups) == 1:
+            return self._normalize(x, True)
+        return torch.cat([self._normalize(group, i == 0) for i, group in enumerate(groups)])
+
+    def _normalize(self, x: Tensor, keep: bool) -> Tensor:
+        """Normalizes clips by their own statistics, and keeps these in the running ones or not."""
+        return self._by_own_statistics(x, keep, self.weight, self.bias)
+
+    def _by_own_statistics(self, x: Tensor, keep: bool, weight: Tensor, bias: Tensor) -> Tensor:
+        running = (self.running_mean, self.running_var) if keep else (None, None)
+        return nn.functional.batch_norm(x, *running, weight, bias, True, self.momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, norm_batch={self.norm_batch}"
+
+
+class BatchRenorm3d(BatchNorm3d):
+    """Batch Renormalization (Ioffe 2017): training normalizes nearly as inference will.
+
+    In training `y = gamma * ((x - mu) / sigma * r + d) + beta` with `r = sigma / sigma_running`, cut to
+    `[1 / r_max, r_max]`, and `d = (mu - mu_running) / sigma_running`, cut to `[-d_max, d_max]`; no gradient passes
+    through r and d. Ioffe widens both bounds during training; Wu & He 2018 (section 4.1) state the two constants alone.
+    The running variance is averaged, as in BatchNorm, where Ioffe averages the deviation.
+
+    Args:
+        channels: C of `[N, C, T, H, W]`.
+        norm_batch: As for BatchNorm.
+        r_max: Largest correction of the scale; 1 for none.
+        d_max: Largest correction of the mean, in standard deviations; 0 for none.
+    """
+
+    def __init__(self, channels: int, norm_batch: int | None = None, r_max: float = 1.5, d_max: float = 0.5) -> None:
+        if r_max < 1 or d_max < 0:
+            raise InputError(f"r_max is {r_max} and d_max {d_max}; r_max has to be at least 1, and d_max at least 0")
+        super().__init__(channels, norm_batch)
+        self.r_max, self.d_max = r_max, d_max
+
+    def _normalize(self, x: Tensor, keep: bool) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        with torch.no_grad():
+            var, mean = torch.var_mean(x.float(), (0, 2, 3, 4), correction=0)
+            running = (self.running_var + self.eps).sqrt()
+            r = ((var + self.eps).sqrt() / running).clamp(1 / self.r_max, self.r_max)
+            d = ((mean - self.running_mean) / running).clamp(-self.d_max, self.d_max)
+        return self._by_own_statistics(x, keep, self.weight * r, self.weight * d + self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"
 
 
 class FrozenBatchNorm3d(nn.Module):
@@ -81,35 +159,37 @@ def group_norm(channels: int, num_groups: int = 32, channels_per_group: int | No
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
-    "bn": partial(nn.BatchNorm3d, eps=EPS, momentum=0.1),
+    "bn": BatchNorm3d,
     "gn": group_norm,
     "ln": partial(group_norm, num_groups=1),
     "in": partial(group_norm, channels_per_group=1),
+    "brn": BatchRenorm3d,
     "frozen_bn": FrozenBatchNorm3d,
+}
+# The settings that a norm takes; it has none of the others.
+OPTIONS = {
+    "bn": ("norm_batch",),
+    "gn": ("num_groups", "channels_per_group"),
+    "brn": ("norm_batch", "r_max", "d_max"),
+    "frozen_bn": ("freeze_affine",),
 }
 
 
-def make_norm(
-    name: str, num_groups: int = 32, channels_per_group: int | None = None, freeze_affine: bool = False
-) -> Norm:
+def make_norm(name: str, **options: Any) -> Norm:
     """The function `channels -> layer` of a norm.
 
     Args:
         name: A word of `NORMS`.
-        num_groups: G of `gn`; the other norms have none.
-        channels_per_group: C / G of `gn`, in place of `num_groups`.
-        freeze_affine: Whether `frozen_bn` fixes gamma and beta too.
+        options: Settings of any norm, of which this one takes its own (`OPTIONS`): GN's `num_groups` or, in its place,
+            `channels_per_group`; BN's `norm_batch`; Batch Renormalization's `r_max` and `d_max`; frozen BN's
+            `freeze_affine`.
 
     Raises:
         InputError: There is no norm of that name.
     """
     if name not in NORMS:
         raise InputError(f"there is no norm {name!r}; the norms are: {', '.join(NORMS)}")
-    if name == "gn":
-        return partial(group_norm, num_groups=num_groups, channels_per_group=channels_per_group)
-    if name == "frozen_bn":
-        return partial(FrozenBatchNorm3d, freeze_affine=freeze_affine)
-    return NORMS[name]
+    return partial(NORMS[name], **{key: options[key] for key in OPTIONS.get(name, ()) if key in options})
 
 
 def norm_label(name: str, num_groups: int = 32, channels_per_group: int | None = None) -> str:
@@ -125,3 +205,25 @@ def norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
     for layer in module.modules():
         if isinstance(layer, family):
             yield from layer.parameters(recurse=False)
+
+
+def batch_norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    """Name and layer of every norm that takes its statistics from the batch: BN, synchronised BN, Batch Renorm."""
+    layers = module.named_modules()
+    return {name: layer for name, layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)}
+
+
+@contextmanager
+def own_statistics(module: nn.Module) -> Iterator[None]:
+    """Within it, batch norms normalize by the batch's own statistics, as in training, and keep none of them."""
+    layers = batch_norms(module).values()
+    kept = [(layer, layer.training, [buffer.clone() for buffer in layer.buffers()]) for layer in layers]
+    try:
+        for layer in layers:
+            layer.train()
+        yield
+    finally:
+        for layer, training, buffers in kept:
+            layer.train(training)
+            for buffer, value in zip(layer.buffers(), buffers, strict=True):
+                buffer.copy_(value)

@@ -1,6 +1,6 @@
 """What a run leaves behind for people and programs: results.json, the test table, and predictions.
 
-It reads the trainer, the model's and the data's hyper-parameters, and imports neither half.
+It reads the trainer, the model's and the data's hyper-parameters, and imports neither of the two.
 """
 
 import json
@@ -20,11 +20,15 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files import write_text
+from video_gn.files import read_table, write_table, write_text
+from video_gn.norm import batch_norms
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 TOP = 5
 # Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
+OUTCOMES = ("path", "label", "predicted", "rank")
+PROGRESS_EVERY = 2.0  # seconds
+HISTORY = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
 
 
@@ -48,6 +52,10 @@ class ProgressBar(TQDMProgressBar):
 class RunReport(pl.Callback):
     """Keeps `results.json` in the run's folder and prints the test table.
 
+    Beside it: `history.csv`, the last figures of each epoch; `progress.json`, how far training is; and for each test
+    `test-0.csv` (named in `results.json`) with what became of each video: its true and predicted class, and the rank of
+    the true one among the scores (1 is top-1); empty for an unreadable video.
+
     Args:
         run_dir: The run's folder.
         name: The run's name.
@@ -59,6 +67,7 @@ class RunReport(pl.Callback):
         self.path, self.name, self.settings = run_dir / "results.json", name, settings
         self.config = config
         self._clips, self._seconds, self._last = 0, 0.0, 0.0
+        self._told = 0.0
 
     @rank_zero_only
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -84,6 +93,28 @@ class RunReport(pl.Callback):
             self._seconds += now - self._last
             pl_module.log("train/clips_per_s", self._clips / self._seconds, prog_bar=True)
         self._last = now
+        if now - self._told > PROGRESS_EVERY:
+            self._told = now
+            self._tell(trainer)
+
+    @rank_zero_only
+    def _tell(self, trainer: Any) -> None:
+        if not trainer.fast_dev_run:
+            done, total = trainer.global_step, trainer.estimated_stepping_batches
+            speed = self._clips / self._seconds if self._seconds else None
+            said = {"steps": done, "of": total, "epoch": trainer.current_epoch, "clips_per_s": speed}
+            write_text(self.path.with_name("progress.json"), json.dumps(said) + "\n")
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        metrics = trainer.callback_metrics  # on every process: it may have to ask the others
+        row = [
+            trainer.current_epoch,
+            *(f"{metrics[name].item():.6g}" if name in metrics else "" for name in HISTORY[1:]),
+        ]
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            path = self.path.with_name("history.csv")
+            earlier = [list(one.values()) for one in read_table(path) if int(one["epoch"]) < trainer.current_epoch]
+            write_table(path, HISTORY, [*earlier, row])
 
     # Results
 
@@ -100,6 +131,7 @@ class RunReport(pl.Callback):
             "train": {name: last.get(key) for name, key in TRAIN_METRICS.items()},
             "val": pl_module.results.get("val"),
         }
+        self._tell(trainer)
         self._update(trainer, pl_module, "fit", fit)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
@@ -120,12 +152,35 @@ class RunReport(pl.Callback):
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else "weights at the end of training",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **pl_module.results[split],
+            "bn_statistics": pl_module.hparams.bn_statistics if batch_norms(pl_module.net) else None,
+            **({"norm_layers": pl_module.norm_layers} if pl_module.norm_layers else {}),
             "unreadable_videos": self._named(trainer, data.failures),
             "damaged_videos": self._named(trainer, data.damaged),
             "fallbacks": self._named(trainer, data.fallbacks),
         }
+        if split == "test":
+            result["videos_file"] = self._write_outcomes(trainer, pl_module)
         self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
-        print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']})", result)
+        by = f", BN by its {result['bn_statistics']} statistics" if result["bn_statistics"] else ""
+        print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']}){by}", result)
+
+    def _write_outcomes(self, trainer: Any, pl_module: Any) -> str | None:
+        """Writes what became of each video of the test; gives the file's name."""
+        videos, names = trainer.datamodule.lists["test"], pl_module.class_names
+        outcomes = {row: found for part in gather(trainer, pl_module.outcomes) for row, *found in part}
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return None
+        number = len(self._read().get("tests", []))
+        rows = []
+        for row, (path, label) in enumerate(zip(videos.paths, videos.labels, strict=True)):
+            predicted, rank = outcomes.get(row, (None, ""))
+            rows.append((path, names[label], "" if predicted is None else names[predicted], rank))
+        path = self.path.with_name(f"test-{number}.csv")
+        write_table(path, OUTCOMES, rows)
+        return path.name
+
+    def _read(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def _named(self, trainer: Any, videos: dict[str, Any]) -> dict[str, str]:
         """Path and reason, over all processes, of the videos named in this stage."""
@@ -137,11 +192,13 @@ class RunReport(pl.Callback):
         """Adds to what is there: earlier evaluations stay."""
         if trainer.fast_dev_run:
             return
-        results = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        results = self._read()
         if part == "fit" or "run" not in results:
             results["run"] = self._run(trainer, pl_module)
             results["versions"] = {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}}
-        if part == "fit":
+        if part == "fit" and not self._clips and part in results:
+            pass  # a run that was trained to its end earlier, and is gone on with for what follows
+        elif part == "fit":
             results[part] = content
         else:
             results.setdefault(part, []).append(content)
