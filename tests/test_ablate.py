@@ -1,0 +1,581 @@
+"""Ablations: grids and their commands, the plan, runs that fail, stop and go on, and the report."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from conftest import REPO
+
+import train
+from video_gn.ablate import cluster, local, measured, plan
+from video_gn.ablate.__main__ import main
+from video_gn.ablate.grid import read_grid
+from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown
+from video_gn.errors import InputError
+
+ABLATIONS = REPO / "configs" / "ablations"
+
+
+@pytest.fixture(autouse=True)
+def project_folder(monkeypatch):
+    monkeypatch.chdir(REPO)
+
+
+def write(path, **entries):
+    content = {"base": ["configs/demo.yaml"], "axes": {"norm": ["bn", "gn"]}} | entries
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+# Grids
+
+TABLE8 = {
+    "bn_32x2_b8": ("-c configs/bn.yaml", "bn", 32, 2, 8, 0.01),
+    "bn_32x2_b4": ("-c configs/bn.yaml -c configs/b4.yaml", "bn", 32, 2, 4, 0.005),
+    "bn_64x1_b4": ("-c configs/bn.yaml -c configs/64x1.yaml -c configs/b4.yaml", "bn", 64, 1, 4, 0.005),
+    "gn_32x2_b8": ("", "gn", 32, 2, 8, 0.01),
+    "gn_32x2_b4": ("-c configs/b4.yaml", "gn", 32, 2, 4, 0.005),
+    "gn_64x1_b4": ("-c configs/64x1.yaml -c configs/b4.yaml", "gn", 64, 1, 4, 0.005),
+}
+
+
+def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
+    assert main([str(ABLATIONS / "table8.yaml"), "--dry-run"]) == 0
+    commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("python ")]
+    assert len(commands) == 6
+    for line, (name, (overlays, norm, frames, interval, batch, lr)) in zip(commands, TABLE8.items(), strict=True):
+        folder = f"runs/ablations/table8/cells/{name}_s0"
+        assert line == " ".join(
+            f"python train.py fit -c configs/base.yaml {overlays} --compare_statistics true --seed_everything 0 "
+            f"--run_dir {folder} --test_after_fit true --ckpt_path last".split()
+        )
+        config = train.resolve(shlex.split(line)[2:])
+        model, data, trainer = config["model"], config["data"], config["trainer"]
+        assert (model["norm"], data["num_frames"], data["frame_interval"], data["batch_size"]) == (
+            norm, frames, interval, batch,
+        )  # fmt: skip
+        assert f"_{norm}." in model["init"] and trainer["devices"] == 8 and trainer["max_epochs"] == 109
+        assert model["base_lr"] * 8 * batch / 64 == pytest.approx(lr)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "seeds", "reported"),
+    [("table8", 6, 1, 6), ("groups", 14, 1, 9), ("batch", 24, 1, 7), ("motion", 12, 3, 6)],
+)
+def test_shipped_grids(name, cells, seeds, reported, tmp_path):
+    """Every one is resolved by train.py, and its cells differ in their axes' settings alone."""
+    grid = read_grid(ABLATIONS / f"{name}.yaml")
+    assert (len(grid.cells), len(grid.seeds), len(grid.paper.figures)) == (cells, seeds, reported)
+    runs = plan.make_plan(grid, tmp_path)
+    assert len({run.folder for run in runs}) == len(runs) == cells * seeds
+    assert len({json.dumps(run.config, sort_keys=True, default=str) for run in runs}) == cells
+    allowed = {
+        "table8": {"model.norm", "model.init", "data.num_frames", "data.frame_interval", "data.batch_size"},
+        "groups": {"model.num_groups", "model.channels_per_group"},
+        "batch": {"model.norm", "data.batch_size", "trainer.sync_batchnorm"},
+        "motion": {"model.norm", "data.num_frames", "data.frame_interval", "data.batch_size"},
+    }[name]
+    assert set(plan.differing(runs)) == allowed
+    assert all(run.lr == pytest.approx(run.config["model.base_lr"] * run.clips_per_step / 64) for run in runs)
+    assert {path.stem for path in ABLATIONS.glob("*.yaml")} == {"table8", "groups", "batch", "motion"}
+
+
+def test_the_papers_figures_are_the_papers():
+    figures = {
+        values: tuple(one.values()) for values, one in read_grid(ABLATIONS / "table8.yaml").paper.figures.items()
+    }
+    assert figures == {
+        ("bn", "32x2", "8"): (73.3, 90.7), ("bn", "32x2", "4"): (72.1, 90.0), ("bn", "64x1", "4"): (73.3, 90.8),
+        ("gn", "32x2", "8"): (73.0, 90.6), ("gn", "32x2", "4"): (72.8, 90.6), ("gn", "64x1", "4"): (74.5, 91.7),
+    }  # fmt: skip
+
+
+def test_axes_of_every_form(tmp_path):
+    axes = {
+        "norm": ["bn", "gn"],
+        "clip": ["8x4", "16x2"],
+        "model.weight_decay": [0.0, 0.001],
+        "start": {"scratch": None, "small": {"config": "configs/b4.yaml", "model.init": None}},
+    }
+    leave_out = [{"norm": "gn", "start": "small"}, {"clip": "8x4", "model.weight_decay": 0.001}]
+    path = write(
+        tmp_path / "g.yaml", axes=axes, leave_out=leave_out, settings={"model.dropout": 0.5}, rows=["norm", "start"]
+    )
+    grid = read_grid(path, ["--trainer.max_epochs", "3"])
+    assert grid.columns == ("clip", "model.weight_decay") and len(grid.cells) == 3 * 3
+    one = next(
+        c
+        for c in grid.cells
+        if c.values == {"norm": "bn", "clip": "16x2", "model.weight_decay": "0.001", "start": "small"}
+    )
+    assert one.args == (
+        "-c", "configs/demo.yaml", "-c", "configs/b4.yaml", "--model.dropout", "0.5", "--model.norm", "bn",
+        "--data.num_frames", "16", "--data.frame_interval", "2", "--model.weight_decay", "0.001", "--model.init",
+        "null", "--trainer.max_epochs", "3",
+    )  # fmt: skip
+    assert one.name == "bn_16x2_0.001_small" and one.label == "bn 16x2 model.weight_decay 0.001 small"
+    config = train.resolve(["fit", *one.args])
+    assert (
+        config["data"]["batch_size"] == 4 and config["model"]["init"] is None and config["trainer"]["max_epochs"] == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"axis": {}}, r"the grid has axis; its entries are: axes, base"),
+        ({"axes": None}, "a grid needs base, a list of config files, and axes"),
+        ({"base": ["configs/no.yaml"]}, r"base names configs/no.yaml, and there is no such file"),
+        ({"axes": {"norms": ["bn"]}}, "there is no key norms; an axis that lists values is norm, clip, batch"),
+        ({"axes": {"clip": ["32"]}}, r"a clip is frames x interval, as 32x2"),
+        ({"axes": {"norm": "bn"}}, r"axes.norm is 'bn'; it has to be a list of values"),
+        ({"axes": {"norm": ["bn", "bn"]}}, "has a value twice"),
+        ({"axes": {"norm": {"bn": {"config": "configs/no.yaml"}}}}, r"axes.norm.bn.config names configs/no.yaml"),
+        ({"leave_out": [{"norm": "ln"}]}, r"leave_out\[0\] has norm: ln; the values of norm are: bn, gn"),
+        ({"leave_out": [{"norm": "bn"}, {"norm": "gn"}]}, "leaves no cell"),
+        ({"rows": ["clip"]}, "rows names clip; the axes are: norm"),
+        ({"seeds": [1, 1]}, "seeds have to differ"),
+        ({"seeds": ["a"]}, "a list of whole numbers from 0"),
+        ({"paper": {"cells": [{"norm": "in", "top1": 1}]}}, r"paper.cells\[0\] has norm: in"),
+        ({"paper": {"cells": [{"norm": "bn"}]}}, "needs top1"),
+        ({"axes": {"model.nrm": ["bn"]}}, r"model.nrm.*did you mean model.norm"),
+        ({"axes": {"norm": ["bnn"]}}, ""),  # only the model knows; the run fails by it
+    ],
+)
+def test_slips_in_a_grid_are_one_line(entries, words, tmp_path, capsys):
+    path = write(tmp_path / "grid.yaml", **entries)
+    code = main([str(path), "--dry-run"])
+    err = capsys.readouterr().err
+    if words:
+        assert code == 2 and len(err.strip().splitlines()) == 1 and re.search(words, err), err
+    else:
+        assert code == 0
+
+
+def test_a_missing_or_broken_grid(tmp_path, capsys):
+    assert main(["configs/ablations/no.yaml"]) == 2
+    assert "there are: configs/ablations/batch.yaml" in capsys.readouterr().err
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    assert main([str(tmp_path / "bad.yaml")]) == 2
+    assert "is not YAML" in capsys.readouterr().err
+
+
+# The plan
+
+
+def test_cells_have_to_train_equally_long(tmp_path):
+    grid = read_grid(write(tmp_path / "g.yaml", axes={"norm": {"bn": {"trainer.max_epochs": 3}, "gn": None}}))
+    with pytest.raises(InputError, match=r"3 epochs \(bn\), 8 epochs \(gn\)"):
+        plan.make_plan(grid, tmp_path)
+    with pytest.raises(InputError, match=r"set trainer\.max_epochs alone"):
+        plan.make_plan(read_grid(write(tmp_path / "g.yaml"), ["--trainer.max_steps", "5"]), tmp_path)
+    assert plan.make_plan(read_grid(write(tmp_path / "g.yaml", axes={"trainer.max_epochs": [1, 2]})), tmp_path)
+
+
+def test_clips_per_step_count_processes_and_accumulation(tmp_path):
+    extra = ["--trainer.devices", "2", "--trainer.num_nodes", "3", "--trainer.accumulate_grad_batches", "4"]
+    run = plan.make_plan(read_grid(write(tmp_path / "g.yaml"), [*extra, "--model.norm_batch", "2"]), tmp_path)[0]
+    assert run.clips_per_step == 2 * 3 * 4 * 8 and run.lr == pytest.approx(0.8 * 192 / 64) and run.norm_clips == 2
+
+
+def test_a_folder_with_other_settings_is_refused(tmp_path, capsys):
+    path = write(tmp_path / "g.yaml")
+    folder = tmp_path / "out" / "cells" / "bn_s0"
+    folder.mkdir(parents=True)
+    config = train.resolve(["fit", "-c", "configs/demo.yaml", "--model.norm", "bn", "--test_after_fit", "true"])
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"run_dir": "elsewhere", "ckpt_path": "x"}))
+    assert main([str(path), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert main([str(path), "--out", str(tmp_path / "out"), "--dry-run", "--model.base_lr", "0.4"]) == 2
+    err = capsys.readouterr().err
+    assert "holds a run with model.base_lr=0.8, the grid now asks for 0.4; give the new ones another --out" in err
+
+
+def test_devices(tmp_path):
+    runs = plan.make_plan(read_grid(write(tmp_path / "g.yaml"), ["--trainer.devices", "2"]), tmp_path)
+    slots = local.make_slots(["0,1", "2,3"], runs)
+    assert [slot.env for slot in slots] == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in local.make_slots(["cpu", "cpu"], runs)] == ["", ""]
+    for devices, words in (
+        (["0"], "add --trainer.devices 1"),
+        (["0,1", "1,2"], "names a GPU twice"),
+        (["gpu"], "is cpu,"),
+    ):
+        with pytest.raises(InputError, match=words):
+            local.make_slots(devices, runs)
+
+
+# Runs. What they run is a stand-in for train.py, which takes a second and leaves the same files.
+
+STAND_IN = """
+import json, os, pathlib, signal, sys, time
+
+def main():
+    folder = pathlib.Path(sys.argv[sys.argv.index("--run_dir") + 1])
+    norm = sys.argv[sys.argv.index("--model.norm") + 1]
+    signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(143)))
+    if norm == "bnn":
+        print("error: there is no norm 'bnn'", file=sys.stderr)
+        sys.exit(2)
+    if norm == "oom":
+        os.kill(os.getpid(), 9)
+    if norm == "bug":
+        raise ZeroDivisionError("division by zero")
+    state = folder / "state.json"
+    step = json.loads(state.read_text()) if state.exists() else 0
+    print(f"from step {step}", flush=True)
+    for step in range(step, 20):
+        time.sleep(0.05)
+        state.with_suffix(".part").write_text(json.dumps(step + 1))
+        state.with_suffix(".part").rename(state)
+        (folder / "progress.json").write_text(json.dumps({"steps": step + 1, "of": 20}))
+    (folder / "results.json").write_text(json.dumps({"fit": {}, "tests": [{"top1": 0.5, "top5": 1.0}]}))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def make_runs(tmp_path, monkeypatch):
+    """Runs of the stand-in, one for each norm, and its folder as the current one."""
+    (tmp_path / "train.py").write_text(STAND_IN)
+
+    def make(*norms):
+        grid = read_grid(write(tmp_path / "g.yaml", axes={"norm": list(norms)}))
+        runs = plan.make_plan(grid, tmp_path / "out")
+        monkeypatch.chdir(tmp_path)
+        return runs
+
+    return make
+
+
+def test_failed_runs_are_recorded_and_the_others_go_on(make_runs):
+    runs, told = make_runs("bnn", "oom", "gn", "bug", "ln"), {}
+    local.run_all(runs, [local.Slot(), local.Slot()], lambda run, note: told.update({run.name: note}))
+    assert {name: note["status"] for name, note in told.items()} == {
+        "bnn_s0": "failed", "oom_s0": "failed", "gn_s0": "finished", "bug_s0": "failed", "ln_s0": "finished",
+    }  # fmt: skip
+    assert told["bnn_s0"]["error"] == "there is no norm 'bnn'" and told["bnn_s0"]["exit_code"] == 2
+    assert told["oom_s0"]["error"] == "killed by SIGKILL; it may have run out of memory"
+    assert told["bug_s0"]["error"] == "ZeroDivisionError: division by zero"
+    assert [run.state for run in runs] == ["failed before", "failed before", "finished", "failed before", "finished"]
+    again = []
+    local.run_all(runs, [local.Slot()], lambda run, note: again.append(run.name))
+    assert again == ["bnn_s0", "oom_s0", "bug_s0"]  # finished ones are skipped, failed ones tried again
+
+
+def test_four_slots_run_four_at_once(make_runs, monkeypatch):
+    runs = make_runs("gn", "ln", "in", "brn")
+    monkeypatch.setattr(local, "POLL", 0.05)
+    began = time.monotonic()
+    local.run_all(runs, [local.Slot()] * 4, lambda run, note: None)
+    at_once = time.monotonic() - began
+    assert at_once < sum(run.note()["seconds"] for run in runs) * 0.75
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, local.Terminated)])
+def test_stopped_runs_save_and_go_on(make_runs, monkeypatch, number, error):
+    runs, polls = make_runs("gn", "ln"), []
+    real = local._show
+
+    def show(*args):
+        real(*args)
+        polls.append(0)
+        if len(polls) == 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(local, "_show", show)
+    with pytest.raises(error):
+        local.run_all(runs, [local.Slot()], lambda run, note: None)
+    log = runs[0].folder / "log.txt"
+    assert runs[0].note()["status"] == "stopped" and log.read_text().endswith("saved\n") and not runs[1].folder.exists()
+    local.run_all(runs, [local.Slot()], lambda run, note: None)
+    steps = [int(step) for step in re.findall(r"from step (\d+)", log.read_text())]
+    assert steps[0] == 0 and steps[1] > 0 and all(run.results() for run in runs)
+
+
+def test_a_killed_ablation_leaves_no_orphan_and_goes_on(make_runs, tmp_path):
+    """kill -9 of the ablation's process: its run saves and ends, and the next start waits for that."""
+    runs = make_runs("gn")
+    script = tmp_path / "ablation.py"
+    script.write_text(
+        "import os, sys; sys.path[0] = sys.argv[1]; os.chdir(sys.argv[1])\n"
+        "from pathlib import Path; from video_gn.ablate import grid, local, plan\n"
+        "folder = Path(sys.argv[2]); runs = plan.make_plan(grid.read_grid(folder / 'g.yaml'), folder / 'out')\n"
+        "os.chdir(folder); local.run_all(runs, [local.Slot()], print)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script), str(REPO), str(tmp_path)])
+    state = runs[0].folder / "state.json"
+    until = time.monotonic() + 120
+    while not state.exists() or json.loads(state.read_text()) < 3:
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    local.run_all(runs, [local.Slot()], lambda run, note: None)
+    log = (runs[0].folder / "log.txt").read_text()
+    assert "saved" in log and runs[0].results()
+    assert [int(step) > 0 for step in re.findall(r"from step (\d+)", log)] == [False, True]
+
+
+def test_one_run_is_never_worked_on_twice(make_runs, monkeypatch):
+    (run,) = make_runs("gn")
+    monkeypatch.setattr(local, "PATIENCE", 0.3)
+    process = local.Process(run)
+    with pytest.raises(local.Busy):
+        local.Process(run)
+    told = {}
+    local.run_all([run], [local.Slot()], lambda run, note: told.update(note))
+    assert told["error"] == "another process works on it"
+    assert process.wait(30) == 0 and process.note()["status"] == "finished"
+
+
+def test_time_left_follows_from_what_was_measured(make_runs):
+    runs = make_runs("gn", "ln", "in")
+    assert local.Clock(runs, 1).left() is None
+    for run, seconds in zip(runs, (100.0, 200.0), strict=False):
+        (run.folder / "checkpoints").mkdir(parents=True)
+        (run.folder / "results.json").write_text(json.dumps({"fit": {}, "tests": [{"top1": 0.5}]}))
+        (run.folder / "ablation.json").write_text(json.dumps({"status": "finished", "seconds": seconds}))
+    assert local.Clock(runs, 1).left() == pytest.approx(150)  # a cell like the mean of the others
+    assert [local.in_words(seconds) for seconds in (50, 720, 12600, 2e5)] == ["50 s", "12 min", "3.5 h", "2.3 days"]
+
+
+def test_submitit_runs_the_same_runs(make_runs, tmp_path, monkeypatch):
+    """Its local executor: a finished run is left out, one ends well, one fails with its message."""
+    runs = make_runs("gn", "ln", "bnn")
+    local.run_all(runs[:1], [local.Slot()], lambda run, note: None)
+    before = (runs[0].folder / "log.txt").read_text()
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    jobs = cluster.submit(runs, tmp_path / "out", "local", {"timeout_min": 5})
+    assert len(jobs) == 2
+    assert jobs[0].result()["status"] == "finished" and runs[1].results()
+    assert "there is no norm 'bnn'" in str(jobs[1].exception())
+    assert runs[2].note()["status"] == "failed" and (runs[0].folder / "log.txt").read_text() == before
+
+
+def test_a_pre_empted_job_saves_and_goes_back_into_the_queue(make_runs):
+    (run,) = make_runs("gn")
+    job = cluster.Job(run)
+    job._process = local.Process(run)
+    while not (run.folder / "state.json").exists():
+        time.sleep(0.02)
+    again = job.checkpoint()
+    assert "saved" in (run.folder / "log.txt").read_text()
+    assert again.function.run.name == run.name and again.result()["status"] == "finished"
+
+
+def test_submitits_options(tmp_path):
+    assert cluster.parse_options(["timeout_min=60", "slurm_partition=gpu"]) == {
+        "timeout_min": 60,
+        "slurm_partition": "gpu",
+    }
+    with pytest.raises(InputError, match="an option is name=value"):
+        cluster.parse_options(["timeout_min"])
+    runs = plan.make_plan(read_grid(ABLATIONS / "table8.yaml"), tmp_path)
+    assert cluster._resources(runs[0], "slurm") == {
+        "name": tmp_path.name, "nodes": 1, "tasks_per_node": 8, "cpus_per_task": 13, "gpus_per_node": 8,
+    }  # fmt: skip
+    with pytest.raises(InputError, match="--cluster local"):
+        cluster.submit(runs, tmp_path, "local", {"no_such_option": 1})
+
+
+# Differences
+
+
+def outcomes(grid, cells):
+    """Finished runs with given ranks: `cells` is {values: {seed: ranks}}."""
+    found = {tuple(cell.values.values()): measured.CellResult(cell) for cell in grid.cells}
+    for values, seeds in cells.items():
+        for seed, ranks in seeds.items():
+            run = measured.Measured(None, {})
+            run.__dict__["ranks"] = ([f"video {i}" for i in range(len(ranks))], np.array(ranks))
+            found[values].runs[seed] = run
+    return found
+
+
+def test_the_bootstrap_is_paired_and_has_the_width_that_theory_gives(tmp_path):
+    grid = read_grid(write(tmp_path / "g.yaml"))
+    rng = np.random.default_rng(1)
+    bn = rng.choice([0, 1, 2, 6], 400, p=[0.1, 0.5, 0.2, 0.2])
+    gn = np.where(rng.random(400) < 0.15, 1, bn)  # right on some more of the same videos
+    (one,) = measured.measure_contrasts(grid, outcomes(grid, {("bn",): {0: bn}, ("gn",): {0: gn}}))
+    difference = (gn == 1).astype(float) - (bn == 1)
+    mean, low, high = one.figures["top1"]
+    half = 100 * 1.96 * difference.std() / np.sqrt(400)
+    assert mean == pytest.approx(100 * difference.mean(), rel=1e-5)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.06) and (high + low) / 2 == pytest.approx(
+        mean, abs=0.15 * half
+    )
+    unpaired = 100 * 1.96 * np.sqrt(((gn == 1).var() + (bn == 1).var()) / 400)
+    assert (high - low) / 2 < 0.7 * unpaired
+    top5 = ((gn > 0) & (gn <= 5)).mean() - ((bn > 0) & (bn <= 5)).mean()
+    assert one.figures["top5"][0] == pytest.approx(100 * top5, rel=1e-4)
+    assert one.clear and one.what == "norm gn − bn" and one.seeds == 1
+
+
+def test_seeds_widen_the_interval_and_only_common_ones_count(tmp_path):
+    grid = read_grid(write(tmp_path / "g.yaml"))
+    right, wrong = np.ones(200, int), np.full(200, 3)
+    cells = {("bn",): {0: wrong, 1: right, 7: right}, ("gn",): {0: right, 1: right, 5: wrong}}
+    (one,) = measured.measure_contrasts(grid, outcomes(grid, cells))
+    # By seed +100 and 0 points: two draws of two give 0, 50 or 100; videos add nothing.
+    assert one.figures["top1"] == pytest.approx((50, 0, 100)) and one.seeds == 2 and not one.clear
+
+
+def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
+    grid = read_grid(ABLATIONS / "table8.yaml")
+    ranks = {tuple(cell.values.values()): {0: [1, 2, 0, 9]} for cell in grid.cells}
+    found = {(one.what, one.at): one for one in measured.measure_contrasts(grid, outcomes(grid, ranks))}
+    expected = {
+        ("norm gn − bn", "clip 32x2, batch 8"): -0.3,
+        ("norm gn − bn", "clip 32x2, batch 4"): 0.7,
+        ("norm gn − bn", "clip 64x1, batch 4"): 1.2,
+        ("clip 64x1 − 32x2", "norm bn, batch 4"): 1.2,
+        ("clip 64x1 − 32x2", "norm gn, batch 4"): 1.7,
+        ("batch 4 − 8", "norm bn, clip 32x2"): -1.2,
+        ("batch 4 − 8", "norm gn, clip 32x2"): -0.2,
+        ("(clip 64x1 − 32x2) of gn − the same of bn", "batch 4"): 0.5,
+        ("(batch 4 − 8) of gn − the same of bn", "clip 32x2"): 1.0,
+    }
+    assert {key: round(one.paper["top1"], 6) for key, one in found.items()} == expected
+    assert all(one.figures["top1"] == (0, 0, 0) for one in found.values())
+
+
+def test_cells_that_were_tested_on_different_videos_are_not_compared(tmp_path):
+    grid = read_grid(write(tmp_path / "g.yaml"))
+    assert measured.measure_contrasts(grid, outcomes(grid, {("bn",): {0: [1, 1]}, ("gn",): {0: [1, 1, 1]}})) == []
+
+
+# Pages
+
+
+def test_a_page_as_markdown_and_html():
+    blocks = [
+        Heading("A <b>", 1),
+        Text("x & y"),
+        Text("run it", code=True),
+        Table(["n", "v"], [["a|b", "<1"]]),
+        Figure("f", "<svg/>", "c"),
+    ]
+    assert to_markdown(blocks, "figures") == (
+        "# A <b>\n\nx & y\n\n    run it\n\n| n | v |\n| --- | ---: |\n| a\\|b | <1 |\n\n![c](figures/f.svg)\n\n*c*\n"
+    )
+    page = to_html(blocks, "t")
+    assert "<h1>A &lt;b&gt;</h1>" in page and "<td>&lt;1</td>" in page and "<pre>run it</pre>" in page
+    assert "data:image/svg+xml;base64,PHN2Zy8+" in page and not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+# All of it, with train.py
+
+
+@pytest.fixture(scope="module")
+def ablation(data_root, tmp_path_factory):
+    """Two norms on the small set; a third cell fails, because a batch of its size cannot be filled."""
+    folder = tmp_path_factory.mktemp("ablation")
+    settings = {
+        "data.root": str(data_root), "data.motion": {"train_per_class": 2, "val_per_class": 2}, "data.num_workers": 0,
+        "data.num_frames": 8, "data.frame_interval": 8, "trainer.max_epochs": 2, "compare_statistics": True,
+        "model.precise_steps": 4, "data.test_protocol": "center-1clip",
+    }  # fmt: skip
+    axes = {"norm": ["bn", "gn"], "batch": [8, 64]}
+    leave_out = [{"norm": "bn", "batch": 64}]
+    paper = {"source": "nobody", "cells": [{"norm": "bn", "batch": 8, "top1": 50.0, "top5": 60.0}]}
+    path = write(
+        folder / "small.yaml", axes=axes, settings=settings, leave_out=leave_out, paper=paper, title="Small & quick"
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "video_gn.ablate",
+        str(path),
+        "--out",
+        str(folder / "out"),
+        "--devices",
+        "cpu",
+        "cpu",
+    ]
+    done = subprocess.run(words, cwd=REPO, capture_output=True, text=True, timeout=300)
+    return folder, done
+
+
+def test_an_ablation_from_end_to_end(ablation):
+    folder, done = ablation
+    assert done.returncode == 1, done.stderr  # one cell failed
+    assert (
+        "bn    8      8 clips    8           0.1" in done.stdout and "the time is known after the first" in done.stdout
+    )
+    assert "the rest will take about" in done.stderr or "the rest will take about" in done.stdout
+    for norm in ("bn", "gn"):
+        cell = folder / "out" / "cells" / f"{norm}_b8_s0"
+        results = json.loads((cell / "results.json").read_text())
+        assert results["run"]["model"]["norm"] == norm and (cell / "config.yaml").is_file()
+        assert json.loads((cell / "ablation.json").read_text())["status"] == "finished"
+        rows = (cell / "test-0.csv").read_text().splitlines()
+        assert len(rows) == 25 and rows[0] == "path,label,predicted,rank"
+        right = sum(row.endswith(",1") for row in rows)
+        assert results["tests"][0]["top1"] == pytest.approx(right / 24)
+        history = (cell / "history.csv").read_text().splitlines()
+        assert [row.split(",")[0] for row in history] == ["epoch", "0", "1"] and all(history[-1].split(","))
+        kinds = [one["bn_statistics"] for one in results.get("validations", [])]
+        assert kinds == (["running", "precise", "batch"] if norm == "bn" else [])
+    assert len(results.get("validations", [])) == 0
+    failed = json.loads((folder / "out" / "cells" / "gn_b64_s0" / "ablation.json").read_text())
+    assert failed["status"] == "failed" and "do not fill one step of 64 clips" in failed["error"]
+
+
+def test_the_report_has_what_was_measured(ablation):
+    folder, _ = ablation
+    out = folder / "out"
+    text, data = (out / "results.md").read_text(), json.loads((out / "results.json").read_text())
+    cells = {(cell["norm"], cell["batch"]): cell for cell in data["cells"]}
+    bn, gn = cells["bn", "8"], cells["gn", "8"]
+    assert f"| bn | {bn['top1']['mean']:.1f} / {bn['top5']['mean']:.1f} (1) |" in text and "| 50.0 / 60.0 |" in text
+    (difference,) = data["differences"]
+    assert difference["top1_mean_low_high"][0] == pytest.approx(gn["top1"]["mean"] - bn["top1"]["mean"], abs=1e-4)
+    assert "do not fill one step of 64 clips" in text and "gn_b64_s0" in data["unfinished"]
+    layers = bn["runs"][0]["bn_statistics"]["precise"]["norm_layers"]
+    assert len(layers) == 13 and set(layers[0]) == {"layer", "running", "batch"}
+    assert bn["runs"][0]["fit"]["clips_per_s"] > 0 and bn["runs"][0]["history"][1]["epoch"] == 1
+    page = (out / "results.html").read_text()
+    figures = sorted(path.stem for path in (out / "figures").glob("*.svg"))
+    assert figures == ["accuracy_batch", "curves", "statistics"] and page.count("data:image/svg+xml") == 3
+    assert "Small &amp; quick" in page and not re.search(r"(src|href)=\"(?!data:)", page)
+    for path in (out / "figures").glob("*.svg"):
+        assert path.read_text().count("<path") > 10
+
+
+def test_the_same_command_goes_on_and_other_settings_are_refused(ablation, capsys):
+    folder, _ = ablation
+    words = [str(folder / "small.yaml"), "--out", str(folder / "out")]
+    before = (folder / "out" / "cells" / "bn_b8_s0" / "results.json").read_bytes()
+    assert main([*words, "--report"]) == 1
+    assert main([*words, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "finished" in out and "failed before" in out
+    assert main([*words, "--model.base_lr", "0.4"]) == 2
+    assert (folder / "out" / "cells" / "bn_b8_s0" / "results.json").read_bytes() == before
+
+
+def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_path, capsys):
+    """`train.py test` with each kind: precise ones are measured anew, and the checkpoint keeps the running ones."""
+    folder, _ = ablation
+    checkpoint = folder / "out" / "cells" / "bn_b8_s0" / "checkpoints" / "last.ckpt"
+    before = checkpoint.read_bytes()
+    losses = {}
+    for kind in ("running", "precise", "batch"):
+        words = ["--ckpt_path", str(checkpoint), "--model.bn_statistics", kind, "--run_dir", str(tmp_path)]
+        assert train.main(["test", *words, "--trainer.enable_progress_bar", "false"]) == 0
+        losses[kind] = json.loads((tmp_path / "results.json").read_text())["tests"][-1]
+    assert [one["bn_statistics"] for one in losses.values()] == ["running", "precise", "batch"]
+    assert len({one["loss"] for one in losses.values()}) == 3 and len(losses["precise"]["norm_layers"]) == 13
+    assert checkpoint.read_bytes() == before
+    assert "BN by its precise statistics" in capsys.readouterr().out

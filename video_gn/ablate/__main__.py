@@ -1,0 +1,122 @@
+"""Trains every cell of an ablation, or goes on with it, and reports what was measured beside what the paper reports.
+
+    python -m video_gn.ablate configs/ablations/motion.yaml
+
+The plan comes first: cells, clips per step, learning rate, epochs, and what is there already. Finished runs are
+skipped, half-done ones go on where they stopped, failed ones are tried again; the same command goes on after any stop.
+Options that are not listed here go to train.py, for every cell: --trainer.devices 1, --data.root FOLDER.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from video_gn.ablate.cluster import CLUSTERS, parse_options, submit
+from video_gn.ablate.grid import Grid, read_grid, shell
+from video_gn.ablate.local import Clock, Terminated, in_words, make_slots, run_all
+from video_gn.ablate.plan import Run, make_plan, plan_table
+from video_gn.ablate.report import write_report
+from video_gn.errors import InputError
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        Its exit code: 0 if every run is finished; 1 if some failed; 2 for what the user can mend, said in one line;
+        130 or 143 if it was stopped.
+    """
+    given, extra = _parser().parse_known_args(args)
+    words = [word for word in (sys.argv[1:] if args is None else args) if word != "--report"]
+    try:
+        return _run(given, extra, words)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m video_gn.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("grid", type=Path, help="YAML file of the ablation (video_gn/ablate/grid.py says its form)")
+    parser.add_argument("--out", type=Path, help="folder of runs and report; default: runs/ablations/NAME")
+    parser.add_argument("--devices", nargs="+", default=[], metavar="D",
+                        help="several runs at once, one on each: cpu, a GPU's number, or several as 0,1")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and each run's train.py command")
+    parser.add_argument("--report", action="store_true", help="only write the report of what is there")
+    parser.add_argument("--cluster", choices=CLUSTERS, help="submit the runs as a job array through submitit")
+    parser.add_argument("--cluster_options", nargs="+", default=[], metavar="NAME=VALUE",
+                        help="submitit's parameters: slurm_partition=gpu timeout_min=2880")  # fmt: skip
+    return parser
+
+
+def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
+    if not Path("train.py").is_file():
+        raise InputError(f"there is no train.py in {Path.cwd()}; start this in the project's folder")
+    grid = read_grid(given.grid, extra)
+    out = given.out or Path("runs", "ablations", grid.name)
+    runs = make_plan(grid, out)
+    if given.dry_run:
+        print(plan_table(grid, runs), end="\n\n")
+        print("\n".join(shell(run.command) for run in runs))
+        return 0
+    if given.report:
+        return _report(grid, runs, out, words)
+    print(plan_table(grid, runs))
+    waiting = [run for run in runs if not run.results()]
+    if given.cluster:
+        for job in submit(runs, out, given.cluster, parse_options(given.cluster_options)):
+            print(f"submitted: job {job.job_id}")
+        print(f"{len(waiting)} runs submitted; when they are done, the same command with --report instead of --cluster")
+        return 0
+    slots = make_slots(given.devices, runs)
+    left = Clock(runs, len(slots)).left()
+    said = f"about {in_words(left)}" if left else "the time is known after the first"
+    print(f"{len(waiting)} of {len(runs)} runs to do, {len(slots)} at once: {said}\n", flush=True)
+    try:
+        run_all(runs, slots, _Teller(runs, len(slots)))
+    finally:
+        if any(run.results() for run in runs):
+            _report(grid, runs, out, words)
+    return 1 if any(not run.results() for run in runs) else 0
+
+
+class _Teller:
+    """Says how each run ended, and after the first how long the rest will take."""
+
+    def __init__(self, runs: Sequence[Run], slots: int) -> None:
+        self.clock = Clock(runs, slots)
+        self.said = self.clock.left() is not None
+
+    def __call__(self, run: Run, note: dict[str, Any]) -> None:
+        results = run.results()
+        if results:
+            test = results["tests"][-1]
+            said = f"top-1 {100 * test['top1']:.2f} %, top-5 {100 * test['top5']:.2f} %"
+        else:
+            said = f"{note['status']}: {note.get('error', '')}".rstrip(": ")
+        seconds = f", {in_words(note['seconds'])}" if "seconds" in note else ""
+        tqdm.write(f"{run.name}: {said}{seconds}")
+        if not self.said and results:
+            self.said = True
+            self.clock.learn()
+            tqdm.write(f"the rest will take about {in_words(self.clock.left() or 0)}")
+
+
+def _report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> int:
+    summary = write_report(grid, runs, out, words)
+    print(f"\n{summary}\n\nreport: {out / 'results.md'}, results.html, results.json")
+    return 1 if any(not run.results() for run in runs) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The runs of a grid: what each will do by its resolved settings, what is there of it, and whether all compare."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import train
+from video_gn.ablate.grid import Cell, Grid, command
+from video_gn.classifier import scaled_lr
+from video_gn.errors import InputError
+from video_gn.statistics import CHOICES
+
+# Settings of a run that do not change what it measures.
+FREE = ("seed_everything", "run_dir", "ckpt_path", "checkpoint.", "data.num_workers", "trainer.enable_", "weights_only")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell with one seed.
+
+    Attributes:
+        cell: Of the grid.
+        seed: Of everything drawn.
+        folder: Where it lies.
+        config: Its settings by dotted key, resolved.
+    """
+
+    cell: Cell
+    seed: int
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the run and its folder: `gn_32x2_b8_s0`."""
+        return self.folder.name
+
+    @property
+    def command(self) -> list[str]:
+        """Its words after `python`."""
+        return command(self.cell, self.seed, self.folder)
+
+    @property
+    def devices(self) -> int:
+        """Processes on each node."""
+        devices = self.config["trainer.devices"]
+        if isinstance(devices, list) or (isinstance(devices, str) and "," in devices):
+            return len(devices if isinstance(devices, list) else devices.strip(",").split(","))
+        if str(devices) in ("auto", "-1"):
+            gpu = self.config["trainer.accelerator"] != "cpu" and torch.cuda.is_available()
+            return torch.cuda.device_count() if gpu else 1
+        return int(devices)
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips behind a step of the optimiser."""
+        processes = self.devices * int(self.config["trainer.num_nodes"])
+        return processes * self.config["data.batch_size"] * self.config["trainer.accumulate_grad_batches"]
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate by the linear rule."""
+        return scaled_lr(self.config["model.base_lr"], self.clips_per_step)
+
+    @property
+    def epochs(self) -> int:
+        """Of training."""
+        return self.config["trainer.max_epochs"]
+
+    @property
+    def norm_clips(self) -> int:
+        """Clips that share BN's statistics."""
+        everyone = self.config["trainer.sync_batchnorm"]
+        clips = self.config["model.norm_batch"] or self.config["data.batch_size"]
+        return clips * self.devices * int(self.config["trainer.num_nodes"]) if everyone else clips
+
+    @property
+    def cost(self) -> float:
+        """Relative length of the run: it grows with the frames that pass through."""
+        return self.epochs * self.config["data.num_frames"]
+
+    @cached_property
+    def _wanted(self) -> set[str]:
+        batch_norm = self.config["model.norm"] in ("bn", "brn")
+        return set(CHOICES) if self.config["compare_statistics"] and batch_norm else set()
+
+    def results(self) -> dict[str, Any] | None:
+        """What it measured, if it is finished."""
+        path = self.folder / "results.json"
+        if not path.is_file():
+            return None
+        results = _read_json(path, path.stat().st_mtime_ns)
+        compared = {one["bn_statistics"] for one in results.get("validations", [])}
+        return results if "fit" in results and results.get("tests") and self._wanted <= compared else None
+
+    @property
+    def state(self) -> str:
+        """In the plan: finished, half-done, failed before, or nothing."""
+        if self.results():
+            return "finished"
+        if (self.folder / "checkpoints" / "last.ckpt").is_file():
+            return f"goes on{self._progress()}"
+        return "failed before" if self.note().get("status") == "failed" else ""
+
+    def _progress(self) -> str:
+        share = self.progress()
+        return f" from {100 * share:.0f} %" if share else ""
+
+    def progress(self) -> float:
+        """Share of training that is done, as the run says."""
+        try:
+            said = json.loads((self.folder / "progress.json").read_text())
+            return said["steps"] / max(said["of"], 1)
+        except (OSError, ValueError):
+            return 0.0
+
+    def note(self) -> dict[str, Any]:
+        """What the ablation noted of its last try: status, error, seconds over all tries."""
+        path = self.folder / "ablation.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+
+@lru_cache(None)
+def _read_json(path: Path, _: int) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def make_plan(grid: Grid, out: Path) -> list[Run]:
+    """Every run of a grid, the first seed of each cell first.
+
+    Raises:
+        InputError: A setting that train.py refuses, cells that do not train equally long, or a folder that holds the
+            run of other settings.
+    """
+    configs = {cell.name: _flat(train.resolve(command(cell, grid.seeds[0], out)[1:])) for cell in grid.cells}
+    _check_equal_length(grid, configs)
+    runs = [
+        Run(cell, seed, out / "cells" / f"{cell.name}_s{seed}", configs[cell.name])
+        for seed in grid.seeds
+        for cell in grid.cells
+    ]
+    for run in runs:
+        _check_settings(run)
+    return runs
+
+
+def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{above}{key}.")
+        else:
+            flat[f"{above}{key}"] = value
+    return flat
+
+
+def _check_equal_length(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, config in configs.items():
+        if config["trainer.max_steps"] != -1 or not config["trainer.max_epochs"]:
+            raise InputError(
+                f"{grid.name}: {name} has trainer.max_steps={config['trainer.max_steps']} and trainer.max_epochs="
+                f"{config['trainer.max_epochs']}; cells compare at equal epochs, so set trainer.max_epochs alone"
+            )
+    epochs = {config["trainer.max_epochs"]: name for name, config in configs.items()}
+    if len(epochs) > 1 and "trainer.max_epochs" not in grid.axes:
+        said = ", ".join(f"{count} epochs ({name})" for count, name in epochs.items())
+        raise InputError(f"{grid.name}: cells would train for {said}; make them equal, or trainer.max_epochs an axis")
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings in which cells differ."""
+    configs = [run.config for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [
+        key
+        for key in keys
+        if not key.startswith(FREE) and any(config.get(key) != configs[0].get(key) for config in configs)
+    ]
+
+
+def _check_settings(run: Run) -> None:
+    """Raises InputError where a folder holds a run of other settings."""
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        return
+    there = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    keys = [key for key in {**there, **run.config} if not key.startswith(FREE)]
+    if changed := [key for key in keys if there.get(key) != run.config.get(key)]:
+        key = changed[0]
+        more = f" and {len(changed) - 1} more settings" if len(changed) > 1 else ""
+        raise InputError(
+            f"{run.folder} holds a run with {key}={there.get(key)}, the grid now asks for {run.config.get(key)}{more}; "
+            "give the new ones another --out FOLDER, or put this folder away"
+        )
+
+
+def plan_table(grid: Grid, runs: Sequence[Run]) -> str:
+    """The plan as people read it."""
+    head = (*grid.axes, "norm over", "clips/step", "lr", "epochs", *(f"seed {seed}" for seed in grid.seeds))
+    lines = [head]
+    for cell in grid.cells:
+        own = [run for run in runs if run.cell is cell]
+        one = own[0]
+        batch_norm = one.config["model.norm"] in ("bn", "brn")
+        over = f"{one.norm_clips} clip{'s' * (one.norm_clips > 1)}" if batch_norm else "1 clip"
+        shown = (over, str(one.clips_per_step), f"{one.lr:g}", str(one.epochs))
+        lines.append((*cell.values.values(), *shown, *(run.state or "-" for run in own)))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    table = "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) for line in lines)
+    example = runs[0]
+    processes = example.devices * int(example.config["trainer.num_nodes"])
+    return (
+        f"{grid.title}\n\n{table}\n\n"
+        f"lr = base_lr x clips per step / 64 (linear rule); {processes} process{'es' * (processes > 1)} a run.\n"
+        f"All cells share every setting but: {', '.join(differing(runs)) or 'none'}.\n"
+        "Equal seeds see the same videos in the same order."
+    )

@@ -1,0 +1,319 @@
+"""The report of an ablation: the paper's table from what was measured, beside what the paper reports."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from video_gn.ablate import plots
+from video_gn.ablate.grid import Grid, shell
+from video_gn.ablate.measured import DRAWS, CellResult, Contrast, Spread, Values, collect, measure_contrasts
+from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from video_gn.ablate.plan import Run, differing
+from video_gn.files import write_text
+from video_gn.statistics import CHOICES
+
+Cells = Mapping[Values, CellResult]
+
+
+def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> str:
+    """Writes `results.md` (pictures in `figures/`), `results.html` and `results.json`; gives the table as text.
+
+    Args:
+        grid: The ablation.
+        runs: All of its runs; those that are not finished are named as missing.
+        out: The folder.
+        words: Of the command line that this belongs to.
+    """
+    cells = collect(grid, runs)
+    differences = measure_contrasts(grid, cells)
+    table = _table(grid, cells)
+    blocks: list[Block] = [
+        Heading(grid.title, 1),
+        *_about(grid, runs, cells, words),
+        Heading("Result"),
+        Text("Test top-1 / top-5 in %: mean over seeds ± sample standard deviation, and the number of seeds."),
+        table,
+        *_paper(grid, cells),
+        *_differences(differences),
+        *_pictures(grid, cells),
+        *_statistics(cells),
+        Heading("Speed and memory"),
+        _speed(cells),
+        *_missing(runs),
+    ]
+    for block in blocks:
+        if isinstance(block, Figure):
+            write_text(out / "figures" / f"{block.name}.svg", block.svg)
+    write_text(out / "results.md", to_markdown(blocks, "figures"))
+    write_text(out / "results.html", to_html(blocks, grid.title))
+    write_text(out / "results.json", json.dumps(_as_data(grid, runs, cells, differences), indent=1) + "\n")
+    return _plain(table)
+
+
+def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) -> list[Block]:
+    finished = [one for cell in cells.values() for one in cell.runs.values()]
+    blocks: list[Block] = [Text(shell(["-m", "video_gn.ablate", *words]), code=True)]
+    if not finished:
+        return [*blocks, Text("No run is finished yet.")]
+    run = finished[0].results["run"]
+    devices = sorted({one.results["run"]["device"] for one in finished})
+    versions = finished[0].results["versions"]
+    dates = sorted(one.test["date"][:10] for one in finished)
+    tests = {f"{one.test['protocol']} ({one.test['views']}), {one.test['videos']:.0f} videos" for one in finished}
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return [
+        *blocks,
+        Text(
+            f"{len(finished)} of {len(runs)} runs finished, {when}, on {' and '.join(devices)} ({platform.machine()}); "
+            f"torch {versions['torch']}, pytorch-lightning {versions['pytorch-lightning']}, "
+            f"Python {versions['python']}. Test: {'; '.join(sorted(tests))}."
+        ),
+        Text(
+            f"Every cell trains for {runs[0].epochs} epochs at the learning rate base_lr x clips per step / 64 (linear "
+            f"rule; base_lr {run['model']['base_lr']:g}); tested are the weights at the end. Equal seeds see the same "
+            f"videos in the same order. Cells share every setting but {', '.join(differing(runs)) or 'none'}; "
+            "each run's folder has its whole configuration."
+        ),
+        _plan(grid, runs),
+    ]
+
+
+def _plan(grid: Grid, runs: Sequence[Run]) -> Table:
+    rows = []
+    for cell in grid.cells:
+        run = next(run for run in runs if run.cell is cell)
+        batch_norm = run.config["model.norm"] in ("bn", "brn")
+        over = f"{run.norm_clips} clip{'s' * (run.norm_clips > 1)}" if batch_norm else "-"
+        rows.append([cell.label, over, f"{run.clips_per_step}", f"{run.lr:g}"])
+    return Table(["cell", "BN's statistics over", "clips per step", "learning rate"], rows)
+
+
+# The table
+
+
+def _table(grid: Grid, cells: Cells) -> Table:
+    return _grid_table(grid, cells, lambda values, cell: _pair(cell.test("top1"), cell.test("top5")))
+
+
+def _grid_table(grid: Grid, cells: Cells, shown: Any) -> Table:
+    """Rows and columns of the grid, with `shown(values, cell)` in each cell."""
+    axes = list(grid.axes)
+    down = list(dict.fromkeys(_pick(values, axes, grid.rows) for values in cells))
+    across = list(dict.fromkeys(_pick(values, axes, grid.columns) for values in cells))
+    across.sort(key=lambda column: [grid.axes[a].index(v) for a, v in zip(grid.columns, column, strict=True)])
+    at = {(_pick(v, axes, grid.rows), _pick(v, axes, grid.columns)): (v, cell) for v, cell in cells.items()}
+    head = [" ".join(grid.rows), *(_named(grid.columns, column) for column in across)]
+    return Table(
+        head, [[" ".join(row), *(shown(*at[row, c]) if (row, c) in at else "" for c in across)] for row in down]
+    )
+
+
+def _pick(values: Values, axes: Sequence[str], wanted: Sequence[str]) -> Values:
+    return tuple(value for axis, value in zip(axes, values, strict=True) if axis in wanted)
+
+
+def _named(axes: Sequence[str], values: Values) -> str:
+    return ", ".join(f"{axis} {value}" for axis, value in zip(axes, values, strict=True)) or "all"
+
+
+def _pair(top1: Spread | None, top5: Spread | None) -> str:
+    if top1 is None or top5 is None:
+        return "-"
+    return f"{_spread(top1)} / {_spread(top5)} ({top1.count})"
+
+
+def _spread(one: Spread | None, digits: int = 1) -> str:
+    if one is None:
+        return "-"
+    deviation = f" ± {one.deviation:.{digits}f}" if one.deviation is not None else ""
+    return f"{one.mean:.{digits}f}{deviation}"
+
+
+def _paper(grid: Grid, cells: Cells) -> list[Block]:
+    if grid.paper is None:
+        return []
+    paper = grid.paper
+
+    def reported(values: Values, _: CellResult) -> str:
+        return " / ".join(f"{value:.1f}" for value in paper.figures.get(values, {}).values())
+
+    def apart(values: Values, cell: CellResult) -> str:
+        known = [(cell.test(name), value) for name, value in paper.figures.get(values, {}).items()]
+        return " / ".join(f"{own.mean - value:+.1f}" for own, value in known if own)
+
+    blocks: list[Block] = [Text(f"What {paper.source} reports:"), _grid_table(grid, cells, reported)]
+    if paper.note:
+        blocks.append(Text(paper.note))
+    if paper.same_data:
+        return [*blocks, Text("Ours less the paper's, in points:"), _grid_table(grid, cells, apart)]
+    note = "Another data set: compare the differences between cells (below), not the levels."
+    return [*blocks, Text(note)]
+
+
+def _differences(found: Sequence[Contrast]) -> list[Block]:
+    if not found:
+        return []
+    rows = []
+    for one in found:
+        mean, low, high = one.figures["top1"]
+        paper = f"{one.paper['top1']:+.1f}" if one.paper else ""
+        top5 = "{:+.1f} ({:+.1f} to {:+.1f})".format(*one.figures["top5"])
+        sign = "yes" if one.clear else "no"
+        rows.append([one.what, one.at, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})", sign, paper, top5, str(one.seeds)])
+    return [
+        Heading("Differences"),
+        Text(
+            f"In percentage points, with 95 % intervals of a paired bootstrap over videos and seeds ({DRAWS} draws). "
+            "An interval that holds zero shows no effect. With few seeds the intervals understate how much other "
+            "seeds would differ."
+        ),
+        Table(["difference", "at", "top-1 (95 %)", "apart from 0", "paper, top-1", "top-5 (95 %)", "seeds"], rows),
+    ]
+
+
+# Pictures
+
+
+def _pictures(grid: Grid, cells: Cells) -> list[Block]:
+    if not any(cell.runs for cell in cells.values()):
+        return []
+    blocks: list[Block] = [
+        Heading("Error curves"),
+        Figure("curves", plots.curves(grid, cells),
+               "Top-1 error of training and validation clips (one a video, augmented) over epochs; median over seeds, "
+               "band from the least to the greatest."),
+    ]  # fmt: skip
+    for axis in grid.axes:
+        if picture := plots.along(grid, cells, axis):
+            caption = f"Test accuracy against {axis}: mean over seeds, and each seed as a point."
+            blocks += [Heading(f"Accuracy against {axis}"), Figure(f"accuracy_{axis}", picture, caption)]
+    return blocks
+
+
+def _statistics(cells: Cells) -> list[Block]:
+    picture = plots.statistics(cells)
+    if picture is None:
+        return []
+    rows = []
+    for cell in cells.values():
+        if not cell.compared:
+            continue
+        accuracies = [cell.spread(lambda run, c=c: 100 * run.compared[c]["top1"]) for c in CHOICES]
+        training = cell.spread(lambda run: 100 * (run.results["fit"]["train"]["top1"] or float("nan")))
+        distances = [_median_layer(cell, kind, part) for part in ("mean", "variance") for kind in ("running", "batch")]
+        rows.append([cell.cell.label, *map(_spread, [training, *accuracies]), *distances])
+    head = ["cell", "training clips", *(f"val., {choice}" for choice in CHOICES)]
+    head += ["mean: running", "one batch", "variance: running", "one batch"]
+    return [
+        Heading("What BN normalizes by"),
+        Text(
+            "Top-1 in % on one random clip a video: of the training set in the last epoch (batch statistics, while "
+            "the weights change), and of the validation set, the same clips each time, with running statistics, with "
+            "precise ones (recomputed over training batches) and with the evaluated batch's own. Distances are from "
+            "the true statistics of the training set, root mean square over channels, in the median layer: of the "
+            "running ones, and of a single batch's own; means in true standard deviations, variances in powers of 2."
+        ),
+        Table(head, rows),
+        Figure("statistics", picture, "Above: accuracy by what BN normalizes by; points are seeds. Below: distance of "
+               "running statistics (solid) and of a batch's own (dotted) from the true ones; median over seeds."),
+    ]  # fmt: skip
+
+
+def _median_layer(cell: CellResult, kind: str, part: str) -> str:
+    def middle(run: Any) -> float:
+        layers = sorted(layer[kind][part] for layer in run.compared["precise"]["norm_layers"])
+        return layers[len(layers) // 2]
+
+    return _spread(cell.spread(middle), 2)
+
+
+def _speed(cells: Cells) -> Table:
+    rows = []
+    for cell in cells.values():
+        fits = [run.results["fit"] for run in cell.runs.values()]
+        speed = Spread.of([fit["clips_per_s"] for fit in fits])
+        memory = max((fit["peak_memory_gib"] for fit in fits), default=None)
+        seconds = Spread.of([run.run.note().get("seconds", float("nan")) for run in cell.runs.values()])
+        rows.append([cell.cell.label, _spread(speed), f"{memory:.2f}" if memory else "-", _spread(seconds, 0)])
+    kinds = sorted({run.results["fit"]["peak_memory_of"] for cell in cells.values() for run in cell.runs.values()})
+    return Table(["cell", "training clips/s", f"peak memory, GiB ({'; '.join(kinds)})", "whole run, s"], rows)
+
+
+def _missing(runs: Sequence[Run]) -> list[Block]:
+    rows = [
+        [run.name, run.note().get("status", "not begun"), run.note().get("error", "")]
+        for run in runs
+        if not run.results()
+    ]
+    unread = [
+        [run.name, f"{results['tests'][-1]['unreadable']:.0f} test videos unreadable", "they count as wrong"]
+        for run in runs
+        if (results := run.results()) and results["tests"][-1]["unreadable"]
+    ]
+    if not rows and not unread:
+        return [Heading("What failed"), Text("Nothing: every run is finished, and every test video could be read.")]
+    return [Heading("What failed or is missing"), Table(["run", "state", "why"], [*rows, *unread])]
+
+
+# By machine
+
+
+def _as_data(grid: Grid, runs: Sequence[Run], cells: Cells, differences: Sequence[Contrast]) -> dict[str, Any]:
+    return {
+        "name": grid.name,
+        "title": grid.title,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "axes": grid.axes,
+        "seeds": grid.seeds,
+        "differing_settings": differing(runs),
+        "cells": [_cell_as_data(grid, values, cell, runs) for values, cell in cells.items()],
+        "differences": [
+            {
+                "kind": one.kind,
+                "difference": one.what,
+                "at": one.at,
+                "seeds": one.seeds,
+                **{f"{name}_mean_low_high": figures for name, figures in one.figures.items()},
+                **({"paper": one.paper} if one.paper else {}),
+            }
+            for one in differences
+        ],
+        "unfinished": {run.name: run.note() or {"status": "not begun"} for run in runs if not run.results()},
+    }
+
+
+def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[Run]) -> dict[str, Any]:
+    run = next(run for run in runs if run.cell is cell.cell)
+    paper = grid.paper.figures.get(values) if grid.paper else None
+    spreads = {name: cell.test(name) for name in ("top1", "top5", "clip_top1")}
+    return {
+        **cell.cell.values,
+        "clips_per_step": run.clips_per_step,
+        "lr": run.lr,
+        "epochs": run.epochs,
+        **{name: one.__dict__ for name, one in spreads.items() if one},
+        **({"paper": paper} if paper else {}),
+        "runs": [
+            {
+                "seed": seed,
+                "folder": str(one.run.folder),
+                "seconds": one.run.note().get("seconds"),
+                "test": one.test,
+                "fit": one.results["fit"],
+                "history": one.history,
+                "bn_statistics": one.compared,
+                "device": one.results["run"]["device"],
+                "versions": one.results["versions"],
+            }
+            for seed, one in cell.runs.items()
+        ],
+    }
+
+
+def _plain(table: Table) -> str:
+    lines = [list(table.head), *map(list, table.rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(word.ljust(w) for word, w in zip(line, widths, strict=True)).rstrip() for line in lines)
