@@ -2,6 +2,7 @@
 """Trains, validates, tests and predicts: `python train.py {fit,validate,test,predict} --help`."""
 
 import inspect
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from video_gn.checkpoint import check_architecture, find_resume, with_checkpoint
 from video_gn.classifier import VideoClassifier
@@ -192,6 +193,10 @@ def main(args: list[str] | None = None) -> int:
         if first_process():
             print(f"{stop}; go on by --ckpt_path last", file=sys.stderr)
         return 128 + stop.number
+    except SIGTERMException:  # Lightning's, in validate, test and predict; it is a SystemExit with code 0
+        if first_process():
+            print("stopped by SIGTERM; nothing of this evaluation is kept", file=sys.stderr)
+        return 128 + signal.SIGTERM
     return 0
 
 

@@ -4,6 +4,7 @@ import csv
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,19 @@ def signal_at(monkeypatch, step, number, hook="on_train_batch_start"):
         return real(self, *args)
 
     monkeypatch.setattr(VideoClassifier, hook, sends)
+
+
+def test_sigterm_in_a_test_is_no_success(run, data_root, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    real = VideoClassifier.test_step
+    monkeypatch.setattr(
+        VideoClassifier, "test_step", lambda self, *args: os.kill(os.getpid(), signal.SIGTERM) or real(self, *args)
+    )
+    words = ["test", "--ckpt_path", str(folder / "checkpoints" / "best.ckpt"), "--data.root", str(data_root)]
+    assert train.main([*words, "--trainer.enable_progress_bar", "false"]) == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+    assert "tests" not in json.loads((folder / "results.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -450,6 +464,7 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     settings = {
         "model.norm": norm, "data.motion": "null", "data.val": tmp_path / "val.csv", "data.batch_size": 4,
         "data.num_workers": 0, "trainer.devices": 2, "trainer.strategy": "ddp", "trainer.max_epochs": 1,
+        "compare_statistics": "true", "model.precise_steps": 2,
     }  # fmt: skip
     args = [word for key, value in settings.items() for word in (f"--{key}", value)]
     err = started([*launcher, *fit(tmp_path / "run", motion_folder, *args)], OMP_NUM_THREADS="1")
@@ -468,6 +483,18 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
         for name in ("top1", "top5", "clip_top1", "videos", "unreadable"):
             assert other[name] == on_one[name], name
         assert other["loss"] == pytest.approx(on_one["loss"], rel=1e-6)  # threads sum in other orders
+    tables = [(tmp_path / "run" / f"test-{i}.csv").read_text() for i in range(3)]
+    assert tables[0] == tables[1] == tables[2] and tables[0].count("\n") == 26
+    assert re.search(rf"{damaged},\w+,,\n", tables[0])
+    assert len(results.get("validations", [])) == (3 if norm == "bn" else 0)
+    if norm == "bn":
+        # The first layer's input is the same however the clips of two steps are dealt; the others' are not.
+        one = ["validate", *test[1:], "--data.batch_size", "8", "--model.bn_statistics", "precise"]
+        assert train.main(one) == 0
+        again = json.loads((tmp_path / "run" / "results.json").read_text())["validations"][-1]
+        first, same = results["validations"][1]["norm_layers"][0], again["norm_layers"][0]
+        assert first["running"] == pytest.approx(same["running"], rel=1e-4)
+        assert {one["videos"] for one in [*results["validations"], again]} == {25}
 
 
 def test_fewer_videos_than_processes(run, motion_folder, tmp_path):

@@ -53,15 +53,17 @@ class _Handler(logging.Handler):
             tqdm.write(record.getMessage(), file=sys.stderr)
 
 
+def _no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
+
+
 def set_up_messages() -> None:
     """Our messages are shown; of the libraries' warnings, not those that a user can do nothing about."""
     logger = logging.getLogger("video_gn")
     logger.setLevel(logging.INFO)
     logger.handlers = [_Handler()]
     logger.propagate = False
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_no_tip)
     for noise in (
         "LightningCLI's args parameter",
         "The '.*dataloader' does not have many workers",

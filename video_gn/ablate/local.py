@@ -182,7 +182,8 @@ def run_all(runs: Sequence[Run], slots: Sequence[Slot], done: Callable[[Run, dic
             raise
         finally:
             for process in busy.values():
-                process.stop(signal.SIGKILL)
+                if process.poll() is None:
+                    process.stop(signal.SIGKILL)
             signal.signal(signal.SIGTERM, before)
 
 

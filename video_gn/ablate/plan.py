@@ -96,7 +96,7 @@ class Run:
         if not path.is_file():
             return None
         results = _read_json(path, path.stat().st_mtime_ns)
-        compared = {one["bn_statistics"] for one in results.get("validations", [])}
+        compared = {one.get("bn_statistics") for one in results.get("validations", [])}
         return results if "fit" in results and results.get("tests") and self._wanted <= compared else None
 
     @property

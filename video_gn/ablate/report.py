@@ -203,7 +203,7 @@ def _statistics(cells: Cells) -> list[Block]:
             continue
         accuracies = [cell.spread(lambda run, c=c: 100 * run.compared[c]["top1"]) for c in CHOICES]
         training = cell.spread(lambda run: 100 * (run.results["fit"]["train"]["top1"] or float("nan")))
-        distances = [_median_layer(cell, kind, part) for part in ("mean", "variance") for kind in ("running", "batch")]
+        distances = [_median_layer(cell, kind, part) for part in plots.UNITS for kind in ("running", "batch")]
         rows.append([cell.cell.label, *map(_spread, [training, *accuracies]), *distances])
     head = ["cell", "training clips", *(f"val., {choice}" for choice in CHOICES)]
     head += ["mean: running", "one batch", "variance: running", "one batch"]
@@ -227,7 +227,7 @@ def _median_layer(cell: CellResult, kind: str, part: str) -> str:
         layers = sorted(layer[kind][part] for layer in run.compared["precise"]["norm_layers"])
         return layers[len(layers) // 2]
 
-    return _spread(cell.spread(middle), 2)
+    return _spread(cell.spread(middle), 3)
 
 
 def _speed(cells: Cells) -> Table:
@@ -243,11 +243,7 @@ def _speed(cells: Cells) -> Table:
 
 
 def _missing(runs: Sequence[Run]) -> list[Block]:
-    rows = [
-        [run.name, run.note().get("status", "not begun"), run.note().get("error", "")]
-        for run in runs
-        if not run.results()
-    ]
+    rows = [[run.name, run.state or "not begun", run.note().get("error", "")] for run in runs if not run.results()]
     unread = [
         [run.name, f"{results['tests'][-1]['unreadable']:.0f} test videos unreadable", "they count as wrong"]
         for run in runs
