@@ -61,7 +61,6 @@ def test_cells_of_table_8_are_what_the_paper_says(overlays):
         interval,
         batch_size,
     )
-    assert model.batch_size == batch_size  # linked
     assert f"_{norm}." in model.init
     assert scaled_lr(model.base_lr, trainer.devices * data.batch_size) == pytest.approx(lr)
     assert (model.geometry, model.depth, model.width, model.num_groups) == ("i3d", 50, 64, 32)
@@ -86,6 +85,7 @@ def test_cells_take_two_training_steps(overlays, motion_folder, weights, tmp_pat
     assert train.main(["fit", *args, *reduced(motion_folder, weights[norm], tmp_path / "run")]) == 0
     out = capsys.readouterr()
     assert f"{159 if norm == 'gn' else 318} tensors inflated" in out.err
+    assert f"1 processes x {CELLS[overlays][3]} clips" in out.err  # the model's batch_size is the data's
     assert "2 steps" in out.err and "test by gn-10clip" in out.out
     assert not (tmp_path / "run" / "results.json").exists()  # a trial run leaves no results
 

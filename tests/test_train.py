@@ -525,7 +525,7 @@ def slip(capsys, args):
     ("change", "words"),
     [
         (("--model.nrom", "gn"), "unrecognized arguments: --model.nrom gn (did you mean model.norm?)"),
-        (("--model.norm", "gnn"), "no norm 'gnn'; the norms are: bn, gn, ln, in, frozen_bn"),
+        (("--model.norm", "gnn"), "no norm 'gnn'; the norms are: bn, gn, ln, in, brn, frozen_bn"),
         (("--model.num_groups", "32"), "layer stem: 16 channels cannot be split into num_groups=32"),
         (("--model.depth", "18"), "depths are: 11, 14, 50, 101"),
         (("--data.num_frames", "many"), "data.num_frames\": Expected a <class 'int'>. Got value: many"),
