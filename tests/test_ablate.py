@@ -293,8 +293,10 @@ def test_stopped_runs_save_and_go_on(make_runs, monkeypatch, number, error):
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(local, "_show", show)
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     with pytest.raises(error):
         local.run_all(runs, [local.Slot()], lambda run, note: None)
+    signal.signal(signal.SIGINT, ctrl_c)
     log = runs[0].folder / "log.txt"
     assert runs[0].note()["status"] == "stopped" and log.read_text().endswith("saved\n") and not runs[1].folder.exists()
     local.run_all(runs, [local.Slot()], lambda run, note: None)
