@@ -572,12 +572,12 @@ def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_pa
     folder, _ = ablation
     checkpoint = folder / "out" / "cells" / "bn_b8_s0" / "checkpoints" / "last.ckpt"
     before = checkpoint.read_bytes()
-    losses = {}
+    tested = {}
     for kind in ("running", "precise", "batch"):
         words = ["--ckpt_path", str(checkpoint), "--model.bn_statistics", kind, "--run_dir", str(tmp_path)]
         assert train.main(["test", *words, "--trainer.enable_progress_bar", "false"]) == 0
-        losses[kind] = json.loads((tmp_path / "results.json").read_text())["tests"][-1]
-    assert [one["bn_statistics"] for one in losses.values()] == ["running", "precise", "batch"]
-    assert len({one["loss"] for one in losses.values()}) == 3 and len(losses["precise"]["norm_layers"]) == 13
+        tested[kind] = json.loads((tmp_path / "results.json").read_text())["tests"][-1]
+    assert [one["bn_statistics"] for one in tested.values()] == ["running", "precise", "batch"]
+    assert len({one["loss"] for one in tested.values()}) == 3 and len(tested["precise"]["norm_layers"]) == 13
     assert checkpoint.read_bytes() == before
     assert "BN by its precise statistics" in capsys.readouterr().out

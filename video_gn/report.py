@@ -1,6 +1,6 @@
 """What a run leaves behind for people and programs: results.json, the test table, and predictions.
 
-It reads the trainer, the model's and the data's hyper-parameters, and imports neither of the two.
+It reads the trainer, the model's and the data's hyper-parameters; of the two halves it imports `norm` alone.
 """
 
 import json
@@ -25,10 +25,10 @@ from video_gn.norm import batch_norms
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 TOP = 5
-# Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 OUTCOMES = ("path", "label", "predicted", "rank")
 PROGRESS_EVERY = 2.0  # seconds
 HISTORY = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
+# Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
 
 

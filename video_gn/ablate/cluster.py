@@ -83,7 +83,7 @@ def _resources(run: Run, cluster: str) -> dict[str, Any]:
     """What one run needs, by its settings: on SLURM a task for each process, as Lightning expects."""
     if cluster == "local":
         return {"timeout_min": 60 * 24 * 7}
-    gpu = run.config["trainer.accelerator"] not in ("cpu",)
+    gpu = run.config["trainer.accelerator"] != "cpu"
     return {
         "name": run.folder.parent.parent.name,
         "nodes": int(run.config["trainer.num_nodes"]),

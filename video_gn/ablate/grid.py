@@ -14,7 +14,7 @@ rows: [norm]                           # axes down the table; the others go acro
 paper:                                 # what a publication reports of some cells, in %
   source: Wu & He 2018, Table 8
   same_data: true                      # whether its levels, not only its differences, can be compared
-      note: ...                            # a sentence below its table
+  note: ...                            # a sentence below its table
   cells: [{norm: gn, clip: 32x2, batch: 8, top1: 73.0, top5: 90.6}]  # top5 may be missing
 """
 

@@ -236,8 +236,8 @@ def _show(bar: Any, runs: Sequence[Run], busy: Sequence[Run], clock: Clock) -> N
     bar.refresh()
 
 
-def _interrupt(number: int, _: Any) -> None:
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+def _interrupt(*_: Any) -> None:
+    raise Terminated
 
 
 class Terminated(KeyboardInterrupt):
