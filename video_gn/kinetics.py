@@ -246,16 +246,17 @@ class KineticsData(pl.LightningDataModule):
         self._name([BadVideo(path, label, reason)], self._of_stage(self.failures), f"{self.quarantine} takes in %s: %s")
 
     def train_dataloader(self) -> VideoLoader:
+        return self._training_loader(partial(_position, self.trainer))
+
+    def _training_loader(self, position: Callable[[], tuple[int, int]]) -> VideoLoader:
         views = replace(self.random_view, num_clips=self.clips_per_video)
-        clips = self.batch_size // self.clips_per_video
-        return self._loader("train", views, clips, True, partial(_position, self.trainer))
+        return self._loader("train", views, self.batch_size // self.clips_per_video, True, position)
 
     def training_clips(self, steps: int) -> Iterator[Tensor]:
         """Clips of training batches, uint8 `[N, 3, T, H, W]`, from the first epoch on: the same at every call."""
         self._read("train")
         epoch = itertools.count()
-        views = replace(self.random_view, num_clips=self.clips_per_video)
-        loader = self._loader("train", views, self.batch_size // self.clips_per_video, True, lambda: (next(epoch), 0))
+        loader = self._training_loader(lambda: (next(epoch), 0))
         if not len(loader):
             raise InputError(
                 f"{len(self.lists['train'])} training videos do not fill one batch of {self.batch_size} clips "

@@ -14,6 +14,12 @@ import torch
 PR_SET_PDEATHSIG = 1
 
 
+def end_with_parent(number: int) -> None:
+    """Has this process receive a signal when its parent is killed (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 class Ended(NamedTuple):
     """What became of a file on which a child process was killed or died; `reason` says it in one line."""
 
@@ -95,8 +101,7 @@ def _receive(worker: _Worker) -> Any:
 
 
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
-    if sys.platform == "linux":  # so that this process ends when its parent is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
     torch.set_num_threads(1)
     while True:

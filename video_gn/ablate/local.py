@@ -1,6 +1,5 @@
 """Runs on this machine: one after the other, or several at once on stated devices; each in a process of its own."""
 
-import ctypes
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
 from video_gn.files import take_lock, write_text
-from video_gn.pool import PR_SET_PDEATHSIG
+from video_gn.pool import end_with_parent
 
 POLL = 0.5  # seconds
 PATIENCE = 30.0  # seconds for which a process that is just ending is waited for
@@ -100,7 +100,7 @@ class Process:
             command = [sys.executable, *run.command, "--trainer.enable_progress_bar", "false"]
             self._child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | (env or {}),
-                pass_fds=[lock.fileno()], start_new_session=True, preexec_fn=_die_with_parent,
+                pass_fds=[lock.fileno()], start_new_session=True, preexec_fn=partial(end_with_parent, signal.SIGTERM),
             )  # fmt: skip
 
     def poll(self) -> int | None:
@@ -138,11 +138,6 @@ class Process:
             return f"killed by {signal.Signals(-code).name}{hint}"
         said = [line for line in lines if re.match(r"error: |[\w.]*(Error|Exception|Interrupt)\b", line)]
         return said[-1].removeprefix("error: ") if said else f"ended with exit code {code}; see log.txt"
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_all(runs: Sequence[Run], slots: Sequence[Slot], done: Callable[[Run, dict[str, Any]], None]) -> None:
