@@ -49,6 +49,16 @@ class Measured:
         return [{key: float(value) if value else float("nan") for key, value in row.items()} for row in rows]
 
     @property
+    def training_top1(self) -> float:
+        """Of training clips in the last epoch, in %; nan where it is not known."""
+        top1 = self.results["fit"]["train"]["top1"]
+        return float("nan") if top1 is None else 100 * top1
+
+    def top1_by(self, choice: str) -> float:
+        """Of validation clips by one kind of BN's statistics, in %."""
+        return 100 * self.compared[choice]["top1"]
+
+    @property
     def compared(self) -> dict[str, Mapping[str, Any]]:
         """The newest validation by each kind of BN's statistics."""
         return {one["bn_statistics"]: one for one in self.results.get("validations", []) if one.get("bn_statistics")}
@@ -90,6 +100,9 @@ class CellResult:
     def test(self, name: str) -> Spread | None:
         """Of a fraction that the test measured, in %."""
         return self.spread(lambda one: 100 * one.test[name])
+
+
+Cells = Mapping[Values, CellResult]
 
 
 def collect(grid: Grid, runs: Sequence[Run]) -> dict[Values, CellResult]:

@@ -3,7 +3,7 @@
 import io
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from video_gn.ablate.grid import Grid, named
-from video_gn.ablate.measured import CellResult, Values
+from video_gn.ablate.measured import CellResult, Cells, Measured, Values
 from video_gn.statistics import CHOICES
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; dashes and markers keep lines apart in grey.
@@ -20,7 +20,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 UNITS = {"mean": "true standard deviations", "variance": "powers of 2"}
-Cells = Mapping[Values, CellResult]
 STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "svg.hashsalt": "video_gn", "legend.frameon": False, "lines.linewidth": 1.6,
@@ -127,10 +126,10 @@ def statistics(cells: Cells) -> str | None:
 
 
 def _bars(ax: Any, compared: Cells) -> None:
-    kinds: dict[str, Callable[[Any], float]] = {
-        f"{choice} statistics": partial(_compared, choice) for choice in CHOICES
+    kinds: dict[str, Callable[[Measured], float]] = {
+        f"{choice} statistics": partial(Measured.top1_by, choice=choice) for choice in CHOICES
     }
-    kinds["training clips (batch statistics)"] = lambda run: 100 * (run.results["fit"]["train"]["top1"] or np.nan)
+    kinds["training clips (batch statistics)"] = lambda run: run.training_top1
     width = 0.8 / len(kinds)
     for number, (name, figure) in enumerate(kinds.items()):
         spreads = [cell.spread(figure) for cell in compared.values()]
@@ -143,10 +142,6 @@ def _bars(ax: Any, compared: Cells) -> None:
     ax.set_xticks(range(len(compared)), [cell.cell.label for cell in compared.values()], fontsize=7.5)
     ax.set_ylabel("top-1, one clip a video (%)")
     ax.legend(ncols=2, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 1.28))
-
-
-def _compared(choice: str, run: Any) -> float:
-    return 100 * run.compared[choice]["top1"]
 
 
 def _number(value: str) -> float | None:

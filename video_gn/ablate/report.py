@@ -2,20 +2,30 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from video_gn.ablate import plots
 from video_gn.ablate.grid import Grid, shell
-from video_gn.ablate.measured import DRAWS, CellResult, Contrast, Spread, Values, collect, measure_contrasts
+from video_gn.ablate.measured import (
+    DRAWS,
+    CellResult,
+    Cells,
+    Contrast,
+    Measured,
+    Spread,
+    Values,
+    collect,
+    measure_contrasts,
+)
 from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from video_gn.ablate.plan import Run, differing
 from video_gn.files import write_text
 from video_gn.statistics import CHOICES
-
-Cells = Mapping[Values, CellResult]
 
 
 def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> str:
@@ -201,8 +211,8 @@ def _statistics(cells: Cells) -> list[Block]:
     for cell in cells.values():
         if not cell.compared:
             continue
-        accuracies = [cell.spread(lambda run, c=c: 100 * run.compared[c]["top1"]) for c in CHOICES]
-        training = cell.spread(lambda run: 100 * (run.results["fit"]["train"]["top1"] or float("nan")))
+        accuracies = [cell.spread(partial(Measured.top1_by, choice=choice)) for choice in CHOICES]
+        training = cell.spread(lambda run: run.training_top1)
         distances = [_median_layer(cell, kind, part) for part in plots.UNITS for kind in ("running", "batch")]
         rows.append([cell.cell.label, *map(_spread, [training, *accuracies]), *distances])
     head = ["cell", "training clips", *(f"val., {choice}" for choice in CHOICES)]
@@ -299,7 +309,9 @@ def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[R
                 "seconds": one.run.note().get("seconds"),
                 "test": one.test,
                 "fit": one.results["fit"],
-                "history": one.history,
+                "history": [
+                    {key: None if isnan(value) else value for key, value in row.items()} for row in one.history
+                ],
                 "bn_statistics": one.compared,
                 "device": one.results["run"]["device"],
                 "versions": one.results["versions"],
