@@ -66,6 +66,13 @@ def _markdown(block: Block, figures: str) -> str:
             return f"![{caption}]({figures}/{name}.svg)\n\n*{caption}*"
 
 
+def to_text(table: Table) -> str:
+    """A table as it stands on a terminal."""
+    lines = [list(table.head), *map(list, table.rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(word.ljust(w) for word, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
 def to_html(blocks: Sequence[Block], title: str) -> str:
     """One HTML file that needs nothing else."""
     body = "\n".join(_html(block) for block in blocks)

@@ -12,6 +12,7 @@ import yaml
 
 import train
 from video_gn.ablate.grid import Cell, Grid, command
+from video_gn.ablate.page import Table, to_text
 from video_gn.classifier import scaled_lr
 from video_gn.errors import InputError
 from video_gn.statistics import CHOICES
@@ -74,11 +75,23 @@ class Run:
         return self.config["trainer.max_epochs"]
 
     @property
+    def batch_norm(self) -> bool:
+        """Whether its norm takes statistics over several clips."""
+        return self.config["model.norm"] in ("bn", "brn")
+
+    @property
     def norm_clips(self) -> int:
-        """Clips that share BN's statistics."""
+        """Clips that share a norm's statistics."""
+        if not self.batch_norm:
+            return 1
         everyone = self.config["trainer.sync_batchnorm"]
         clips = self.config["model.norm_batch"] or self.config["data.batch_size"]
         return clips * self.devices * int(self.config["trainer.num_nodes"]) if everyone else clips
+
+    @property
+    def norm_over(self) -> str:
+        """`norm_clips` in words."""
+        return f"{self.norm_clips} clip{'s' * (self.norm_clips > 1)}"
 
     @property
     def cost(self) -> float:
@@ -87,8 +100,7 @@ class Run:
 
     @cached_property
     def _wanted(self) -> set[str]:
-        batch_norm = self.config["model.norm"] in ("bn", "brn")
-        return set(CHOICES) if self.config["compare_statistics"] and batch_norm else set()
+        return set(CHOICES) if self.config["compare_statistics"] and self.batch_norm else set()
 
     def results(self) -> dict[str, Any] | None:
         """What it measured, if it is finished."""
@@ -203,20 +215,16 @@ def _check_settings(run: Run) -> None:
 def plan_table(grid: Grid, runs: Sequence[Run]) -> str:
     """The plan as people read it."""
     head = (*grid.axes, "norm over", "clips/step", "lr", "epochs", *(f"seed {seed}" for seed in grid.seeds))
-    lines = [head]
+    rows = []
     for cell in grid.cells:
         own = [run for run in runs if run.cell is cell]
         one = own[0]
-        batch_norm = one.config["model.norm"] in ("bn", "brn")
-        over = f"{one.norm_clips} clip{'s' * (one.norm_clips > 1)}" if batch_norm else "1 clip"
-        shown = (over, str(one.clips_per_step), f"{one.lr:g}", str(one.epochs))
-        lines.append((*cell.values.values(), *shown, *(run.state or "-" for run in own)))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    table = "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) for line in lines)
+        shown = (one.norm_over, str(one.clips_per_step), f"{one.lr:g}", str(one.epochs))
+        rows.append((*cell.values.values(), *shown, *(run.state or "-" for run in own)))
     example = runs[0]
     processes = example.devices * int(example.config["trainer.num_nodes"])
     return (
-        f"{grid.title}\n\n{table}\n\n"
+        f"{grid.title}\n\n{to_text(Table(head, rows))}\n\n"
         f"lr = base_lr x clips per step / 64 (linear rule); {processes} process{'es' * (processes > 1)} a run.\n"
         f"All cells share every setting but: {', '.join(differing(runs)) or 'none'}.\n"
         "Equal seeds see the same videos in the same order."

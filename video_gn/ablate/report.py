@@ -22,7 +22,7 @@ from video_gn.ablate.measured import (
     collect,
     measure_contrasts,
 )
-from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
 from video_gn.ablate.plan import Run, differing
 from video_gn.files import write_text
 from video_gn.statistics import CHOICES
@@ -60,7 +60,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
     write_text(out / "results.md", to_markdown(blocks, "figures"))
     write_text(out / "results.html", to_html(blocks, grid.title))
     write_text(out / "results.json", json.dumps(_as_data(grid, runs, cells, differences), indent=1) + "\n")
-    return _plain(table)
+    return to_text(table)
 
 
 def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) -> list[Block]:
@@ -95,10 +95,8 @@ def _plan(grid: Grid, runs: Sequence[Run]) -> Table:
     rows = []
     for cell in grid.cells:
         run = next(run for run in runs if run.cell is cell)
-        batch_norm = run.config["model.norm"] in ("bn", "brn")
-        over = f"{run.norm_clips} clip{'s' * (run.norm_clips > 1)}" if batch_norm else "-"
-        rows.append([cell.label, over, f"{run.clips_per_step}", f"{run.lr:g}"])
-    return Table(["cell", "BN's statistics over", "clips per step", "learning rate"], rows)
+        rows.append([cell.label, run.norm_over, f"{run.clips_per_step}", f"{run.lr:g}"])
+    return Table(["cell", "norm over", "clips per step", "learning rate"], rows)
 
 
 # The table
@@ -319,9 +317,3 @@ def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[R
             for seed, one in cell.runs.items()
         ],
     }
-
-
-def _plain(table: Table) -> str:
-    lines = [list(table.head), *map(list, table.rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(word.ljust(w) for word, w in zip(line, widths, strict=True)).rstrip() for line in lines)
