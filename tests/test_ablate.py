@@ -386,6 +386,9 @@ def test_submitits_options(tmp_path):
     assert cluster._resources(runs[0], "slurm") == {
         "name": tmp_path.name, "nodes": 1, "tasks_per_node": 8, "cpus_per_task": 13, "gpus_per_node": 8,
     }  # fmt: skip
+    mixed = plan.make_plan(read_grid(write(tmp_path / "g.yaml", axes={"trainer.devices": [1, 2]})), tmp_path)
+    with pytest.raises(InputError, match="2 needs other resources than 1"):
+        cluster.submit(mixed, tmp_path, "slurm", {})
     with pytest.raises(InputError, match="--cluster local"):
         cluster.submit(runs, tmp_path, "local", {"no_such_option": 1})
 

@@ -70,9 +70,15 @@ def submit(runs: Sequence[Run], out: Path, cluster: str, options: Mapping[str, A
         InputError: submitit refuses an option, or there is no such cluster here.
     """
     waiting = [run for run in runs if not run.results()]
+    needed = [_resources(run, cluster) for run in runs]
+    if different := [run.cell.name for run, own in zip(runs, needed, strict=True) if own != needed[0]]:
+        raise InputError(
+            f"{different[0]} needs other resources than {runs[0].cell.name} (devices, nodes, loader workers), and one "
+            "array has the same for all; make them grids of their own"
+        )
     try:
         executor = submitit.AutoExecutor(out / "jobs", cluster=cluster)
-        executor.update_parameters(**_resources(runs[0], cluster) | dict(options))
+        executor.update_parameters(**needed[0] | dict(options))
         with executor.batch():
             return [executor.submit(Job(run)) for run in waiting]
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
