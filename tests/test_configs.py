@@ -61,7 +61,7 @@ def test_cells_of_table_8_are_what_the_paper_says(overlays):
         interval,
         batch_size,
     )
-    assert f"_{norm}." in model.init
+    assert model.init == {"gn": "timm:resnet50_gn.a1h_in1k", "bn": "torchvision:resnet50"}[norm]
     assert scaled_lr(model.base_lr, trainer.devices * data.batch_size) == pytest.approx(lr)
     assert (model.geometry, model.depth, model.width, model.num_groups) == ("i3d", 50, 64, 32)
     assert (model.momentum, model.weight_decay, model.norm_weight_decay) == (0.9, 1e-4, 0.0)
@@ -84,7 +84,8 @@ def test_cells_take_two_training_steps(overlays, motion_folder, weights, tmp_pat
     norm = CELLS[overlays][0]
     assert train.main(["fit", *args, *reduced(motion_folder, weights[norm], tmp_path / "run")]) == 0
     out = capsys.readouterr()
-    assert f"{159 if norm == 'gn' else 318} tensors inflated" in out.err
+    assert f"{159 if norm == 'gn' else 318} tensors, of which 10 inflated" in out.err
+    assert "classifier starts at random (1000 classes there, 12 here)" in out.err
     assert f"1 processes x {CELLS[overlays][3]} clips" in out.err  # the model's batch_size is the data's
     assert "2 steps" in out.err and "test by gn-10clip" in out.out
     assert not (tmp_path / "run" / "results.json").exists()  # a trial run leaves no results

@@ -10,8 +10,8 @@ FLOORS = [
     {"errors", "files", "pool"},
     {"messages"},
     {"norm", "sampling", "lists", "checkpoint", "libav"},
-    {"resnet3d", "decode", "transforms", "motion", "reencode"},
-    {"inflate", "views"},
+    {"resnet3d", "decode", "transforms", "motion", "reencode", "weights"},
+    {"inflate", "views", "hub"},
     {"loader"},
     {"classifier", "kinetics", "report", "statistics"},
     {"stops"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"ablate.__main__"},
 ]
 MODEL, DATA = (
-    {"norm", "resnet3d", "inflate", "classifier", "statistics"},
+    {"norm", "resnet3d", "weights", "inflate", "hub", "classifier", "statistics"},
     {"sampling", "lists", "libav", "decode", "motion", "reencode", "views", "loader", "kinetics"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -12,13 +12,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import Metric
 
 from video_gn import transforms
 from video_gn.errors import InputError
-from video_gn.inflate import load_inflated
+from video_gn.hub import load_weights
+from video_gn.inflate import check_norm, input_scale, start_from
 from video_gn.norm import make_norm, norm_label, norm_parameters
 from video_gn.resnet3d import GEOMETRIES, resnet3d
 
@@ -131,11 +132,16 @@ class VideoClassifier(pl.LightningModule):
         geometry: Kernels and strides, a name of `video_gn.resnet3d.GEOMETRIES`.
         dropout: Before the last layer.
         zero_init_gamma: Whether gamma of each residual block's last norm starts at 0.
-        init: A 2D ResNet's weights (.pth, .pt or .safetensors) to start from; None starts from random ones.
-        init_norm: The norm that `init` was trained with; None reads it from the file.
-        mean: Of each colour on the scale from 0 to 1, subtracted from the input.
-        std: Of each colour, by which the input is divided.
+        init: Weights to start from, 2D (then inflated) or 3D: a file (`video_gn.weights` lists the layouts) or a public
+            name (`video_gn.hub`) such as timm:resnet50_gn.a1h_in1k. None starts from random ones.
+        init_norm: The norm that `init` was trained with, where the file does not tell.
+        freeze_stages: How many of the stem, res2, res3, res4 and res5 stay as they are, from the first on; their BN
+            keeps its running statistics too.
+        mean: Of each colour on the scale from 0 to 1, subtracted from the input. None takes that of the weights in
+            `init`, where it is known, and otherwise 0.45.
+        std: Of each colour, by which the input is divided. None takes that of `init`, and otherwise 0.225.
         base_lr: Learning rate at 64 clips a step; the rate used is scaled to the clips of this run's steps.
+        head_lr: How many times that rate the last layer learns at, for a new one on a trained network.
         momentum: Of SGD with Nesterov.
         weight_decay: Of convolutions and the last layer.
         norm_weight_decay: Of every norm's gamma and beta.
@@ -168,9 +174,11 @@ class VideoClassifier(pl.LightningModule):
         zero_init_gamma: bool = True,
         init: str | None = None,
         init_norm: str | None = None,
-        mean: tuple[float, float, float] = (0.45, 0.45, 0.45),
-        std: tuple[float, float, float] = (0.225, 0.225, 0.225),
+        freeze_stages: int = 0,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
         base_lr: float = 0.01,
+        head_lr: float = 1.0,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         norm_weight_decay: float = 0.0,
@@ -182,8 +190,10 @@ class VideoClassifier(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(std) <= 0:
+        if std is not None and min(std) <= 0:
             raise InputError(f"model.std is {list(std)}; standard deviations have to be above 0")
+        if head_lr <= 0:
+            raise InputError(f"model.head_lr is {head_lr}; it has to be above 0")
         if not all(0 < point < 1 for point in decay_points) or not 0 <= warmup < 1:
             raise InputError(
                 f"model.decay_points is {list(decay_points)} and model.warmup {warmup}; they are fractions of training"
@@ -195,10 +205,17 @@ class VideoClassifier(pl.LightningModule):
             )
         if precise_steps < 1:
             raise InputError(f"model.precise_steps is {precise_steps}; it has to be at least 1 training batch")
+        weights = None if init is None else load_weights(init)
+        label = norm_label(norm, num_groups, channels_per_group)
+        if weights:
+            check_norm(weights, label, init_norm)
+        scale = input_scale(weights, mean, std)
         self.save_hyperparameters(logger=False)
         self.hp: Any = self.hparams
         # In types that load without running code; class_names is linked, which Lightning leaves out of what it saves.
-        self.hp.update(class_names=list(class_names), mean=list(mean), std=list(std), decay_points=list(decay_points))
+        self.hp.update(
+            class_names=list(class_names), mean=list(scale[0]), std=list(scale[1]), decay_points=list(decay_points)
+        )
         self.class_names = list(class_names)
         self.net = resnet3d(
             len(class_names),
@@ -218,12 +235,30 @@ class VideoClassifier(pl.LightningModule):
             dropout,
             zero_init_gamma,
         )
-        if init is not None:
-            log.info(load_inflated(self.net, init, norm_label(norm, num_groups, channels_per_group), init_norm))
+        if weights:
+            log.info(start_from(self.net, weights, geometry, class_names, scale[1]))
+        self.frozen = self._freeze(freeze_stages)
         self.accuracy = Accuracy()
         self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
         self.outcomes: list[tuple[int, int, int]] = []  # of the test's videos: row, predicted label, rank of label
         self.norm_layers: list[dict[str, Any]] = []  # distances of running from true statistics, where measured
+
+    def _freeze(self, stages: int) -> tuple[nn.Module, ...]:
+        blocks = [block for block in self.net.blocks[:-1] if any(True for _ in block.parameters())]
+        if not 0 <= stages <= len(blocks):
+            raise InputError(
+                f"model.freeze_stages is {stages}; it has to be from 0 to {len(blocks)}: the stem, then residual stages"
+            )
+        for block in blocks[:stages]:
+            block.requires_grad_(False).eval()
+        return tuple(blocks[:stages])
+
+    def train(self, mode: bool = True) -> "VideoClassifier":
+        """Sets the mode of all but the frozen stages."""
+        super().train(mode)
+        for block in self.frozen:
+            block.eval()
+        return self
 
     # The network
 
@@ -260,6 +295,10 @@ class VideoClassifier(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.hp.norm == "frozen_bn" and self.hp.freeze_affine and self.hp.init is None:
             raise InputError("model.norm=frozen_bn with freeze_affine learns no scale; set model.init to start from")
+        if stage == "fit" and self.frozen and self.hp.init is None:
+            raise InputError(
+                f"model.freeze_stages={len(self.frozen)} would keep random weights; set model.init to start from"
+            )
 
     def configure_model(self) -> None:
         if self.hp.compile:
@@ -336,10 +375,16 @@ class VideoClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         hp = self.hp
         norms = {id(parameter) for parameter in norm_parameters(self.net)}
+        head = {id(parameter) for parameter in self.net.blocks[-1].parameters()} if hp.head_lr != 1 else set()
         trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         groups = [
-            {"params": [p for p in trained if id(p) not in norms], "weight_decay": hp.weight_decay},
+            {"params": [p for p in trained if id(p) not in norms | head], "weight_decay": hp.weight_decay},
             {"params": [p for p in trained if id(p) in norms], "weight_decay": hp.norm_weight_decay},
+            {
+                "params": [p for p in trained if id(p) in head],
+                "weight_decay": hp.weight_decay,
+                "lr": hp.head_lr * self.lr,
+            },
         ]
         groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=hp.momentum, nesterov=hp.momentum > 0)

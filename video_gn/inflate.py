@@ -1,126 +1,174 @@
-"""2D ResNet weights as the start of the 3D one (Carreira & Zisserman 2017; Wang et al. 2018, section 3.1).
+"""Weights of other networks as the start of ours, 2D ones inflated (Carreira & Zisserman 2017; Wang et al. 2018, 3.1).
 
-Each 2D kernel is repeated along T and divided by the temporal size, so that a clip of one repeated image gives the
-2D network's features, away from the clip's ends where the temporal padding reaches. Gamma, beta and running
-statistics are carried over; loaded gammas replace zero-initialised ones. The names read are those of torchvision's
-`resnet50` and timm's `resnet50_gn` (conv1, bn1, layer1.0.conv1, ..., fc).
+A kernel that is flat in time is repeated along T and divided by the temporal size, so that a clip of one repeated image
+gives the flat network's features, away from the clip's ends where the temporal padding reaches. Gamma, beta and running
+statistics are carried over; loaded gammas replace zero-initialised ones.
 """
 
-import re
-from pathlib import Path
+import logging
+from collections.abc import Sequence
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from video_gn.errors import InputError
 from video_gn.resnet3d import Net, ResStage
+from video_gn.weights import IMAGENET, KINETICS, Place, Weights
 
-_PART = {"conv1": "branch2.conv_a", "conv2": "branch2.conv_b", "conv3": "branch2.conv_c",
-         "bn1": "branch2.norm_a", "bn2": "branch2.norm_b", "bn3": "branch2.norm_c",
-         "downsample.0": "branch1_conv", "downsample.1": "branch1_norm"}  # fmt: skip
+log = logging.getLogger(__name__)
 BATCH_NORMS = ("bn", "brn", "frozen_bn")
 
 
-def load_inflated(net: Net, path: str, norm: str, file_norm: str | None = None) -> str:
-    """Starts a 3D network from a 2D checkpoint, in place, and says in one line what was done.
+def places(net: Net) -> dict[str, Place]:
+    """Where each tensor of a network's state dict belongs."""
+    found = {}
+    stages = [i for i, block in enumerate(net.blocks) if isinstance(block, ResStage)]
+    for name in net.state_dict():
+        _, number, *inner = name.split(".")
+        if int(number) in stages:
+            found[name] = Place(stages.index(int(number)) + 1, int(inner[1]), inner[-2], inner[-1])
+        else:
+            found[name] = Place(0 if number == "0" else 5, 0, inner[-2], inner[-1])
+    return found
+
+
+def input_scale(
+    weights: Weights | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of a model's input: those given, else those of its weights.
+
+    Where a file does not tell, they are ImageNet's for torchvision's and timm's layout, and else Kinetics'.
+
+    Raises:
+        InputError: Another mean is given than the weights were trained with. The padding's zeros stand for it, so that
+            no change of the first kernel makes up for another one; another standard deviation is made up for exactly.
+    """
+    known = (weights.scale if weights else None) or (
+        IMAGENET if weights and weights.kind == "torchvision" else KINETICS
+    )
+    if mean and weights and weights.scale and max(abs(a - b) for a, b in zip(mean, known[0], strict=True)) > 1e-4:
+        raise InputError(
+            f"{weights.source} was trained on inputs less the mean {_numbers(known[0])}, and model.mean is "
+            f"{_numbers(mean)}; set model.mean to null, which takes the file's"
+        )
+    return tuple(mean or known[0]), tuple(std or known[1])
+
+
+def start_from(
+    net: Net,
+    weights: Weights,
+    geometry: str,
+    class_names: Sequence[str],
+    std: Sequence[float],
+) -> str:
+    """Starts a network from weights of the same norm (`check_norm`), in place, and says in one line what was done.
 
     Args:
         net: Of `video_gn.resnet3d.resnet3d`.
-        path: `.pth`, `.pt` (a state dict, opened with `weights_only=True`) or `.safetensors`.
+        weights: Of `video_gn.weights.read_weights`.
+        geometry: The network's.
+        class_names: The network's; the classifier is carried over where its classes are those of the weights.
+        std: Of the network's input.
+
+    Raises:
+        InputError: A name or shape does not match.
+    """
+    matched, inflated, said = match(weights, net, class_names)
+    if weights.scale and tuple(weights.scale[1]) != tuple(std):
+        first = next(iter(matched))
+        ratio = torch.tensor([ours / theirs for ours, theirs in zip(std, weights.scale[1], strict=True)])
+        matched[first] = matched[first] * ratio.view(3, 1, 1, 1)
+        said += f"; its first kernel rescaled from std {_numbers(weights.scale[1])} to {_numbers(std)}"
+    net.load_state_dict(matched, strict=False)  # `match` has accounted for every name
+    if weights.geometries and geometry not in weights.geometries and not inflated:
+        log.warning(
+            "%s is of geometry %s, the model's is %s: equal kernels but other strides, a start for training, not the "
+            "same network", weights.source, " or ".join(weights.geometries), geometry,
+        )  # fmt: skip
+    how = f"of which {inflated} inflated" if inflated else "none inflated"
+    return f"started from {weights.source} ({weights.kind}): {len(matched)} tensors, {how}; {said}"
+
+
+def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> None:
+    """Refuses weights that were trained with another norm than the network's.
+
+    Args:
+        weights: Of `video_gn.weights.read_weights`.
         norm: The network's norm as `video_gn.norm.norm_label` writes it.
-        file_norm: The norm that the file was trained with. None takes "bn" where it has running statistics and "gn"
-            (32 groups, as the public ones) where it has none.
+        file_norm: The norm that the weights were trained with, where they do not say. None takes "bn" where there are
+            running statistics, and "gn" (32 groups, as the public ones) where there are none.
 
     Raises:
-        InputError: The file cannot be read, its norm is not the network's, or a name or shape does not match.
+        InputError: The norm is another one, or not that of the file.
     """
-    weights = read_2d(path)
-    has_statistics = any(name.endswith("running_mean") for name in weights)
-    file_norm = file_norm or ("bn" if has_statistics else "gn")
-    if file_norm in BATCH_NORMS and not has_statistics:
-        raise InputError(f"{path} has no running statistics, so it was not trained with init_norm={file_norm}")
-    if norm != file_norm and not (norm in BATCH_NORMS and file_norm in BATCH_NORMS):
+    statistics = weights.norm in BATCH_NORMS
+    theirs = file_norm or weights.norm or "gn"
+    if theirs in BATCH_NORMS and not statistics:
+        raise InputError(f"{weights.source} has no running statistics, so it was not trained with init_norm={theirs}")
+    if norm != theirs and not (norm in BATCH_NORMS and theirs in BATCH_NORMS):
         raise InputError(
-            f"{path} was trained with norm {file_norm}, the model has {norm}, and weights do not carry over between "
-            f"norms; take a checkpoint trained with {norm}, or give the model the norm {file_norm}"
-            + ("" if has_statistics else "; if the file was trained with another norm, name it with --model.init_norm")
+            f"{weights.source} was trained with norm {theirs}, the model has {norm}, and weights do not carry over "
+            f"between norms; take a checkpoint trained with {norm}, or give the model the norm {theirs}"
+            + ("" if weights.norm else "; if the file was trained with another norm, name it with --model.init_norm")
         )
-    inflated, head = inflate(weights, net, path)
-    net.load_state_dict(inflated, strict=False)  # `inflate` has matched every name
-    return f"started from {path}: {len(inflated)} tensors inflated; {head}"
 
 
-def read_2d(path: str) -> dict[str, Tensor]:
-    """The state dict in a file, opened so that no code in it can run.
-
-    Raises:
-        InputError: There is no such file, or it holds no state dict.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"there is no file {path} to start from (model.init); see data/README.md for where to get it")
-    try:
-        weights = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # each reader has many kinds
-        raise InputError(f"{path} is not a file of weights, or is damaged ({type(error).__name__})") from None
-    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
-        weights = weights["state_dict"]
-    if not isinstance(weights, dict) or not weights or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise InputError(f"{path} holds no state dict (names and tensors)")
-    return weights
-
-
-def inflate(weights: dict[str, Tensor], net: Net, path: str = "the checkpoint") -> tuple[dict[str, Tensor], str]:
-    """2D weights under the 3D network's names and shapes, and what became of the classifier.
+def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[str, Tensor], int, str]:
+    """The weights under the network's names and in its shapes, how many were inflated, and what of the classifier.
 
     Raises:
         InputError: Names that only one of the two has, or a shape that differs in more than T.
     """
-    target = net.state_dict()
-    head = f"blocks.{len(net.blocks) - 1}.proj."
-    named = {_name_3d(name, net): weight for name, weight in weights.items()}
-    classes_2d, classes_3d = len(named.get(f"{head}weight", ())), len(target[f"{head}weight"])
-    said = "the classifier carried over"
-    if classes_2d != classes_3d:
-        said = f"the classifier starts at random ({classes_2d} classes there, {classes_3d} here)"
-        named = {name: weight for name, weight in named.items() if not name.startswith(head)}
-    kept = {name for name in target if classes_2d == classes_3d or not name.startswith(head)}
-
+    target, source = net.state_dict(), weights.tensors
+    named = {name: weights.layout(place) for name, place in places(net).items()}
+    head = {name for name in target if ".proj." in name}
+    theirs = {weights.layout(Place(5, 0, "proj", what)) for what in ("weight", "bias")} & source.keys()
+    said = _classifier(weights, len(source[max(theirs)]) if theirs else 0, class_names)
+    kept = set(target) if said.endswith("carried over") else set(target) - head
     counters = {name for name in target if name.endswith("num_batches_tracked")}  # missing in old files
-    missing, unused = sorted(kept - named.keys() - counters), sorted(named.keys() - kept)
+    missing = [named[name] for name in target if name in kept - counters and named[name] not in source]
+    unused = sorted(source.keys() - set(named.values()) - theirs)
     if missing or unused:
         raise InputError(
-            f"{path} is another architecture: {_few('without', missing)}{_few('with unknown', unused)}"
+            f"{weights.source} is another architecture: {_few('without', missing)}{_few('with unknown', unused)}"
             "the model's depth, width and norm have to be those of the file"
         )
-    return {name: _inflate_one(name, weight, target[name], path) for name, weight in named.items()}, said
+    found = {name: source[named[name]] for name in target if name in kept and named[name] in source}
+    inflated = {name for name in found if target[name].ndim == 5 and _frames(found[name]) < target[name].shape[2]}
+    return {name: _inflate(name, weight, target[name], weights) for name, weight in found.items()}, len(inflated), said
 
 
-def _inflate_one(name: str, weight: Tensor, target: Tensor, path: str) -> Tensor:
+def _classifier(weights: Weights, classes: int, class_names: Sequence[str]) -> str:
+    names = weights.settings.get("class_names")
+    if not classes:
+        return "the classifier starts at random (the file has none)"
+    if classes != len(class_names):
+        return f"the classifier starts at random ({classes} classes there, {len(class_names)} here)"
+    if names is not None and list(names) != list(class_names):
+        return "the classifier starts at random (as many classes there, of other names or in another order)"
+    return "the classifier carried over"
+
+
+def _frames(weight: Tensor) -> int:
+    return weight.shape[2] if weight.ndim == 5 else 1
+
+
+def _inflate(name: str, weight: Tensor, target: Tensor, weights: Weights) -> Tensor:
+    weight = weight.to(target.dtype)
     if weight.ndim == 4 and target.ndim == 5:
-        time = target.shape[2]
-        weight = weight.unsqueeze(2).expand(-1, -1, time, -1, -1) / time
+        weight = weight.unsqueeze(2)
+    if target.ndim == 5 and _frames(weight) == 1:
+        weight = weight.expand(-1, -1, target.shape[2], -1, -1) / target.shape[2]
     if weight.shape != target.shape:
-        raise InputError(f"{path} is another architecture: {name} is {list(weight.shape)}, not {list(target.shape)}")
+        known = f"; the file's geometry is {' or '.join(weights.geometries)}" if weights.geometries else ""
+        raise InputError(
+            f"{weights.source} is another architecture: {name} is {list(weight.shape)}, not {list(target.shape)}{known}"
+        )
     return weight
 
 
-def _name_3d(name: str, net: Net) -> str:
-    """torchvision's name as pytorchvideo's, or as it is where there is none."""
-    name = name.removeprefix("module.")
-    stages = [i for i, block in enumerate(net.blocks) if isinstance(block, ResStage)]
-    if match := re.fullmatch(r"layer(\d)\.(\d+)\.(conv[123]|bn[123]|downsample\.[01])\.(\w+)", name):
-        stage, block, part, what = match.groups()
-        if 1 <= int(stage) <= len(stages):
-            return f"blocks.{stages[int(stage) - 1]}.res_blocks.{block}.{_PART[part]}.{what}"
-    for old, new in {
-        "conv1.": "blocks.0.conv.",
-        "bn1.": "blocks.0.norm.",
-        "fc.": f"blocks.{len(net.blocks) - 1}.proj.",
-    }.items():
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
+def _numbers(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:.4g}' for value in values)}]"
 
 
 def _few(word: str, names: list[str]) -> str:

@@ -208,9 +208,12 @@ def norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def batch_norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
-    """Name and layer of every norm that takes its statistics from the batch: BN, synchronised BN, Batch Renorm."""
-    layers = module.named_modules()
-    return {name: layer for name, layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)}
+    """Name and layer of every norm that takes its statistics from the batch: BN, synchronised BN, Batch Renorm.
+
+    Those whose gamma is frozen are not among them: they are part of a frozen stage, which keeps its statistics.
+    """
+    layers = {name: m for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    return {name: layer for name, layer in layers.items() if layer.weight.requires_grad}
 
 
 @contextmanager

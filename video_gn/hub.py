@@ -1,0 +1,128 @@
+"""Public weights by name: `torchvision:resnet50`, `timm:resnet50_gn.a1h_in1k`, `pytorchvideo:i3d_r50` and the like.
+
+Files come from where their publishers keep them, into the caches of torch.hub and of the Hugging Face hub, once a
+machine; a cached file needs no network.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from pytorchvideo.models.hub.resnet import checkpoint_paths
+
+from video_gn.errors import InputError
+from video_gn.files import take_lock
+from video_gn.weights import Weights, read_weights
+
+log = logging.getLogger(__name__)
+_FACEBOOK = "https://dl.fbaipublicfiles.com"
+_DETECTRON = {name: f"{_FACEBOOK}/detectron/ImageNetPretrained/{number}/{name}.pkl"
+              for name, number in {"R-50-GN": 47261647, "R-101-GN": 47592356}.items()}  # fmt: skip
+_PYTORCHVIDEO = {name: checkpoint_paths[name] for name in ("i3d_r50", "c2d_r50", "slow_r50")}
+_NONLOCAL = {f"{name}_400k": f"{_FACEBOOK}/video-nonlocal/{name}_400k.pkl"
+             for name in ("i3d_baseline_32x2_IN_pretrain", "i3d_baseline_8x8_IN_pretrain")}  # fmt: skip
+
+Scale = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class Public(NamedTuple):
+    """Where a file of weights is published.
+
+    Attributes:
+        url: Of the file.
+        fetch: Gives the file, downloaded unless it is cached.
+        scale: Mean and standard deviation of the input, where the file itself does not tell.
+    """
+
+    url: str
+    fetch: Callable[[], str | Path]
+    scale: Scale | None = None
+
+
+def load_weights(init: str) -> Weights:
+    """The weights of a file, or of a public name.
+
+    Raises:
+        InputError: As `video_gn.weights.read_weights`; or there is no such name, or no network to get it by.
+    """
+    hub, _, name = init.partition(":")
+    if Path(init).exists() or hub not in HUBS:
+        return read_weights(init)
+    public = HUBS[hub](name)
+    try:
+        path = public.fetch()
+    except OSError as error:  # urllib's and the Hugging Face hub's are
+        raise InputError(
+            f"cannot download {init} ({' '.join(str(error).split())[:100]}); fetch {public.url} by hand "
+            f"and name the file: --model.init {public.url.rpartition('/')[2]}"
+        ) from None
+    weights = replace(read_weights(path), source=init)
+    return replace(weights, scale=weights.scale or public.scale)
+
+
+def _torchvision(name: str) -> Public:
+    model, _, tag = name.partition(".")
+    try:
+        found = torchvision.models.get_model_weights(model)[tag or "IMAGENET1K_V1"]
+    except (ValueError, KeyError):
+        raise InputError(
+            f"torchvision has no weights {name!r}; there are torchvision:resnet50 and torchvision:resnet101, which are "
+            "their IMAGENET1K_V1, and with .IMAGENET1K_V2 after them the newer ones"
+        ) from None
+    sized = found.transforms()
+    return _by_url(found.url, (tuple(sized.mean), tuple(sized.std)))
+
+
+def _timm(name: str) -> Public:
+    import timm  # here, because it takes a second
+
+    cfg = timm.models.get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        raise InputError(f"timm has no pretrained weights {name!r}; timm:resnet50_gn.a1h_in1k is its ResNet-50 with GN")
+
+    def fetch() -> str:
+        from huggingface_hub import hf_hub_download
+
+        return hf_hub_download(repo, file)
+
+    repo, file = cfg.hf_hub_id, "model.safetensors"
+    return Public(f"https://huggingface.co/{repo}/resolve/main/{file}", fetch, (cfg.mean, cfg.std))
+
+
+def _listed(hub: str, urls: dict[str, str]) -> Callable[[str], Public]:
+    def find(name: str) -> Public:
+        if name not in urls:
+            raise InputError(f"there are no weights {hub}:{name}; there are: {', '.join(urls)}")
+        return _by_url(urls[name])
+
+    return find
+
+
+def _by_url(url: str, scale: Scale | None = None) -> Public:
+    return Public(url, lambda: _download(url), scale)
+
+
+def _download(url: str) -> Path:
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w") as lock:
+        take_lock(lock)  # the processes of a node download it once
+        if not path.exists():
+            log.info("downloading %s to %s", url, path)
+            digest = re.search(r"-([a-f0-9]{8,})\.", path.name)  # torch.hub's convention
+            torch.hub.download_url_to_file(url, str(path), digest[1] if digest else None)
+    return path
+
+
+HUBS: dict[str, Callable[[str], Public]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "pytorchvideo": _listed("pytorchvideo", _PYTORCHVIDEO),
+    "detectron": _listed("detectron", _DETECTRON),
+    "nonlocal": _listed("nonlocal", _NONLOCAL),
+}  # fmt: skip
