@@ -10,8 +10,9 @@ FLOORS = [
     {"errors", "files", "pool"},
     {"messages"},
     {"norm", "sampling", "lists", "checkpoint", "libav"},
-    {"resnet3d", "decode", "transforms", "motion", "reencode", "weights"},
-    {"inflate", "views", "hub"},
+    {"resnet3d", "images", "transforms", "motion", "reencode", "weights"},
+    {"inflate", "decode", "hub"},
+    {"views"},
     {"loader"},
     {"classifier", "kinetics", "report", "statistics"},
     {"stops"},
@@ -25,7 +26,7 @@ FLOORS = [
 ]
 MODEL, DATA = (
     {"norm", "resnet3d", "weights", "inflate", "hub", "classifier", "statistics"},
-    {"sampling", "lists", "libav", "decode", "motion", "reencode", "views", "loader", "kinetics"},
+    {"sampling", "lists", "libav", "images", "decode", "motion", "reencode", "views", "loader", "kinetics"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 

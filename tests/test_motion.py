@@ -71,9 +71,9 @@ def test_wagon_wheel(rng):
 
 def test_texture_is_periodic(rng):
     """A period of exactly lambda: moved by one, the texture is the same."""
-    from video_gn.motion import _Waves
+    from video_gn.motion import Waves
 
-    waves = _Waves(rng, 16.0, 1, np.full(3, 0.5), 0.2)
+    waves = Waves(rng, 16.0, 1, np.full(3, 0.5), 0.2)
     y, x = np.mgrid[:64, :64].astype(np.float32)
     np.testing.assert_allclose(waves(x, y), waves(x + 16, y), atol=1e-4)
     np.testing.assert_allclose(waves(x, y), waves(x, y - 16), atol=1e-4)

@@ -19,6 +19,7 @@ import decord
 import numpy as np
 
 from video_gn.errors import DecodeError
+from video_gn.images import ImageFile
 from video_gn.libav import LARGEST, Finish, Frames, LibavVideo, as_they_are, assemble, part_size
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
@@ -132,6 +133,7 @@ BACKENDS: dict[str, Callable[[str, bool], Video]] = {
     "decord": DecordVideo,
     "pyav": lambda path, checked: LibavVideo(path),
 }
+IMAGE = "image"  # what reads images; videos are none of its business
 
 
 @contextmanager
@@ -142,7 +144,7 @@ def open_video(
 
     Args:
         path: The file.
-        backend: A name of `BACKENDS`. They give the same pixels of 8-bit video.
+        backend: A name of `BACKENDS`, which give the same pixels of 8-bit video; or `IMAGE`.
         checked: Whether this backend is known to read the right frames of this file.
         num_frames: Frames that can be decoded, where somebody counted them: containers may promise others.
 
@@ -152,7 +154,7 @@ def open_video(
     path = str(path)
     if not Path(path).is_file():
         raise DecodeError(path, "no such file")
-    video = BACKENDS[backend](path, checked)
+    video: Video = ImageFile(path) if backend == IMAGE else BACKENDS[backend](path, checked)
     try:
         if num_frames is not None:
             if num_frames > video.num_frames:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from video_gn import motion as motion12
 from video_gn import sampling
-from video_gn.decode import BACKENDS
+from video_gn.decode import BACKENDS, IMAGE
 from video_gn.errors import InputError
 from video_gn.files import read_table
-from video_gn.lists import VideoList, find_videos, names_of, read_list, read_rows
+from video_gn.images import CentreImage, RandomImage
+from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
 from video_gn.loader import RowSampler, VideoLoader
 from video_gn.views import BadVideo, Batch, ProtocolViews, RandomView, VideoViews, Views, spread
 
@@ -51,6 +52,10 @@ class KineticsData(pl.LightningDataModule):
         crop_size: Side of the random crop in training, in pixels.
         test_short_side: Short side at test time, in pixels.
         flip: Whether half of the training clips are flipped left to right.
+        images: Whether the files are images (ImageNet's layout: class folders of JPEGs), for a network that is flat in
+            time. Training takes a random part of each at `crop_size`, validation and test the middle `crop_size`
+            pixels of the image scaled to `test_short_side`; `num_frames` has to be 1, and what else is of videos is
+            not used.
         test_protocol: Views of a video at test time and in prediction, a name of `video_gn.sampling.PROTOCOLS`.
         inspect: Whether test and prediction also name videos that decode but are damaged (flipped bits, cut short
             without an index); they are evaluated all the same. Each video is decoded once more for it.
@@ -64,7 +69,10 @@ class KineticsData(pl.LightningDataModule):
         max_bad: Fraction of the training list that may turn out to be unreadable before training stops.
         seed: Of everything drawn.
         motion: Makes the embedded set with these parameters and takes its splits; `root` is where it goes.
-        videos: Files and folders to predict.
+        videos: Files, folders and patterns to predict.
+
+    Attributes:
+        seen: By "val" and "test", how its videos are seen: the protocol's name, and its views in words.
     """
 
     trainer: Any
@@ -83,6 +91,7 @@ class KineticsData(pl.LightningDataModule):
         crop_size: int = 224,
         test_short_side: int = 256,
         flip: bool = True,
+        images: bool = False,
         test_protocol: str = "gn-10clip",
         inspect: bool = False,
         batch_size: int = 8,
@@ -108,7 +117,13 @@ class KineticsData(pl.LightningDataModule):
                 f"{num_frames} frames at interval {frame_interval} span {clip_span} raw frames, more than "
                 f"data.max_span={max_span}; take fewer frames or a smaller interval, or raise data.max_span"
             )
-        if not crop_size <= short_side[0] <= short_side[1]:
+        if images and num_frames != 1:
+            raise InputError(f"data.num_frames is {num_frames} and data.images is true; an image is a clip of 1 frame")
+        if images and motion:
+            raise InputError("data.images is true and data.motion is given, which makes videos; take one of the two")
+        if images and test_short_side < crop_size:
+            raise InputError(f"data.test_short_side is {test_short_side}; data.crop_size={crop_size} has to fit in it")
+        if not images and not crop_size <= short_side[0] <= short_side[1]:
             raise InputError(
                 f"data.short_side is {list(short_side)}; it has to be [low, high] with "
                 f"data.crop_size={crop_size} <= low <= high"
@@ -122,16 +137,33 @@ class KineticsData(pl.LightningDataModule):
             raise InputError(f"there is no data.backend {backend!r}; the backends are: {', '.join(BACKENDS)}")
         if decode_timeout <= 0:
             raise InputError(f"data.decode_timeout is {decode_timeout}; it has to be above 0 seconds")
-        self.protocol = sampling.find_protocol(test_protocol)
+        protocol = sampling.find_protocol(test_protocol)
         self.root = Path(root)
         self.train, self.val, self.test = train, val, test or val
         self.motion = motion
-        self.random_view = RandomView(num_frames, frame_interval, (short_side[0], short_side[1]), crop_size, flip)
         self.clips_per_video = clips_per_video
-        self.protocol_views = ProtocolViews(num_frames, frame_interval, test_short_side, self.protocol)
+        self.training_view: Views
+        self.validation_view: Views
+        self.test_views: Views
+        if images:
+            self.training_view = RandomImage(crop_size, flip)
+            self.validation_view = self.test_views = CentreImage(test_short_side, crop_size)
+            middle = f"1 crop, the middle {crop_size} of short side {test_short_side}"
+            self.seen = {split: {"protocol": "centre-crop", "views": middle} for split in ("val", "test")}
+        else:
+            random_view = RandomView(num_frames, frame_interval, (short_side[0], short_side[1]), crop_size, flip)
+            self.training_view = replace(random_view, num_clips=clips_per_video)
+            self.validation_view = random_view
+            self.test_views = ProtocolViews(num_frames, frame_interval, test_short_side, protocol)
+            crops = f"{protocol.num_clips} clips x {protocol.num_crops} crops, short side {test_short_side}"
+            self.seen = {
+                "val": {"protocol": "random-1clip", "views": "1 clip x 1 crop, augmented as in training"},
+                "test": {"protocol": test_protocol, "views": crops},
+            }
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.given_videos, self.inspect = videos or [], inspect
-        self.backend, self.timeout, self.max_bad = backend, decode_timeout, max_bad
+        self.images, self.suffixes = images, IMAGE_SUFFIXES if images else SUFFIXES
+        self.backend, self.timeout, self.max_bad = IMAGE if images else backend, decode_timeout, max_bad
         self.quarantine = self.root / (motion.folder if motion else "") / quarantine
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
@@ -154,7 +186,9 @@ class KineticsData(pl.LightningDataModule):
             if not Path(given).is_file():
                 raise InputError(f"there is no file {given} of class names (data.class_names)")
             given = [line.strip() for line in Path(given).read_text(encoding="utf-8").splitlines() if line.strip()]
-        names = given or (list(motion12.CLASSES) if self.motion else names_of(read_rows(self.root / self.train)))
+        names = given or (
+            list(motion12.CLASSES) if self.motion else names_of(read_rows(self.root / self.train, self.suffixes))
+        )
         repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else None
         if repeated:
             raise InputError(f"data.class_names has {', '.join(sorted(repeated))} more than once; names have to differ")
@@ -178,7 +212,7 @@ class KineticsData(pl.LightningDataModule):
         for split in splits:
             self._read(split)
         if stage == "predict":
-            self.lists["predict"] = find_videos(self.given_videos)
+            self.lists["predict"] = find_videos(self.given_videos, self.suffixes)
             self._respect_quarantine("predict")
         if stage == "fit":
             needed = self.batch_size * self.trainer.world_size
@@ -192,7 +226,7 @@ class KineticsData(pl.LightningDataModule):
     def _read(self, split: str) -> None:
         if split not in self.lists:
             root = self.root / self.motion.folder if self.motion else self.root
-            self.lists[split] = read_list(root / getattr(self, split), root, self.class_names)
+            self.lists[split] = read_list(root / getattr(self, split), root, self.class_names, self.suffixes)
         self._respect_quarantine(split)
 
     def _respect_quarantine(self, split: str) -> None:
@@ -221,7 +255,7 @@ class KineticsData(pl.LightningDataModule):
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> VideoLoader:
         trainer, videos = self.trainer, self.lists[split]
-        inspect = self.inspect and split in ("test", "predict")
+        inspect = self.inspect and not self.images and split in ("test", "predict")
         return VideoLoader(
             VideoViews(videos, views, self.seed, training, inspect, self.backend, self.timeout),
             RowSampler(len(videos), self.seed, training, trainer.global_rank, trainer.world_size, split == "val"),
@@ -249,8 +283,7 @@ class KineticsData(pl.LightningDataModule):
         return self._training_loader(partial(_position, self.trainer))
 
     def _training_loader(self, position: Callable[[], tuple[int, int]]) -> VideoLoader:
-        views = replace(self.random_view, num_clips=self.clips_per_video)
-        return self._loader("train", views, self.batch_size // self.clips_per_video, True, position)
+        return self._loader("train", self.training_view, self.batch_size // self.clips_per_video, True, position)
 
     def training_clips(self, steps: int) -> Iterator[Tensor]:
         """Clips of training batches, uint8 `[N, 3, T, H, W]`, from the first epoch on: the same at every call."""
@@ -268,13 +301,17 @@ class KineticsData(pl.LightningDataModule):
 
     def val_dataloader(self) -> VideoLoader:
         # Always the first epoch's views, so that epochs compare.
-        return self._loader("val", self.random_view, self.batch_size)
+        return self._loader("val", self.validation_view, self.batch_size)
 
     def test_dataloader(self) -> VideoLoader:
-        return self._loader("test", self.protocol_views, 1)  # whole frames differ in size from video to video
+        return self._loader("test", self.test_views, self._test_batch)
 
     def predict_dataloader(self) -> VideoLoader:
-        return self._loader("predict", self.protocol_views, 1)
+        return self._loader("predict", self.test_views, self._test_batch)
+
+    @property
+    def _test_batch(self) -> int:
+        return self.batch_size if self.images else 1  # whole frames differ in size from video to video
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         ends = {"train": "another video takes its place", "predict": "left out"}

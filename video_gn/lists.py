@@ -5,9 +5,10 @@ videos on which a decoder hung or crashed to a quarantine list (columns path and
 """
 
 import csv
+import glob
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from video_gn.files import read_table
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 NO_LABEL = -1  # of a video that is only predicted
 
 
@@ -107,8 +109,12 @@ def read_checks(source: Path, paths: Iterable[str]) -> dict[int, Check]:
     return checks
 
 
-def read_rows(source: Path) -> list[tuple[str, str]]:
+def read_rows(source: Path, suffixes: Set[str] = SUFFIXES) -> list[tuple[str, str]]:
     """Path and label of each video, as they stand: of class folders, a CSV file with header, or `path label` lines.
+
+    Args:
+        source: A folder of class folders, or a list file.
+        suffixes: Of the files to take from folders.
 
     Raises:
         InputError: There is nothing, or it cannot be understood.
@@ -119,7 +125,7 @@ def read_rows(source: Path) -> list[tuple[str, str]]:
             for folder in sorted(source.iterdir())
             if folder.is_dir()
             for path in sorted(folder.iterdir())
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in suffixes
         ]
     elif not source.is_file():
         raise InputError(
@@ -152,18 +158,19 @@ def names_of(rows: list[tuple[str, str]]) -> list[str]:
     return sorted(labels)
 
 
-def read_list(source: Path, root: Path, class_names: list[str]) -> VideoList:
+def read_list(source: Path, root: Path, class_names: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
     """The videos of a split. Labels are class names, or numbers from 0.
 
     Args:
         source: A folder of class folders, or a list file.
         root: Where relative paths of a list file begin; a folder's own begin at its parent.
         class_names: In the order of their labels.
+        suffixes: Of the files to take from folders.
 
     Raises:
         InputError: As `read_rows`; a label is outside the classes; none of the files is there.
     """
-    rows = read_rows(source)
+    rows = read_rows(source, suffixes)
     number_of = {name: label for label, name in enumerate(class_names)}
     base = source.parent if source.is_dir() else root
     paths, labels = [], []
@@ -187,21 +194,29 @@ def read_list(source: Path, root: Path, class_names: list[str]) -> VideoList:
     return VideoList(paths, labels, checks)
 
 
-def find_videos(given: list[str]) -> VideoList:
-    """Videos to predict: files as they are named, folders with everything below them.
+def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
+    """Videos to predict: files as they are named, folders with everything below them, patterns (`*.mp4`, `**/*.mp4`).
+
+    Args:
+        given: What was named.
+        suffixes: Of the files to take from folders.
 
     Raises:
-        InputError: Nothing is given, or a folder holds no video.
+        InputError: Nothing is given, a folder holds no video, or a pattern fits no file.
     """
     paths: list[str] = []
     for item in given:
         if Path(item).is_dir():
-            found = sorted(str(path) for path in Path(item).rglob("*") if path.suffix.lower() in SUFFIXES)
+            found = sorted(str(path) for path in Path(item).rglob("*") if path.suffix.lower() in suffixes)
             if not found:
-                raise InputError(f"the folder {item} holds no videos ({', '.join(sorted(SUFFIXES))})")
-            paths += found
+                raise InputError(f"the folder {item} holds no videos ({', '.join(sorted(suffixes))})")
+        elif glob.has_magic(item) and not Path(item).exists():
+            found = sorted(path for path in glob.glob(item, recursive=True) if Path(path).is_file())
+            if not found:
+                raise InputError(f"no file fits the pattern {item}")
         else:
-            paths.append(item)
+            found = [item]
+        paths += found
     if not paths:
         raise InputError("there is nothing to predict; name files or folders with --videos")
     return VideoList(paths, [NO_LABEL] * len(paths))

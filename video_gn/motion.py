@@ -158,9 +158,9 @@ def render(motion: Motion, label: int, rng: np.random.Generator) -> Iterator[np.
     y, x = np.mgrid[:size, :size].astype(np.float32)
 
     wavelength = motion.wavelength * rng.uniform(0.9, 1.1)
-    texture = _Waves(rng, wavelength, 1, rng.uniform(0.35, 0.65, 3), _log_uniform(rng, 0.14, 0.30))
-    background = _Waves(rng, size * rng.uniform(0.8, 1.6), 1, rng.uniform(0.25, 0.75, 3), rng.uniform(0.01, 0.10))
-    window = _Window(rng, size)
+    texture = Waves(rng, wavelength, 1, rng.uniform(0.35, 0.65, 3), log_uniform(rng, 0.14, 0.30))
+    background = Waves(rng, size * rng.uniform(0.8, 1.6), 1, rng.uniform(0.25, 0.75, 3), rng.uniform(0.01, 0.10))
+    window = Window(rng, size)
     background_drift = rng.normal(0, 0.25 * size / 64, 2)
     wobble = rng.uniform(0, 0.8 * size / 64, 2)
     wobble_rate, wobble_phase = rng.uniform(0.05, 0.15, 2), rng.uniform(0, 2 * np.pi, 2)
@@ -194,11 +194,12 @@ def _offsets(motion: Motion, label: int, rng: np.random.Generator, wavelength: f
     return np.outer(out, _SIDES[speed]) + np.outer(back, _SIDES[rest[1]])
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Drawn so that its logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-class _Waves:
+class Waves:
     """A random colour texture, periodic in x and in y: the Fourier modes up to `order`."""
 
     def __init__(self, rng: np.random.Generator, period: float, order: int, mean: np.ndarray, contrast: float) -> None:
@@ -214,7 +215,7 @@ class _Waves:
         return self.mean + np.cos(phases) @ self.colours[0] + np.sin(phases) @ self.colours[1]
 
 
-class _Window:
+class Window:
     """A random soft-edged disc, ellipse or star; called with coordinates, it gives its opacity in [0, 1]."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from video_gn import sampling, transforms
-from video_gn.decode import BACKENDS, Video, open_video
+from video_gn.decode import BACKENDS, IMAGE, Video, open_video
 from video_gn.errors import DecodeError, InputError
 from video_gn.libav import Finish, Frames, find_damage
 from video_gn.lists import NO_LABEL, VideoList
@@ -185,7 +185,7 @@ class VideoViews(Dataset[Sample]):
         seed: Of what is drawn.
         replace: Whether an unreadable video is replaced by another one (training), or only reported.
         inspect: Whether to look for damage in videos that can be read.
-        backend: Which one is asked first; the others read what it refuses.
+        backend: Which one is asked first; the others read what it refuses. `video_gn.decode.IMAGE` reads images.
         timeout: Seconds after which a loader worker that decodes a video is killed.
     """
 
@@ -201,7 +201,7 @@ class VideoViews(Dataset[Sample]):
     ) -> None:
         self.videos, self.views, self.seed = videos, views, seed
         self.replace, self.inspect = replace, inspect
-        self.backends = sorted(BACKENDS, key=lambda name: name != backend)
+        self.backends = [IMAGE] if backend == IMAGE else sorted(BACKENDS, key=lambda name: name != backend)
         self.timeout = timeout
         self.in_hand = torch.empty(0, 2, dtype=torch.int64)  # shared with the workers: pid of each, and row in hand
 

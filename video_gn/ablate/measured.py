@@ -48,6 +48,11 @@ class Measured:
         rows = read_table(self.run.folder / "history.csv")
         return [{key: float(value) if value else float("nan") for key, value in row.items()} for row in rows]
 
+    def val_median(self, name: str) -> float:
+        """Of a validation figure over the last 5 epochs, in %; nan where there were fewer."""
+        median = self.results["fit"].get("val_median")
+        return 100 * median[name] if median else float("nan")
+
     @property
     def training_top1(self) -> float:
         """Of training clips in the last epoch, in %; nan where it is not known."""
@@ -96,6 +101,10 @@ class CellResult:
     def compared(self) -> bool:
         """Whether each of its runs compared BN's statistics."""
         return bool(self.runs) and all(set(CHOICES) <= set(run.compared) for run in self.runs.values())
+
+    def val_median(self, name: str) -> Spread | None:
+        """Of the median over the last 5 epochs of a validation figure, in %."""
+        return self.spread(lambda one: one.val_median(name))
 
     def test(self, name: str) -> Spread | None:
         """Of a fraction that the test measured, in %."""

@@ -47,6 +47,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
         Text("Test top-1 / top-5 in %: mean over seeds ± sample standard deviation, and the number of seeds."),
         table,
         *_paper(grid, cells),
+        *_medians(grid, cells),
         *_differences(differences),
         *_pictures(grid, cells),
         *_statistics(cells),
@@ -117,6 +118,18 @@ def _grid_table(grid: Grid, cells: Cells, shown: Any) -> Table:
     return Table(
         head, [[" ".join(row), *(shown(*at[row, c]) if (row, c) in at else "" for c in across)] for row in down]
     )
+
+
+def _medians(grid: Grid, cells: Cells) -> list[Block]:
+    if not any(cell.val_median("top1") for cell in cells.values()):
+        return []
+    return [
+        Heading("Median of the last 5 epochs"),
+        Text(
+            "Validation top-1 / top-5 in % as each epoch of training ended with it, the median over the last 5 epochs."
+        ),
+        _grid_table(grid, cells, lambda values, cell: _pair(cell.val_median("top1"), cell.val_median("top5"))),
+    ]
 
 
 def _pick(values: Values, axes: Sequence[str], wanted: Sequence[str]) -> Values:
@@ -293,6 +306,7 @@ def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[R
     run = next(run for run in runs if run.cell is cell.cell)
     paper = grid.paper.figures.get(values) if grid.paper else None
     spreads = {name: cell.test(name) for name in ("top1", "top5", "clip_top1")}
+    spreads |= {f"val_median_{name}": cell.val_median(name) for name in ("top1", "top5")}
     return {
         **cell.cell.values,
         "clips_per_step": run.clips_per_step,
