@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import train
 from video_gn.motion import Motion, prepare
 
 REPO = Path(__file__).parents[1]
@@ -22,6 +23,23 @@ def script(path: str):
     sys.modules[spec.name] = module  # so that others of its folder find it
     spec.loader.exec_module(module)
     return module
+
+
+DEMO = str(REPO / "configs" / "demo.yaml")
+
+
+def fit(run_dir, root, *args):
+    return ["fit", "-c", DEMO, "--run_dir", str(run_dir), "--data.root", str(root), *map(str, args)]
+
+
+def short(*args):
+    """Two quick epochs on the small set, without a test."""
+    settings = {
+        "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.num_workers": 0, "data.num_frames": 8,
+        "data.frame_interval": 8, "model.dropout": 0.5, "trainer.max_epochs": 2, "trainer.log_every_n_steps": 1,
+        "trainer.enable_progress_bar": "false", "test_after_fit": "false",
+    }  # fmt: skip
+    return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +59,15 @@ def data_root(tmp_path_factory, motion) -> Path:
 @pytest.fixture(scope="session")
 def motion_folder(data_root, motion) -> Path:
     return data_root / motion.folder
+
+
+@pytest.fixture(scope="session")
+def run(data_root, tmp_path_factory):
+    """A finished short run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "short"
+    keep = ("--checkpoint.save_top_k", -1, "--checkpoint.filename", "{epoch}", "--trainer.max_epochs", 3)
+    assert train.main(fit(run_dir, data_root, *short(*keep))) == 0
+    return run_dir
 
 
 @pytest.fixture

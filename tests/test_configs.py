@@ -99,6 +99,20 @@ def test_four_nodes():
     assert model.warmup * trainer.max_epochs == pytest.approx(5, abs=0.05)
 
 
+def test_imagenet_is_what_the_paper_says():
+    config = parse("imagenet/base")
+    model, data, trainer = config.model, config.data, config.trainer
+    assert (model.geometry, model.depth, model.norm, model.num_groups) == ("flat", 50, "gn", 32)
+    assert scaled_lr(model.base_lr, trainer.devices * data.batch_size) == pytest.approx(0.1)
+    assert (trainer.devices, data.batch_size, trainer.max_epochs) == (8, 32, 100)
+    assert [point * trainer.max_epochs for point in model.decay_points] == pytest.approx([30, 60, 90])
+    assert (model.momentum, model.weight_decay, model.norm_weight_decay, model.dropout) == (0.9, 1e-4, 1e-4, 0.0)
+    assert (data.images, data.num_frames, data.crop_size, data.test_short_side, data.flip) == (True, 1, 224, 256, True)
+    assert train.run_name(model, data, config.seed_everything) == "flat_r50_gn_1x1_b32"
+
+
 def test_every_config_is_covered():
+    # The grids among them are in test_ablate, the demo in test_images.
+    assert {path.stem for path in (CONFIGS / "imagenet").glob("*.yaml")} == {"base", "demo", "norms", "groups"}
     overlays = {name for cell in CELLS for name in cell} | {"nodes4"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"base", "demo"} | overlays

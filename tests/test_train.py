@@ -13,28 +13,12 @@ import sys
 import av
 import pytest
 import torch
-from conftest import REPO
+from conftest import REPO, fit, short
 
 import train
 from video_gn import decode
 from video_gn.classifier import VideoClassifier
 from video_gn.motion import CLASSES, Motion, prepare
-
-DEMO = str(REPO / "configs" / "demo.yaml")
-
-
-def fit(run_dir, root, *args):
-    return ["fit", "-c", DEMO, "--run_dir", str(run_dir), "--data.root", str(root), *map(str, args)]
-
-
-def short(*args):
-    """Two quick epochs on the small set, without a test."""
-    settings = {
-        "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.num_workers": 0, "data.num_frames": 8,
-        "data.frame_interval": 8, "model.dropout": 0.5, "trainer.max_epochs": 2, "trainer.log_every_n_steps": 1,
-        "trainer.enable_progress_bar": "false", "test_after_fit": "false",
-    }  # fmt: skip
-    return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)
 
 
 @pytest.fixture(scope="session")
@@ -43,15 +27,6 @@ def full_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     prepare(root, Motion())
     return root
-
-
-@pytest.fixture(scope="session")
-def run(data_root, tmp_path_factory):
-    """A finished short run."""
-    run_dir = tmp_path_factory.mktemp("runs") / "short"
-    keep = ("--checkpoint.save_top_k", -1, "--checkpoint.filename", "{epoch}", "--trainer.max_epochs", 3)
-    assert train.main(fit(run_dir, data_root, *short(*keep))) == 0
-    return run_dir
 
 
 def weights(path):

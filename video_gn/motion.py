@@ -142,7 +142,7 @@ def _make_video(folder: Path, motion: Motion, path: str) -> None:
     key = (motion.seed, ("train", "val").index(split), CLASSES.index(name), int(number.removesuffix(".mp4")))
     frames = render(motion, CLASSES.index(name), np.random.default_rng(key))
     part = folder / f"{path}.part"
-    _encode(frames, part)
+    encode(frames, part)
     os.replace(part, folder / path)
 
 
@@ -235,7 +235,8 @@ class Window:
         return np.clip((edge - np.hypot(u, v)) / 2 + 0.5, 0, 1).astype(np.float32)
 
 
-def _encode(frames: Iterator[np.ndarray], path: Path) -> None:
+def encode(frames: Iterator[np.ndarray], path: Path) -> None:
+    """Writes frames, uint8 `[size, size, 3]`, as H.264 at 30 fps with a keyframe each 12."""
     with av.open(str(path), "w", format="mp4") as container:
         first = next(frames)
         # x264's macroblock tree reads memory that it never wrote in frames this small: about every third file then

@@ -23,9 +23,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from video_gn.errors import InputError
 from video_gn.files import read_table, write_table, write_text
 from video_gn.norm import batch_norms
+from video_gn.predictions import entry, json_lines, table
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
-TOP = 5
 MEDIAN_OF = 5  # epochs
 OUTCOMES = ("path", "label", "predicted", "rank")
 PROGRESS_EVERY = 2.0  # seconds
@@ -205,7 +205,7 @@ class RunReport(pl.Callback):
         results = self._read()
         if part == "fit" or "run" not in results:
             results["run"] = self._run(trainer, pl_module)
-            results["versions"] = {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}}
+            results["versions"] = versions()
         if part == "fit" and not self._clips and part in results:
             pass  # a run that was trained to its end earlier, and is gone on with for what follows
         elif part == "fit":
@@ -230,6 +230,11 @@ class RunReport(pl.Callback):
             "model": model,
             "data": data,
         }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and of the packages that figures depend on."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 
 
 def _version(package: str) -> str | None:
@@ -268,12 +273,7 @@ class PredictionWriter(pl.Callback):
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
         paths = trainer.datamodule.lists["predict"].paths
         for row, scores in zip(outputs["rows"], outputs["scores"], strict=True):
-            best = scores.topk(min(TOP, len(scores)))
-            top = [
-                {"class": pl_module.class_names[i], "score": round(score, 6)}
-                for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            ]
-            self.found[paths[row]] = {"video": paths[row], "top": top}
+            self.found[paths[row]] = entry(paths[row], scores, pl_module.class_names)
         for failure in outputs["failures"]:
             self.found[failure.path] = {"video": failure.path, "error": failure.reason}
         for damaged in outputs["damaged"]:
@@ -283,7 +283,7 @@ class PredictionWriter(pl.Callback):
         self.found = {path: found for part in gather(trainer, self.found) for path, found in part.items()}
         if trainer.is_global_zero:
             found = [self.found[path] for path in dict.fromkeys(trainer.datamodule.lists["predict"].paths)]
-            lines = "".join(json.dumps(one) + "\n" for one in found)
+            lines = json_lines(found)
             if self.json_path == "-":
                 sys.stdout.write(lines)
                 return
@@ -291,12 +291,6 @@ class PredictionWriter(pl.Callback):
                 Path(self.json_path).parent.mkdir(parents=True, exist_ok=True)
                 Path(self.json_path).write_text(lines, encoding="utf-8")
             for one in found:
-                print(f"\n{one['video']}")
-                if "error" in one:
-                    print(f"  cannot be read: {one['error']}")
-                if "damage" in one:
-                    print(f"  damaged: {one['damage']}")
-                for entry in one.get("top", ()):
-                    print(f"  {100 * entry['score']:6.2f} %  {entry['class']}")
+                print(table(one))
             if all("error" in one for one in found):
                 raise InputError(f"none of {len(found)} videos can be read; the reasons are above")

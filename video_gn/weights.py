@@ -227,31 +227,41 @@ def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Names and tensors of a file, and the model's settings if it is one of this project's.
 
     Raises:
-        InputError: It holds something else, is damaged, or has code in it, which does not run.
+        InputError: As `read_content`, or it holds no state dict.
     """
+    content, metadata = read_content(path)
     settings: dict[str, Any] = {}
-    try:
-        if path.endswith(".safetensors"):
-            with safe_open(path, "pt") as file:
-                content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                settings = json.loads((file.metadata() or {}).get(METADATA, "{}")).get("model", {})
-        elif path.endswith(".pkl"):
-            content = _read_pickle(path)
-        else:
-            content = torch.load(path, "cpu", weights_only=True)
-    except InputError:
-        raise
-    except Exception as error:  # each reader has many kinds
-        raise InputError(f"{path} is not a file of weights, or is damaged ({_why(error)})") from None
+    if isinstance(content, dict):
+        text = content.get(METADATA, metadata.get(METADATA))
+        settings = json.loads(text).get("model", {}) if isinstance(text, str) else content.get("hyper_parameters", {})
     for key in ("state_dict", "model_state", "blobs"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
-            settings = settings or content.get("hyper_parameters") or {}
             content = content[key]
     if isinstance(content, dict):
         content = {str(name).removeprefix("module."): value for name, value in content.items()}
     if not isinstance(content, dict) or not content or not all(isinstance(w, Tensor) for w in content.values()):
         raise InputError(f"{path} holds no state dict (names and tensors)")
     return content, dict(settings)
+
+
+def read_content(path: str) -> tuple[Any, dict[str, str]]:
+    """What is in a file, and the metadata of a safetensors file.
+
+    Raises:
+        InputError: It is damaged or no such file, or has code in it, which does not run.
+    """
+    try:
+        if path.endswith(".safetensors"):
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, file.metadata() or {}
+        if path.endswith(".pkl"):
+            return _read_pickle(path), {}
+        return torch.load(path, "cpu", weights_only=True), {}
+    except InputError:
+        raise
+    except Exception as error:  # each reader has many kinds
+        raise InputError(f"{path} is not a file of weights, or is damaged ({_why(error)})") from None
 
 
 def _why(error: Exception) -> str:

@@ -1,0 +1,316 @@
+"""Exports against the checkpoint that they are of, by what runs them elsewhere; files that are not what they say."""
+
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torchvision
+from conftest import randomize
+from pytorchvideo.models.resnet import create_resnet
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+import train
+from video_gn import export, predict, trained
+from video_gn.classifier import VideoClassifier
+from video_gn.errors import InputError
+from video_gn.kinetics import KineticsData
+from video_gn.norm import NORMS
+from video_gn.trained import Settings, open_trained
+
+NAMES = [f"class {i}" for i in range(5)]
+
+
+def checkpoint(path, num_frames=8, data=None, **options):
+    """A checkpoint as Lightning writes them, of random weights; gives the classifier."""
+    settings = {"crop_size": 64, "geometry": "i3d_8x8", "dropout": 0.5}
+    model = VideoClassifier(NAMES, **(settings | options)).eval()
+    randomize(model.net)
+    nn.init.normal_(model.net.blocks[-1].proj.weight, std=0.05)
+    module = KineticsData(class_names=NAMES, num_frames=num_frames, crop_size=model.hp.crop_size, test_short_side=72,
+                          short_side=(72, 80), **(data or {}))  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "epoch": 1, "global_step": 2}
+    torch.save(content | {"datamodule_hyper_parameters": dict(module.hparams)}, path)
+    return model
+
+
+def clips(num_frames=8, height=64, width=64, n=2):
+    size = (n, 3, num_frames, height, width)
+    return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.manual_seed(4))
+
+
+SMALL = {"depth": 11, "width": 8, "geometry": "i3d_small", "crop_size": 32, "num_groups": 4}
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory):
+    """A trained run in all formats that a small network has."""
+    out = tmp_path_factory.mktemp("export")
+    last = run / "checkpoints" / "epoch=2.ckpt"
+    assert export.main([str(last), "--out", str(out)]) == 0
+    return last, {path.suffix: path for path in out.iterdir()}
+
+
+# From training to predictions
+
+
+def test_round_trip(exported, motion_folder, tmp_path):
+    """train -> export -> predict gives the Lightning module's scores, from every file alone."""
+    last, files = exported
+    videos = [str(motion_folder / "val" / name) for name in ("slow_up", "fast_down")]
+    lines = tmp_path / "lightning.jsonl"
+    assert train.main(["predict", "--ckpt_path", str(last), "--videos", *videos, "--json", str(lines)]) == 0
+    expected = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(expected) == 4
+    for suffix in (".ckpt", ".safetensors", ".onnx", ".pt2"):
+        alone = tmp_path / f"alone{suffix}"
+        shutil.copy(files.get(suffix, last), alone)
+        out = tmp_path / f"{suffix}.jsonl"
+        assert predict.main([str(alone), *videos, "--json", str(out), "--workers", "0"]) == 0
+        for ours, theirs in zip(map(json.loads, out.read_text().splitlines()), expected, strict=True):
+            assert ours["video"] == theirs["video"]
+            assert {top["class"]: top["score"] for top in ours["top"]} == pytest.approx(
+                {top["class"]: top["score"] for top in theirs["top"]}, abs=1e-4
+            )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_and_any_size(norm, tmp_path):
+    """Graphs take any batch, height and width from the training crop on, and give logits and scores."""
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    model = checkpoint(path, norm=norm, **SMALL)
+    formats = ["onnx", "torch"] if norm in ("gn", "bn") else ["torch"]  # the others are these two's operators
+    card = export.export(path, formats, tmp_path / "out")
+    program = torch.export.load(card.with_suffix(".pt2"))
+    graphs = [program.module()]
+    if "onnx" in formats:
+        session = onnxruntime.InferenceSession(card.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
+        graphs.append(lambda clips: map(torch.from_numpy, session.run(None, {"clips": clips.numpy()})))
+    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert all(name.startswith("aten.") or name.startswith("<built-in function") for name in operators), operators
+    for n, height, width in ((1, 32, 32), (3, 40, 72), (2, 33, 64)):
+        x = clips(8, height, width, n)
+        with torch.no_grad():
+            logits, scores = model(x).mean(2), model.scores(x[None])[0]
+            for graph in graphs:
+                ours = list(graph(x))
+                torch.testing.assert_close(ours[0], logits, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(ours[1], scores, rtol=1e-4, atol=1e-5)
+
+
+def test_safetensors_say_what_they_are(exported):
+    _, files = exported
+    with safe_open(files[".safetensors"], "pt") as file:
+        settings = json.loads(file.metadata()["video_gn"])
+    assert settings["clip"]["num_frames"] == 8 and settings["clip"]["frame_interval"] == 8
+    assert settings["clip"]["test_protocol"] == "gn-10clip" and settings["model"]["mean"] == [0.45] * 3
+    assert len(settings["model"]["class_names"]) == 12
+
+
+def test_no_file_names_this_machine(exported):
+    for suffix in (".onnx", ".pt2", ".safetensors"):
+        content = Path(exported[1][suffix]).read_bytes()
+        assert b"site-packages" not in content and b"video_gn/export" not in content
+
+
+def test_the_card(exported, run):
+    text = exported[1][".md"].read_text()
+    results = json.loads((run / "results.json").read_text())
+    for words in (
+        "ResNet-11 of width 16", "`gn8`", "8 frames at interval 8", "mean [0.45, 0.45, 0.45]",
+        "short side 40, gn-10clip", "12, in the order of the scores: slow_right", "the embedded set motion12",
+        "| epochs, steps | 3, ",
+        "momentum 0.9", "torch 2.", f"| clips per step | {results['run']['clips_per_step']} ", "short.onnx",
+    ):  # fmt: skip
+        assert words in text, words
+    assert re.search(r"short\.onnx \| [\d.]+ MiB \| \d\.\de-\d\d of the largest", text)
+    for one in results.get("tests", []):
+        assert f"| {100 * one['top1']:.2f} % |" in text
+
+
+def test_nothing_is_overwritten_in_silence(exported, tmp_path, capsys):
+    last, files = exported
+    before = files[".onnx"].stat().st_mtime_ns
+    assert export.main([str(last), "--out", str(files[".onnx"].parent)]) == 2
+    assert "is there already; --overwrite" in capsys.readouterr().err
+    assert files[".onnx"].stat().st_mtime_ns == before
+    assert export.main([str(tmp_path / "gone.ckpt")]) == 2
+    assert "there is no checkpoint" in capsys.readouterr().err
+
+
+def test_a_wrong_export_is_not_kept(tmp_path, monkeypatch):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, **SMALL)
+    wrong = lambda model, settings, part: (part.write_text("x"), lambda x: model(x).mean(2) + 1)[1]  # noqa: E731
+    monkeypatch.setitem(export.FORMATS, "safetensors", (".safetensors", wrong))
+    with pytest.raises(InputError, match="gives other logits than the checkpoint"):
+        export.export(path, ["safetensors"], tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+# pytorchvideo's and torchvision's networks
+
+
+@pytest.mark.parametrize("geometry", ["i3d", "i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8"])
+def test_pytorchvideo(geometry, tmp_path):
+    path = tmp_path / "run" / "last.ckpt"
+    model = checkpoint(path, 16, geometry=geometry, norm="gn")
+    card = export.export(path, ["pytorchvideo"], tmp_path)
+    file = card.with_suffix(".pth")
+    settings = open_trained(str(file)).settings
+    net = create_resnet(**export.pytorchvideo_arguments(settings)).eval()
+    net.load_state_dict(torch.load(file, weights_only=True)["model_state"])
+    x = clips(16)
+    with torch.no_grad():
+        torch.testing.assert_close(net((x.float() / 255 - 0.45) / 0.225), model(x).mean(2), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(open_trained(str(file)).scores(x), model.scores(x[None])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["gn", "bn"])
+def test_detector(norm, tmp_path):
+    """The trunk inside torchvision's Mask R-CNN with FPN: equal features, and it trains."""
+    path = tmp_path / "run" / "last.ckpt"
+    model = checkpoint(path, 1, {"images": True}, geometry="flat", norm=norm)
+    file = export.export(path, ["detector"], tmp_path).parent / "run.backbone.pth"
+    layer = (lambda channels: nn.GroupNorm(32, channels)) if norm == "gn" else nn.BatchNorm2d
+    trunk = torchvision.models.resnet50(num_classes=5, norm_layer=layer)
+    trunk.load_state_dict(torch.load(file, weights_only=True))
+    stages = {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)}
+    backbone = BackboneWithFPN(trunk, stages, [256, 512, 1024, 2048], 256, norm_layer=layer).eval()
+    x = clips(1, 96, 128)
+    features = (x.float() / 255 - 0.45) / 0.225
+    with torch.no_grad():
+        ours, y = [], features
+        for block in model.net.blocks[:-1]:
+            y = block(y)
+            ours.append(y)
+        for found, expected in zip(backbone.body(features[:, :, 0]).values(), ours[1:], strict=True):
+            scale = expected.abs().max().item()
+            torch.testing.assert_close(found / scale, expected[:, :, 0] / scale, rtol=1e-4, atol=1e-5)
+
+    torch.manual_seed(0)
+    detector = MaskRCNN(backbone, 3, min_size=96, max_size=128, image_mean=[0.45] * 3, image_std=[0.225] * 3,
+                        rpn_pre_nms_top_n_train=100, rpn_post_nms_top_n_train=50).train()  # fmt: skip
+    boxes = torch.tensor([[10.0, 10.0, 60.0, 70.0], [40.0, 20.0, 120.0, 90.0]])
+    masks = torch.zeros(2, 96, 128, dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[top:bottom, left:right] = 1
+    targets = [{"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}] * 2
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3)
+    before = detector.backbone.body.conv1.weight.clone()
+    losses = detector(list(x[:, :, 0].float() / 255), targets)
+    assert {"loss_mask", "loss_box_reg", "loss_objectness"} <= set(losses)
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert not torch.equal(before, detector.backbone.body.conv1.weight)
+
+
+def test_formats_that_a_network_does_not_have(tmp_path, capsys):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, **SMALL)
+    for one, words in {"pytorchvideo": "create_resnet builds depths 50", "detector": "network for images"}.items():
+        assert export.main([str(path), "--to", one, "--out", str(tmp_path / one)]) == 2
+        assert words in capsys.readouterr().err
+
+
+# Files that are not what they say
+
+
+def test_exports_are_weights_to_start_from(exported):
+    settings = open_trained(str(exported[1][".safetensors"])).settings
+    again = VideoClassifier(**{**settings.model, "init": str(exported[1][".safetensors"])})
+    original = torch.load(exported[0], weights_only=True)["state_dict"]
+    assert all(torch.equal(value, original[f"net.{name}"]) for name, value in again.net.state_dict().items())
+
+
+def rewrite(path, target, change):
+    """A zip archive with every file passed through `change(name, bytes)`."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"torch.ops.aten.softmax.int", b"torch.os.system"),
+        (b'"guards_code": [', b'"guards_code": ["__import__(\\"os\\").system(\\"true\\")", '),
+        (b"Integer(-1)", b"exec(1)"),
+    ],
+)
+def test_a_program_with_code_in_it_is_not_loaded(old, new, exported, tmp_path):
+    bad = tmp_path / "bad.pt2"
+    change = lambda name, content: content.replace(old, new) if name.endswith("models/model.json") else content  # noqa: E731
+    rewrite(exported[1][".pt2"], bad, change)
+    with zipfile.ZipFile(bad) as archive:
+        assert any(new in archive.read(name) for name in archive.namelist())
+    with pytest.raises(InputError, match="holds code"):
+        open_trained(str(bad))
+
+
+def test_a_program_with_more_than_tensors_is_not_loaded(exported, tmp_path):
+    bad = tmp_path / "bad.pt2"
+    shutil.copy(exported[1][".pt2"], bad)
+    with zipfile.ZipFile(bad, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/data/aotinductor/model/lib.so", b"code")
+    with pytest.raises(InputError, match=r"lib\.so, which is more than a program"):
+        open_trained(str(bad))
+
+
+def test_bad_models(exported, tmp_path):
+    last, files = exported
+    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "text.pt2").write_text("no model")
+    (tmp_path / "text.safetensors").write_text("no model")
+    (tmp_path / "model.bin").write_text("no model")
+    for suffix, path in {".ckpt": last, **files}.items():
+        if suffix != ".md":
+            content = path.read_bytes()
+            (tmp_path / f"cut{suffix}").write_bytes(content[: len(content) // 2])
+    save_file({"blocks.0.conv.weight": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    with safe_open(files[".safetensors"], "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    settings = json.loads(metadata["video_gn"])
+    for name, change in {"norm": {"norm": "bn"}, "depth": {"depth": 14}, "unknown": {"from_tomorrow": 1}}.items():
+        changed = json.dumps(settings | {"model": settings["model"] | change})
+        save_file(tensors, tmp_path / f"{name}.safetensors", {"video_gn": changed})
+    save_file(tensors, tmp_path / "less.safetensors", {"video_gn": json.dumps(settings | {"clip": {}})})
+    for name, words in {
+        "gone.onnx": "no file",
+        "text.onnx": "not an ONNX model, or is damaged",
+        "text.pt2": "not an exported program, or is damaged",
+        "text.safetensors": "damaged",
+        "model.bin": "is no model; they end in",
+        "cut.ckpt": "damaged",
+        "cut.onnx": "damaged",
+        "cut.pt2": "damaged",
+        "cut.safetensors": "damaged",
+        "bare.safetensors": "does not say how its clips are made",
+        "norm.safetensors": "trained with norm|without|another architecture",
+        "depth.safetensors": "another architecture",
+        "unknown.safetensors": "another version of this project",
+        "less.safetensors": "lack .*num_frames",
+    }.items():
+        with pytest.raises(InputError, match=words) as caught:
+            open_trained(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+
+
+def test_settings_round_trip(exported):
+    settings = Settings.of_checkpoint(str(exported[0]))
+    assert Settings.from_json(settings.to_json(), "x") == Settings(
+        json.loads(json.dumps(dict(settings.model))), json.loads(json.dumps(dict(settings.clip))), settings.run
+    )
+    assert np.isfinite(settings.clip["crop_size"])
+    assert trained.NEWER.keys() <= set(trained.CLIP)

@@ -1,0 +1,143 @@
+"""Images in the place of videos, and what pre-training on them leads to."""
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO, script
+from PIL import Image
+from torchvision.transforms import v2
+
+import train
+from video_gn.errors import DecodeError, InputError
+from video_gn.images import CentreImage, ImageFile, RandomImage
+from video_gn.kinetics import KineticsData
+
+DEMO = str(REPO / "configs" / "imagenet" / "demo.yaml")
+
+
+@pytest.fixture(scope="session")
+def textures(tmp_path_factory):
+    """A small set of data/make_textures.py."""
+    folder = tmp_path_factory.mktemp("textures")
+    assert script("data/make_textures.py").main([str(folder), "--images", "4", "--videos", "2", "--val", "2"]) == 0
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path, rng):
+    """An image whose every pixel differs, 90 x 70."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_views_are_torchvisions(photo):
+    """The oracle is torchvision's own chain, from the same state of its generator."""
+    tensor = torch.from_numpy(np.asarray(Image.open(photo)).copy()).permute(2, 0, 1)
+    view, _ = RandomImage(32, flip=True)(ImageFile(str(photo)), np.random.default_rng(5))
+    torch.manual_seed(int(np.random.default_rng(5).integers(2**63)))
+    expected = v2.Compose([v2.RandomResizedCrop(32), v2.RandomHorizontalFlip()])(tensor)
+    assert torch.equal(torch.from_numpy(view[0, 0]).permute(2, 0, 1), expected)
+    view, _ = CentreImage(40, 32)(ImageFile(str(photo)), np.random.default_rng(5))
+    expected = v2.Compose([v2.Resize(40), v2.CenterCrop(32)])(tensor)
+    assert torch.equal(torch.from_numpy(view[0, 0]).permute(2, 0, 1), expected)
+
+
+def test_flip_can_be_left_out(photo):
+    image = ImageFile(str(photo))
+    for seed in range(6):
+        state = torch.random.get_rng_state()
+        view = RandomImage(32, flip=False)(image, np.random.default_rng(seed))[0][0, 0]
+        assert torch.equal(state, torch.random.get_rng_state())  # nobody else's draws are moved
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+        frame = torch.from_numpy(image.read([0])[0].copy()).permute(2, 0, 1)
+        assert torch.equal(torch.from_numpy(view).permute(2, 0, 1), v2.RandomResizedCrop(32)(frame))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
+def test_every_kind_becomes_rgb(mode, photo, tmp_path):
+    path = tmp_path / ("a.jpg" if mode in ("L", "CMYK") else "a.png")
+    Image.open(photo).convert(mode).save(path)
+    frame = ImageFile(str(path)).read([0])
+    assert frame.shape == (1, 70, 90, 3) and frame.dtype == np.uint8
+    assert np.array_equal(frame[0], np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_bad_images_have_a_reason(photo, tmp_path):
+    whole = photo.read_bytes()
+    for name, content in {"cut.png": whole[: len(whole) // 2], "text.jpg": b"text", "empty.jpg": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DecodeError, match="not an image, or damaged"):
+            ImageFile(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"num_frames": 2}, "clip of 1 frame"), ({"num_frames": 1, "test_short_side": 100}, "crop_size=224 has to fit")],
+)
+def test_settings_that_do_not_go_with_images(options, words):
+    with pytest.raises(InputError, match=words):
+        KineticsData(class_names=["a", "b"], images=True, **options)
+
+
+def test_pretrain_then_inflate(textures, tmp_path, capsys):
+    """Five epochs on images, with a damaged one among them; the checkpoint starts a network for video."""
+    images = textures / "images"
+    bad = images / "val" / "fine_level" / "zz.png"
+    bad.write_bytes(b"no image")
+    try:
+        small = ["--data.num_workers", "0", "--trainer.max_epochs", "5", "--trainer.enable_progress_bar", "false"]
+        run_dir = tmp_path / "pre"
+        args = ["fit", "-c", DEMO, "--data.root", str(images), "--data.batch_size", "8", "--run_dir", str(run_dir)]
+        assert train.main([*args, *small]) == 0
+    finally:
+        bad.unlink()
+    results = json.loads((run_dir / "results.json").read_text())
+    (test,) = results["tests"]
+    assert (test["protocol"], test["videos"], test["unreadable"]) == ("centre-crop", 25, 1)
+    assert "zz.png" in next(iter(test["unreadable_videos"]))
+    assert test["top1"] == pytest.approx(results["fit"]["val"]["top1"])  # both see the middle
+    with open(run_dir / "history.csv", newline="") as file:
+        history = [float(row["val/top1"]) for row in csv.DictReader(file)]
+    assert results["fit"]["val_median"]["top1"] == statistics.median(history[-5:])
+    assert results["fit"]["val_median"]["epochs"] == [0, 1, 2, 3, 4]
+
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    video = tmp_path / "video"
+    root = textures / "videos"
+    settings = {
+        "data.motion": "null", "data.root": root, "data.train": "train", "data.val": "val", "model.init": checkpoint,
+        "trainer.max_epochs": 1, "data.num_workers": 0, "trainer.limit_train_batches": 1, "run_dir": video,
+        "trainer.enable_progress_bar": "false", "test_after_fit": "false", "model.base_lr": 1e-9,
+    }  # fmt: skip
+    words = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
+    assert train.main(["fit", "-c", str(REPO / "configs" / "demo.yaml"), *words]) == 0
+    said = capsys.readouterr().err
+    assert "of which 4 inflated; the classifier starts at random (as many classes there, of other names" in said
+    flat = torch.load(checkpoint, weights_only=True)["state_dict"]
+    inflated = torch.load(video / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(inflated["net.blocks.0.conv.weight"], flat["net.blocks.0.conv.weight"].expand(
+        -1, -1, 3, -1, -1) / 3, rtol=1e-4, atol=1e-6)  # fmt: skip
+
+
+def test_textures_are_the_same_again(textures, tmp_path):
+    tool = script("data/make_textures.py")
+    assert tool.make(tmp_path, 1, 1, 1) == 12 * 4
+    assert tool.make(tmp_path, 1, 1, 1) == 0
+    for path in ("images/train/fine_level/00000.png", "videos/val/level_to_rising/00000.mp4"):
+        assert (tmp_path / path).read_bytes() == (textures / path).read_bytes()
+    assert not list(Path(tmp_path).rglob("*.part"))
+    assert tool.main([str(tmp_path), "--size", "33"]) == 2
+
+
+def test_no_frame_of_a_texture_video_tells_its_class():
+    """Before and after the change a frame shows one direction; both of the pairs with it look the same there."""
+    tool = script("data/make_textures.py")
+    pair = [tool.VIDEO_CLASSES.index(name) for name in ("level_to_rising", "level_to_falling")]
+    first, second = (list(tool.video(label, 64, np.random.default_rng(3)))[:10] for label in pair)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

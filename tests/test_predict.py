@@ -1,0 +1,144 @@
+"""Predictions from a file alone: batches, patterns, JSON lines, pictures."""
+
+import json
+import re
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from video_gn import predict
+from video_gn.decode import open_video
+from video_gn.errors import InputError
+from video_gn.lists import find_videos
+from video_gn.picture import bars, class_activation, overlay, strip
+from video_gn.trained import open_trained
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return open_trained(str(run / "checkpoints" / "epoch=2.ckpt"))
+
+
+def test_batches_of_several_videos_give_the_same_scores(model, motion_folder):
+    """One clip each, so that a batch is of several videos; an unreadable one keeps its place."""
+    paths = [str(motion_folder / "val" / "slow_up"), "gone.mp4", str(motion_folder / "val" / "fast_left")]
+    videos = find_videos(paths)
+    calls = []
+    scores, model.scores = model.scores, lambda clips: calls.append(len(clips)) or scores(clips)
+    try:
+        one_by_one = list(predict.score(model, videos, 1, 0, "center-1clip"))
+        assert set(calls) == {1}
+        calls.clear()
+        together = list(predict.score(model, videos, 3, 2, "center-1clip"))
+        assert calls == [2, 2]  # the one that is missing ends the first
+    finally:
+        model.scores = scores
+    assert [one.row for one in together] == list(range(5)) and together[2].scores is None
+    assert "no such file" in together[2].reason
+    for a, b in zip(one_by_one, together, strict=True):
+        if a.scores is not None:
+            torch.testing.assert_close(a.scores, b.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_command_line(run, motion_folder, tmp_path, capsys):
+    pattern = str(motion_folder / "val" / "*" / "0000.mp4")
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    checkpoint, lines = str(run / "checkpoints" / "epoch=2.ckpt"), tmp_path / "new" / "out.jsonl"
+    args = [checkpoint, pattern, str(bad), "--protocol", "center-1clip", "--workers", "0"]
+    assert predict.main([*args, "--json", str(lines)]) == 0
+    out = capsys.readouterr().out
+    entries = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(entries) == 13 and "not a video" in entries[-1]["error"]
+    for one in entries[:-1]:
+        assert f"\n{one['video']}\n" in out and len(one["top"]) == 5
+        assert f"{100 * one['top'][0]['score']:6.2f} %  {one['top'][0]['class']}" in out
+    assert predict.main([*args, "--json", "-"]) == 0
+    printed = capsys.readouterr().out
+    assert [json.loads(line) for line in printed.splitlines()] == entries
+    assert predict.main([*args, "--json", str(lines)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["*.nothing"], "no file fits the pattern"),
+        (["gone.mp4"], "none of 1 videos can be read"),
+        (["gone.mp4", "--cam"], "name a folder for them with --pictures"),
+        (["gone.mp4", "--batch_size", "0"], "--batch_size is 0"),
+    ],
+)
+def test_slips(args, words, run, capsys):
+    assert predict.main([str(run / "checkpoints" / "epoch=2.ckpt"), *args, "--workers", "0"]) == 2
+    err = capsys.readouterr().err
+    assert words in err and "Traceback" not in err
+
+
+def test_pictures(run, motion_folder, tmp_path, capsys):
+    video, folder = str(motion_folder / "val" / "fast_up" / "0001.mp4"), tmp_path / "pictures"
+    args = [str(run / "checkpoints" / "epoch=2.ckpt"), video, "--pictures", str(folder), "--cam", "--mp4"]
+    assert predict.main([*args, "--workers", "0", "--json", str(tmp_path / "a.jsonl")]) == 0
+    said = json.loads((tmp_path / "a.jsonl").read_text())["pictures"]
+    assert said == [str(folder / "0001.png"), str(folder / "0001.mp4")]
+    with Image.open(said[0]) as image:
+        assert image.width > 8 * 150 and image.height > 2 * 150 + 5 * 30
+    with av.open(said[1]) as film, open_video(video, "pyav") as original:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        assert film.streams.video[0].average_rate == pytest.approx(original.fps / 2, rel=0.01)  # every other frame
+    assert frames[0].shape == (320, 320 + 380, 3)
+    assert predict.main([*args, "--workers", "0"]) == 0  # the first ones stay
+    assert sorted(path.name for path in folder.iterdir()) == ["0001-1.mp4", "0001-1.png", "0001.mp4", "0001.png"]
+
+
+def test_activation_maps_are_the_last_layer_over_the_features(model):
+    """Their mean over time and space, before negative ones are cut, is the logit less its bias."""
+    net = model.model.net
+    clip = torch.randint(0, 256, (3, 8, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(0))
+    with torch.no_grad():
+        x = (clip[None].float() / 255 - 0.45) / 0.225
+        for block in net.blocks[:-1]:
+            x = block(x)
+        weight, bias = net.blocks[-1].proj.weight[3], net.blocks[-1].proj.bias[3]
+        maps = (x[0] * weight.view(-1, 1, 1, 1)).sum(0)
+        torch.testing.assert_close(maps.mean() + bias, model.model(clip[None])[0, 3, 0], rtol=1e-4, atol=1e-5)
+        expected = torch.nn.functional.interpolate(maps.relu()[None, None], (8, 32, 32), mode="trilinear")[0, 0]
+    found = class_activation(model.model, clip, 3)
+    np.testing.assert_allclose(found, (expected / expected.max()).numpy(), rtol=1e-3, atol=1e-4)
+    assert found.shape == (8, 32, 32) and found.min() >= 0 and found.max() == pytest.approx(1)
+
+
+def test_bars_are_as_long_as_their_scores():
+    image = np.asarray(bars([("a", 1.0), ("b", 0.5), ("c", 0.0)], 400)).astype(int)
+    blue = ((image - np.array([52, 104, 176])) == 0).all(2)
+    lengths = [blue[30 * i + 15].sum() for i in range(3)]
+    assert lengths[1] == pytest.approx(lengths[0] / 2, abs=2) and lengths[2] <= 1
+
+
+def test_long_names_and_other_shapes_fit():
+    frames = np.zeros((3, 40, 20, 3), np.uint8)
+    page = strip(frames, [("a very long name of a class that goes on " * 5, 0.3)], "title", np.zeros((3, 40, 20)))
+    assert page.width >= 480
+    assert np.array_equal(overlay(frames, np.zeros((3, 40, 20)))[0].shape, (40, 20, 3))
+
+
+def test_graphs_have_no_maps(exported_onnx, motion_folder, tmp_path, capsys):
+    video = str(motion_folder / "val" / "fast_up" / "0001.mp4")
+    assert predict.main([str(exported_onnx), video, "--pictures", str(tmp_path), "--cam"]) == 2
+    assert re.search("--cam needs the network", capsys.readouterr().err)
+
+
+@pytest.fixture
+def exported_onnx(run, tmp_path):
+    from video_gn import export
+
+    card = export.export(run / "checkpoints" / "epoch=2.ckpt", ["onnx"], tmp_path / "onnx")
+    return card.with_suffix(".onnx")
+
+
+def test_nothing_given():
+    with pytest.raises(InputError, match="nothing to predict"):
+        find_videos([])

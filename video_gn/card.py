@@ -1,0 +1,192 @@
+"""The model card that lies beside exports: data, norm, clip, recipe, results with their protocol, versions."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from video_gn.files import write_text
+from video_gn.norm import make_norm, norm_label
+from video_gn.trained import Settings
+
+LOAD = {
+    "safetensors": "`python -m video_gn.predict {file} VIDEO`, `--model.init {file}`, or `safetensors.torch.load_file`",
+    "onnx": '`onnxruntime.InferenceSession("{file}").run(["logits", "scores"], {{"clips": clips}})`',
+    "torch": '`torch.export.load("{file}").module()(clips)` gives logits and scores',
+    "pytorchvideo": '`torch.load("{file}", weights_only=True)["model_state"]`, for `create_resnet` (below)',
+    "detector": '`torch.load("{file}", weights_only=True)`, for `resnet{depth}` of torchvision (below)',
+}
+
+
+def write_card(
+    path: Path,
+    model: nn.Module,
+    settings: Settings,
+    files: Mapping[str, Path],
+    differences: Mapping[str, float],
+    results: Path,
+    checkpoint: str,
+) -> None:
+    """Writes the card as Markdown.
+
+    Args:
+        path: Of the card.
+        model: The classifier.
+        settings: Of it.
+        files: By format.
+        differences: Of each format's logits from the checkpoint's, as a fraction of the largest logit.
+        results: The run's `results.json`, if there is one.
+        checkpoint: Name of the file that was exported.
+    """
+    known = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+    hp, clip = settings.model, settings.clip
+    sections = [
+        f"# {settings.run['name']}",
+        _summary(model, settings),
+        "## Files",
+        _table(
+            ("file", "size", "largest difference of logits", "to load it"),
+            [
+                (
+                    file.name,
+                    f"{file.stat().st_size / 2**20:.1f} MiB",
+                    f"{differences[one]:.1e} of the largest",
+                    LOAD[one].format(file=file.name, depth=hp["depth"]),
+                )
+                for one, file in files.items()
+            ],
+        ),
+        f"Each was loaded again and compared with `{checkpoint}` on two random clips.",
+        *(_pytorchvideo(settings) if "pytorchvideo" in files else ()),
+        *(_detector(settings, files["detector"]) if "detector" in files else ()),
+        "## Input",
+        _table(("", ""), _input(settings)),
+        "## Classes",
+        f"{len(settings.class_names)}, in the order of the scores: {', '.join(settings.class_names)}.",
+        "## Training",
+        _table(("", ""), _training(settings, known)),
+        "## Results",
+        *_results(known, checkpoint),
+        "## Versions",
+        ", ".join(f"{name} {value}" for name, value in settings.versions.items() if value) + ".",
+    ]
+    if hp["norm"] in ("bn", "brn"):
+        sections.insert(2, "BatchNorm normalizes by the running statistics of training.")
+    assert clip
+    write_text(path, "\n\n".join(sections) + "\n")
+
+
+def _summary(model: nn.Module, settings: Settings) -> str:
+    hp = settings.model
+    norm = norm_label(hp["norm"], hp["num_groups"], hp["channels_per_group"])
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    kind = "An image" if settings.clip["images"] else "A video"
+    return (
+        f"{kind} classifier of video_gn: ResNet-{hp['depth']} of width {hp['width']}, geometry `{hp['geometry']}`, "
+        f"norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes."
+    )
+
+
+def _input(settings: Settings) -> list[tuple[str, str]]:
+    hp, clip = settings.model, settings.clip
+    frames = clip["num_frames"]
+    return [
+        ("clip", f"{frames} frames at interval {clip['frame_interval']}" if not clip["images"] else "one image"),
+        ("tensor", f"`clips`, uint8 RGB `[N, 3, {frames}, H, W]`; H and W at least {clip['crop_size']} (graphs)"),
+        (
+            "normalization",
+            f"(x / 255 - mean) / std with mean {list(hp['mean'])}, std {list(hp['std'])}: done by graphs",
+        ),
+        ("training crop", f"{clip['crop_size']} pixels"),
+        ("test", f"short side {clip['test_short_side']}" + ("" if clip["images"] else f", {clip['test_protocol']}")),
+    ]
+
+
+def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    hp, run = settings.model, known.get("run", {})
+    data = run.get("data", {})
+    clip = settings.clip
+    crops = "a random part" if clip["images"] else f"random short side in {list(clip['short_side'])}"
+    rows = [
+        ("data", f"`{data['root']}`, {data['train']}" if data and not data.get("motion") else ""),
+        ("data", f"the embedded set motion12, {data['motion']}" if data.get("motion") else ""),
+        ("augmentation", f"{crops}, crop {clip['crop_size']}" + (", flip" if clip["flip"] else ", no flip")),
+        ("started from", f"`{hp['init']}`" if hp.get("init") else "random weights"),
+        (
+            "epochs, steps",
+            f"{known['fit']['epochs']}, {known['fit']['steps']}" if "fit" in known else f"{settings.run}",
+        ),
+        ("clips per step", f"{run['clips_per_step']} ({hp['batch_size']} per process)" if run else ""),
+        ("learning rate", f"{run['lr']:g}, {hp['lr_schedule']}" if run else f"base_lr {hp['base_lr']:g} at 64 clips"),
+        (
+            "SGD",
+            f"momentum {hp['momentum']}, weight decay {hp['weight_decay']:g}, of norms {hp['norm_weight_decay']:g}",
+        ),
+        ("dropout", f"{hp['dropout']:g}"),
+        ("device", str(run.get("device", ""))),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _results(known: Mapping[str, Any], checkpoint: str) -> list[str]:
+    tests = known.get("tests", [])
+    if not tests:
+        return ["No test of the run lies beside the checkpoint."]
+    rows = [
+        (
+            f"{one['protocol']} ({one['views']})",
+            f"{100 * one['top1']:.2f} %",
+            f"{100 * one['top5']:.2f} %",
+            f"{one['videos']:.0f} ({one['unreadable']:.0f} unreadable, counted wrong)",
+            Path(one["checkpoint"]).name if one["checkpoint"].endswith(".ckpt") else one["checkpoint"],
+            one["date"][:10],
+        )
+        for one in tests
+    ]
+    head = ("protocol", "top-1", "top-5", "files", "tested", "date")
+    return [_table(head, rows), f"Exported is `{checkpoint}`; a row of another file is of other weights."]
+
+
+def _pytorchvideo(settings: Settings) -> list[str]:
+    return [
+        "`create_resnet(**video_gn.export.pytorchvideo_arguments(settings))` builds the network, with "
+        f"`settings = video_gn.trained.open_trained(file).settings`: geometry `{settings.model['geometry']}`. "
+        "Its input is normalized before, and it averages logits over positions."
+    ]
+
+
+def _detector(settings: Settings, file: Path) -> list[str]:
+    hp = settings.model
+    layer = make_norm(hp["norm"], num_groups=hp["num_groups"], channels_per_group=hp["channels_per_group"])(64)
+    norm = f"lambda c: nn.GroupNorm({_groups(hp)}, c)" if isinstance(layer, nn.GroupNorm) else "nn.BatchNorm2d"
+    classes = len(settings.class_names)
+    return [
+        "As the backbone of a Mask R-CNN with FPN (Wu & He 2018, section 4.2):",
+        "\n".join(
+            [
+                "```python",
+                f"norm = {norm}",
+                f"trunk = torchvision.models.resnet{hp['depth']}(num_classes={classes}, norm_layer=norm)",
+                f'trunk.load_state_dict(torch.load("{file.name}", weights_only=True))',
+                "backbone = BackboneWithFPN(trunk, {f'layer{i}': str(i - 1) for i in (1, 2, 3, 4)},",
+                "                           [256, 512, 1024, 2048], 256, norm_layer=norm)",
+                "model = MaskRCNN(backbone, num_classes=91,",
+                f"                 image_mean={list(hp['mean'])}, image_std={list(hp['std'])})",
+                "```",
+            ]
+        ),
+    ]
+
+
+def _groups(hp: Mapping[str, Any]) -> str:
+    """Number of groups of a GN, LN or IN over c channels, as Python."""
+    if hp["norm"] == "gn" and hp["channels_per_group"] is not None:
+        return f"c // {hp['channels_per_group']}"
+    return {"gn": str(hp["num_groups"]), "ln": "1", "in": "c"}[hp["norm"]]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,278 @@
+"""A trained model in the formats of others: `python -m video_gn.export CHECKPOINT [--to FORMAT ...]`.
+
+| `--to`         | file            | what it is                                                                     |
+|----------------|-----------------|--------------------------------------------------------------------------------|
+| `safetensors`  | `.safetensors`  | weights, with class names and the input in its metadata                        |
+| `onnx`         | `.onnx`         | the network from uint8 clips to logits and scores, any batch, height and width |
+| `torch`        | `.pt2`          | the same as a `torch.export` program, of ATen's operators alone                |
+| `pytorchvideo` | `.pth`          | a state dict for pytorchvideo's `create_resnet`                                |
+| `detector`     | `.backbone.pth` | a flat network as torchvision's 2D ResNet, for its detectors                   |
+
+Each is loaded again and compared with the checkpoint before it is kept, and a model card lies beside them.
+"""
+
+import argparse
+import copy
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from pytorchvideo.models.resnet import create_resnet
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.export import Dim
+from tqdm import tqdm
+
+from video_gn import transforms
+from video_gn.card import write_card
+from video_gn.classifier import VideoClassifier
+from video_gn.errors import InputError
+from video_gn.inflate import places
+from video_gn.messages import exit_code, set_up_messages
+from video_gn.norm import make_norm
+from video_gn.report import versions
+from video_gn.resnet3d import DEPTHS, GEOMETRIES
+from video_gn.trained import Settings, open_trained, optional, rebuild
+from video_gn.weights import METADATA, torchvision_name
+
+TOLERANCE = 1e-4  # of logits, relative to the largest one, and of scores
+
+
+class Graph(nn.Module):
+    """The network from clips uint8 `[N, 3, T, H, W]` to logits and scores `[N, K]`, for a fixed T.
+
+    At the training crop the head has one position. On larger frames it has several: `logits` are their mean, `scores`
+    the mean of their softmaxes, as in this project's tests.
+
+    Args:
+        model: A classifier in evaluation.
+        num_frames: T.
+    """
+
+    def __init__(self, model: VideoClassifier, num_frames: int) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(model.net)
+        self.mean, self.std = model.hp.mean, model.hp.std
+        self.window = (GEOMETRIES[model.hp.geometry].frames_out(num_frames), *[self.net.blocks[-1].pool.window] * 2)
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        *trunk, head = self.net.blocks
+        x = transforms.normalize(clips, self.mean, self.std)
+        for block in trunk:
+            x = block(x)
+        # A position more to the right and below than there are, which weighs nothing: so that no dimension can be 1,
+        # for which torch.export would make a case of its own.
+        x = nn.functional.avg_pool3d(nn.functional.pad(x, (0, 1, 0, 1)), self.window, stride=1)
+        rows, columns = x.shape[3:]
+        real = (torch.arange(rows) < rows - 1)[:, None] & (torch.arange(columns) < columns - 1)
+        weights = (real / real.sum()).flatten()[:, None]
+        logits = head.proj(x.flatten(2).transpose(1, 2))
+        return (logits * weights).sum(1), (logits.softmax(2) * weights).sum(1)
+
+
+def _program(model: VideoClassifier, settings: Settings) -> torch.export.ExportedProgram:
+    crop, frames = settings.clip["crop_size"], settings.clip["num_frames"]
+    clips = torch.zeros(2, 3, frames, crop + 32, crop + 64, dtype=torch.uint8)
+    sizes = {0: Dim("batch"), 3: Dim("height", min=crop), 4: Dim("width", min=crop)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about itself
+        program = torch.export.export(Graph(model, frames).eval(), (clips,), dynamic_shapes={"clips": sizes})
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):  # names of this machine's folders
+            node.meta.pop(key, None)
+    return program
+
+
+# Formats: each writes a file and gives what runs it, from clips to logits
+
+
+Runs = Callable[[Tensor], Tensor]
+
+
+def _safetensors(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
+    tensors = {name: value.contiguous() for name, value in model.net.state_dict().items()}
+    path.write_bytes(save(tensors, {"format": "pt", METADATA: settings.to_json()}))
+    again = rebuild(str(path), settings)
+    return lambda clips: again(clips).mean(2)
+
+
+def _onnx(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
+    for package in ("onnx", "onnxscript"):
+        optional(package)
+    ort = optional("onnxruntime")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        written = torch.onnx.export(
+            _program(model, settings), (), input_names=["clips"], output_names=["logits", "scores"], verbose=False
+        )
+    assert written is not None
+    written.model.metadata_props[METADATA] = settings.to_json()
+    for node in written.model.graph:
+        node.metadata_props.clear()
+    written.save(str(path), external_data=False)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda clips: torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0])
+
+
+def _torch(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
+    program = _program(model, settings)
+    program._example_inputs = None
+    torch.export.save(program, path, extra_files={f"{METADATA}.json": settings.to_json()})
+    open_trained(str(path))  # it passes what is asked of it there
+    again = torch.export.load(path).module()
+    return lambda clips: again(clips)[0]
+
+
+def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
+    """What pytorchvideo's `create_resnet` has to be given to build a model's network.
+
+    Raises:
+        InputError: It cannot build that network.
+    """
+    hp, clip = settings.model, settings.clip
+    geo, depths = GEOMETRIES[hp["geometry"]], DEPTHS[hp["depth"]]
+    if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None:
+        raise InputError(
+            f"pytorchvideo's create_resnet builds depths 50 and 101 at width 64, not geometry={hp['geometry']}, "
+            f"depth={hp['depth']}, width={hp['width']}; take another format"
+        )
+    window = -(-clip["crop_size"] // geo.spatial_stride(len(depths)))
+    return {
+        "model_depth": hp["depth"],
+        "model_num_class": len(settings.class_names),
+        "norm": lambda num_features, eps, momentum: _norm(hp)(num_features),
+        "stem_conv_kernel_size": geo.stem_kernel,
+        "stem_conv_stride": geo.stem_stride,
+        "stem_pool": lambda kernel_size, stride, padding: nn.MaxPool3d(kernel_size, stride, geo.pool1_padding),
+        "stem_pool_kernel_size": geo.pool1,
+        "stem_pool_stride": geo.pool1_stride,
+        "stage1_pool": nn.MaxPool3d if geo.temporal_pools else None,
+        "stage_conv_a_kernel_size": tuple(
+            tuple((3, 1, 1) if inflated[i % len(inflated)] else (1, 1, 1) for i in range(depth))
+            for depth, inflated in zip(depths, geo.inflated, strict=True)
+        ),
+        "head_pool_kernel_size": (geo.frames_out(clip["num_frames"]), window, window),
+    }
+
+
+def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
+    arguments, hp = pytorchvideo_arguments(settings), settings.model
+    torch.save({"model_state": model.net.state_dict(), METADATA: settings.to_json()}, path)
+    net = create_resnet(**arguments)
+    net.load_state_dict(torch.load(path, weights_only=True)["model_state"])
+    net.eval()
+    return lambda clips: net(transforms.normalize(clips, hp["mean"], hp["std"]))
+
+
+def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
+    hp = settings.model
+    if hp["geometry"] != "flat" or hp["depth"] not in (50, 101) or hp["width"] != 64:
+        raise InputError(
+            f"a 2D detector's backbone is a network for images: geometry=flat, depth 50 or 101, width 64; this one is "
+            f"geometry={hp['geometry']}, depth={hp['depth']}, width={hp['width']} (configs/imagenet trains such ones)"
+        )
+    named = places(model.net)
+    state = {
+        torchvision_name(named[name]): value.squeeze(2) if value.ndim == 5 else value
+        for name, value in model.net.state_dict().items()
+    }
+    torch.save(state, path)
+    norm, layers = _norm(hp), {50: torchvision.models.resnet50, 101: torchvision.models.resnet101}
+    net = layers[hp["depth"]](num_classes=len(settings.class_names), norm_layer=lambda c: _flat_norm(norm(c)))
+    net.load_state_dict(torch.load(path, weights_only=True))
+    net.eval()
+    return lambda clips: net(transforms.normalize(clips, hp["mean"], hp["std"])[:, :, 0])
+
+
+def _norm(hp: Any) -> Callable[[int], nn.Module]:
+    return make_norm(hp["norm"], num_groups=hp["num_groups"], channels_per_group=hp["channels_per_group"])
+
+
+def _flat_norm(layer: nn.Module) -> nn.Module:
+    """A norm of images: GroupNorm knows no dimensions, the batch norms become torch's own."""
+    return layer if isinstance(layer, nn.GroupNorm) else nn.BatchNorm2d(len(layer.weight))  # type: ignore[arg-type]
+
+
+FORMATS: dict[str, tuple[str, Callable[[VideoClassifier, Settings, Path], Runs]]] = {
+    "safetensors": (".safetensors", _safetensors),
+    "onnx": (".onnx", _onnx),
+    "torch": (".pt2", _torch),
+    "pytorchvideo": (".pth", _pytorchvideo),
+    "detector": (".backbone.pth", _detector),
+}
+DEFAULT = ("safetensors", "onnx", "torch")
+
+
+def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwrite: bool = False) -> Path:
+    """Writes a checkpoint in the formats asked for, and the model card; gives the card's path.
+
+    Args:
+        checkpoint: Of this project.
+        formats: Keys of `FORMATS`.
+        out: The folder; by default `export` in the run's folder.
+        overwrite: Whether files that are there may be replaced.
+
+    Raises:
+        InputError: There is no such checkpoint, the model has no such format, or a file is there already.
+    """
+    settings = Settings.of_checkpoint(str(checkpoint))
+    there = checkpoint.absolute().parent
+    run_dir = there.parent if there.name == "checkpoints" else there
+    out, name = out or run_dir / "export", run_dir.name
+    settings = Settings(settings.model, settings.clip, {"name": name, **settings.run}, versions())
+    files = {one: out / f"{name}{FORMATS[one][0]}" for one in formats}
+    card = out / f"{name}.md"
+    if not overwrite and (taken := [path for path in (*files.values(), card) if path.exists()]):
+        raise InputError(f"{taken[0]} is there already; --overwrite writes it anew, --out FOLDER elsewhere")
+    out.mkdir(parents=True, exist_ok=True)
+    model = rebuild(str(checkpoint), settings)
+    if settings.model.get("bn_statistics", "running") != "running" and settings.model["norm"] in ("bn", "brn"):
+        logging.getLogger(__name__).warning("exports normalize by the running statistics of %s", settings.model["norm"])
+    differences = {}
+    for one, path in tqdm(files.items(), "exporting", unit=" files"):
+        with tempfile.TemporaryDirectory(dir=out) as folder:
+            part = Path(folder, path.name)
+            differences[one] = _difference(model, settings, FORMATS[one][1](model, settings, part), one)
+            part.replace(path)
+    write_card(card, model, settings, files, differences, run_dir / "results.json", checkpoint.name)
+    return card
+
+
+def _difference(model: VideoClassifier, settings: Settings, runs: Runs, name: str) -> float:
+    """Largest difference of logits between a file and the model, as a fraction of the largest logit."""
+    crop, frames = settings.clip["crop_size"], settings.clip["num_frames"]
+    clips = torch.randint(0, 256, (2, 3, frames, crop, crop), dtype=torch.uint8, generator=torch.manual_seed(0))
+    with torch.no_grad():
+        logits = model(clips).mean(2)
+        difference = ((runs(clips) - logits).abs().max() / logits.abs().max().clamp_min(1)).item()
+    if not difference < TOLERANCE:
+        raise InputError(
+            f"the {name} export gives other logits than the checkpoint, by {difference:.1e}; it is not kept"
+        )
+    return difference
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command line; gives its exit code."""
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("video_gn.export", description=__doc__, formatter_class=how)
+    parser.add_argument("checkpoint", type=Path, help="of a run: runs/NAME/checkpoints/best.ckpt")
+    parser.add_argument("--to", nargs="+", choices=FORMATS, default=DEFAULT, help=f"formats ({' '.join(DEFAULT)})")
+    parser.add_argument("--out", type=Path, help="folder; by default export/ in the run's folder")
+    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+    given = parser.parse_args(args)
+    set_up_messages()
+    return exit_code(
+        lambda: print(f"model card: {export(given.checkpoint, given.to, given.out, given.overwrite)}"),
+        "stopped; files that were finished are kept",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

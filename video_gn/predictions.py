@@ -1,0 +1,38 @@
+"""What is said of predicted videos: entries, JSON lines and a readable table."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+TOP = 5
+
+
+def entry(path: str, scores: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """The likeliest classes of a video: `{"video": path, "top": [{"class": ..., "score": ...}, ...]}`.
+
+    Args:
+        path: The file.
+        scores: `[K]`.
+        class_names: Of the K classes.
+    """
+    best = scores.topk(min(TOP, len(scores)))
+    found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return {"video": path, "top": [{"class": class_names[i], "score": round(score, 6)} for score, i in found]}
+
+
+def json_lines(entries: Iterable[dict[str, Any]]) -> str:
+    """One line for each."""
+    return "".join(json.dumps(one) + "\n" for one in entries)
+
+
+def table(one: dict[str, Any]) -> str:
+    """A video and its classes, or why it cannot be read, as people read it."""
+    lines = [f"\n{one['video']}"]
+    if "error" in one:
+        lines.append(f"  cannot be read: {one['error']}")
+    if "damage" in one:
+        lines.append(f"  damaged: {one['damage']}")
+    lines += [f"  {100 * top['score']:6.2f} %  {top['class']}" for top in one.get("top", ())]
+    return "\n".join(lines)
