@@ -362,6 +362,29 @@ def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monk
     assert len(seen) == 2 and torch.equal(*seen)
 
 
+def test_fine_tuning_keeps_frozen_stages_and_replaces_the_head(data_root, motion_folder, tmp_path, capsys):
+    """On three classes of one's own, from a checkpoint of twelve; BN's statistics in the frozen stages stay too."""
+    first, second, own = tmp_path / "first", tmp_path / "second", tmp_path / "own"
+    assert train.main(fit(first, data_root, *short("--model.norm", "bn"))) == 0
+    own.mkdir()
+    for name in CLASSES[:3]:
+        os.symlink(motion_folder / "train" / name, own / name)
+    args = short(
+        "--model.norm", "bn", "--model.init", first / "checkpoints" / "last.ckpt", "--model.freeze_stages", 2,
+        "--model.head_lr", 10, "--data.motion", "null", "--data.train", "own", "--data.val", "own",
+        "--data.batch_size", 2,
+    )  # fmt: skip
+    assert train.main(fit(second, tmp_path, *args)) == 0
+    assert "classifier starts at random (12 classes there, 3 here)" in capsys.readouterr().err
+    before, after = (weights(folder / "checkpoints" / "last.ckpt") for folder in (first, second))
+    assert after["net.blocks.6.proj.weight"].shape[0] == 3
+    moved = {name for name in before if name in after and before[name].shape == after[name].shape}
+    moved = {name for name in moved if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith(("net.blocks.0.", "net.blocks.1.")) for name in moved)
+    block = "net.blocks.3.res_blocks.0.branch2."
+    assert {f"{block}conv_a.weight", f"{block}norm_a.weight", f"{block}norm_a.running_mean"} <= moved
+
+
 # Test and prediction, from the checkpoint alone
 
 

@@ -71,5 +71,6 @@ def set_up_messages() -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         "The number of training batches",
         "Be aware that when using `ckpt_path`, callbacks",
+        "Found .* module\\(s\\) in eval mode at the start of training",  # frozen stages
     ):
         warnings.filterwarnings("ignore", noise)

@@ -41,7 +41,7 @@ def strip(
         for x, frame in enumerate(row):
             small = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
             page.paste(small, (GAP + x * (width + GAP), head + y * (height + GAP)))
-    page.paste(bars(top, wide - 2 * GAP), (GAP, head + len(rows) * (height + GAP) + GAP))
+    page.paste(bars(top, min(wide - 2 * GAP, 720)), (GAP, head + len(rows) * (height + GAP) + GAP))
     return page
 
 
