@@ -129,7 +129,7 @@ def test_the_card(exported, run):
     for words in (
         "ResNet-11 of width 16", "`gn8`", "8 frames at interval 8", "mean [0.45, 0.45, 0.45]",
         "short side 40, gn-10clip", "12, in the order of the scores: slow_right", "the embedded set motion12",
-        "| epochs, steps | 3, ",
+        "| length | 9 steps, to epoch 3 |",
         "momentum 0.9", "torch 2.", f"| clips per step | {results['run']['clips_per_step']} ", "short.onnx",
     ):  # fmt: skip
         assert words in text, words

@@ -16,6 +16,7 @@ import train
 from video_gn.errors import DecodeError, InputError
 from video_gn.images import CentreImage, ImageFile, RandomImage
 from video_gn.kinetics import KineticsData
+from video_gn.motion import Motion
 
 DEMO = str(REPO / "configs" / "imagenet" / "demo.yaml")
 
@@ -78,7 +79,12 @@ def test_bad_images_have_a_reason(photo, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"num_frames": 2}, "clip of 1 frame"), ({"num_frames": 1, "test_short_side": 100}, "crop_size=224 has to fit")],
+    [
+        ({"num_frames": 2}, "clip of 1 frame"),
+        ({"num_frames": 1, "test_short_side": 100}, "crop_size=224 has to fit"),
+        ({"num_frames": 1, "clips_per_video": 2}, "an image gives one view"),
+        ({"num_frames": 1, "motion": Motion()}, "take one of the two"),
+    ],
 )
 def test_settings_that_do_not_go_with_images(options, words):
     with pytest.raises(InputError, match=words):

@@ -70,6 +70,8 @@ def test_command_line(run, motion_folder, tmp_path, capsys):
         (["gone.mp4"], "none of 1 videos can be read"),
         (["gone.mp4", "--cam"], "name a folder for them with --pictures"),
         (["gone.mp4", "--batch_size", "0"], "--batch_size is 0"),
+        (["gone.mp4", "--device", "cuda:77"], "--device cuda:77 cannot be used"),
+        (["gone.mp4", "--device", "abacus"], "--device abacus cannot be used"),
     ],
 )
 def test_slips(args, words, run, capsys):

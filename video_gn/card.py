@@ -107,23 +107,19 @@ def _input(settings: Settings) -> list[tuple[str, str]]:
 def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, str]]:
     hp, run = settings.model, known.get("run", {})
     data = run.get("data", {})
-    clip = settings.clip
+    clip, fit = settings.clip, known.get("fit")
     crops = "a random part" if clip["images"] else f"random short side in {list(clip['short_side'])}"
     rows = [
         ("data", f"`{data['root']}`, {data['train']}" if data and not data.get("motion") else ""),
         ("data", f"the embedded set motion12, {data['motion']}" if data.get("motion") else ""),
         ("augmentation", f"{crops}, crop {clip['crop_size']}" + (", flip" if clip["flip"] else ", no flip")),
         ("started from", f"`{hp['init']}`" if hp.get("init") else "random weights"),
-        (
-            "epochs, steps",
-            f"{known['fit']['epochs']}, {known['fit']['steps']}" if "fit" in known else f"{settings.run}",
-        ),
+        ("length", f"{settings.run['steps']} steps, to epoch {settings.run['epochs']}"),
+        ("epochs, steps of the whole run", f"{fit['epochs']}, {fit['steps']}" if fit else ""),
         ("clips per step", f"{run['clips_per_step']} ({hp['batch_size']} per process)" if run else ""),
         ("learning rate", f"{run['lr']:g}, {hp['lr_schedule']}" if run else f"base_lr {hp['base_lr']:g} at 64 clips"),
-        (
-            "SGD",
-            f"momentum {hp['momentum']}, weight decay {hp['weight_decay']:g}, of norms {hp['norm_weight_decay']:g}",
-        ),
+        ("SGD", f"momentum {hp['momentum']}, weight decay {hp['weight_decay']:g}"),
+        ("weight decay of norms", f"{hp['norm_weight_decay']:g}"),
         ("dropout", f"{hp['dropout']:g}"),
         ("device", str(run.get("device", ""))),
     ]

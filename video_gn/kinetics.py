@@ -119,6 +119,10 @@ class KineticsData(pl.LightningDataModule):
             )
         if images and num_frames != 1:
             raise InputError(f"data.num_frames is {num_frames} and data.images is true; an image is a clip of 1 frame")
+        if images and clips_per_video != 1:
+            raise InputError(
+                f"data.clips_per_video is {clips_per_video} and data.images is true; an image gives one view"
+            )
         if images and motion:
             raise InputError("data.images is true and data.motion is given, which makes videos; take one of the two")
         if images and test_short_side < crop_size:

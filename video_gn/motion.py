@@ -9,7 +9,6 @@ at interval 8, and at 100 % for 16 frames at interval 4. Texture, colours, blob 
 independently of the class. A horizontal flip would change the label.
 """
 
-import csv
 import hashlib
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from video_gn.errors import InputError
-from video_gn.files import take_lock
+from video_gn.files import replacing, take_lock, write_table, write_text
 
 _SIDES = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 _PAIRS = (("right", "left"), ("left", "right"), ("up", "down"), ("down", "up"))
@@ -113,37 +112,16 @@ def _make(folder: Path, motion: Motion) -> None:
             pool.shutdown(cancel_futures=True)
             raise
     for split, videos in splits.items():
-        with _replacing(folder / f"{split}.csv") as file:
-            writer = csv.writer(file)
-            writer.writerow(("path", "label"))
-            writer.writerows(videos)
-    with _replacing(folder / "classes.txt") as file:
-        file.writelines(f"{name}\n" for name in CLASSES)
-
-
-class _replacing:
-    """A text file that appears under its name only when it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.part = path, path.with_suffix(".part")
-
-    def __enter__(self):
-        self.file = open(self.part, "w", newline="", encoding="utf-8")
-        return self.file
-
-    def __exit__(self, kind, *_) -> None:
-        self.file.close()
-        if kind is None:
-            os.replace(self.part, self.path)
+        write_table(folder / f"{split}.csv", ("path", "label"), videos)
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
 
 
 def _make_video(folder: Path, motion: Motion, path: str) -> None:
     split, name, number = path.split("/")
     key = (motion.seed, ("train", "val").index(split), CLASSES.index(name), int(number.removesuffix(".mp4")))
     frames = render(motion, CLASSES.index(name), np.random.default_rng(key))
-    part = folder / f"{path}.part"
-    encode(frames, part)
-    os.replace(part, folder / path)
+    with replacing(folder / path) as part:
+        encode(frames, part)
 
 
 def render(motion: Motion, label: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

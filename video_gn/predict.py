@@ -204,8 +204,7 @@ def run(given: argparse.Namespace) -> None:
         raise InputError(f"--batch_size is {given.batch_size} and --workers {given.workers}; at least 1, and 0")
     if (given.cam or given.mp4) and not given.pictures:
         raise InputError("--cam and --mp4 are about pictures; name a folder for them with --pictures")
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = open_trained(str(given.model), device)
+    model = open_trained(str(given.model), _device(given.device))
     if given.cam and model.model is None:
         raise InputError("--cam needs the network: take the checkpoint or its .safetensors, not a graph")
     videos = find_videos(given.videos, IMAGE_SUFFIXES if model.settings.clip["images"] else SUFFIXES)
@@ -235,6 +234,18 @@ def run(given: argparse.Namespace) -> None:
                 tqdm.write(table(said))
     if failed == len(videos):
         raise InputError(f"none of {failed} videos can be read; the reasons are above")
+
+
+def _device(given: str | None) -> str:
+    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"--device {device} cannot be used ({why}); take cpu, or cuda on a machine with a GPU"
+        ) from None
+    return device
 
 
 def main(args: list[str] | None = None) -> int:

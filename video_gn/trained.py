@@ -89,7 +89,7 @@ class Settings:
             for key in ("hyper_parameters", "datamodule_hyper_parameters")
         )
         clip = {name: data[name] if name in data else NEWER[name] for name in CLIP}
-        return cls(model, clip, {"steps": content.get("global_step"), "epochs": content.get("epoch")})
+        return cls(model, clip, {"steps": content["global_step"], "epochs": content["epoch"] + 1})
 
 
 class Trained(Protocol):

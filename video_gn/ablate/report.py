@@ -69,7 +69,7 @@ def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) 
     blocks: list[Block] = [Text(shell(["-m", "video_gn.ablate", *words]), code=True)]
     if not finished:
         return [*blocks, Text("No run is finished yet.")]
-    run = finished[0].results["run"]
+    rates = sorted({one.results["run"]["model"]["base_lr"] for one in finished})
     devices = sorted({one.results["run"]["device"] for one in finished})
     versions = finished[0].results["versions"]
     dates = sorted(one.test["date"][:10] for one in finished)
@@ -84,7 +84,7 @@ def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) 
         ),
         Text(
             f"Every cell trains for {runs[0].epochs} epochs at the learning rate base_lr x clips per step / 64 (linear "
-            f"rule; base_lr {run['model']['base_lr']:g}); tested are the weights at the end. Equal seeds see the same "
+            f"rule; base_lr {', '.join(f'{rate:g}' for rate in rates)}); tested are the weights at the end. Equal seeds see the same "
             f"videos in the same order. Cells share every setting but {', '.join(differing(runs)) or 'none'}; "
             "each run's folder has its whole configuration."
         ),
