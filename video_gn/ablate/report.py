@@ -84,8 +84,9 @@ def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) 
         ),
         Text(
             f"Every cell trains for {runs[0].epochs} epochs at the learning rate base_lr x clips per step / 64 (linear "
-            f"rule; base_lr {', '.join(f'{rate:g}' for rate in rates)}); tested are the weights at the end. Equal seeds see the same "
-            f"videos in the same order. Cells share every setting but {', '.join(differing(runs)) or 'none'}; "
+            f"rule; base_lr {', '.join(f'{rate:g}' for rate in rates)}); tested are the weights at the end. Equal "
+            "seeds see the same videos in the same order. Cells share every setting but "
+            f"{', '.join(differing(runs)) or 'none'}; "
             "each run's folder has its whole configuration."
         ),
         _plan(grid, runs),
