@@ -38,7 +38,7 @@ from video_gn.messages import exit_code, set_up_messages
 from video_gn.norm import make_norm
 from video_gn.report import versions
 from video_gn.resnet3d import DEPTHS, GEOMETRIES
-from video_gn.trained import Settings, open_trained, optional, rebuild
+from video_gn.trained import Program, Settings, optional, rebuild
 from video_gn.weights import METADATA, torchvision_name
 
 TOLERANCE = 1e-4  # of logits, relative to the largest one, and of scores
@@ -124,8 +124,7 @@ def _torch(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     program = _program(model, settings)
     program._example_inputs = None
     torch.export.save(program, path, extra_files={f"{METADATA}.json": settings.to_json()})
-    open_trained(str(path))  # it passes what is asked of it there
-    again = torch.export.load(path).module()
+    again = Program(str(path))
     return lambda clips: again(clips)[0]
 
 

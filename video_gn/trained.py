@@ -8,9 +8,9 @@ import importlib
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -216,8 +216,7 @@ class Program:
     def __init__(self, path: str, device: str = "cpu") -> None:
         try:
             extra = _looked_through(path)
-            with _weights_only():
-                program = torch.export.load(path)
+            program = _load_program(path)
         except InputError:
             raise
         except Exception as error:  # torch.export has many kinds
@@ -226,16 +225,20 @@ class Program:
         self.device = device
         self._run = program.module().to(device)
 
+    def __call__(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and scores `[N, K]` of clips."""
+        with torch.inference_mode():
+            return self._run(clips.to(self.device))
+
     def scores(self, clips: Tensor) -> Tensor:
         """As `Trained.scores`."""
-        with torch.inference_mode():
-            return self._run(clips.to(self.device))[1].cpu()
+        return self(clips)[1].cpu()
 
 
 _TARGET = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.\w+|torch\.sym_\w+")
 _SIZE_WORDS = {
     "Symbol", "Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "PythonMod", "CleanDiv", "CeilDiv",
-    "True", "positive", "integer", "nonnegative", "L", "clips", "size", "torch", "sym_max", "sym_min",
+    "True", "positive", "integer", "nonnegative", "L", "clips", "size", "torch", "sym_max", "sym_min", "max", "min",
     "and", "or", "not",
 }  # fmt: skip
 _FOLDERS = ("models/", "data/weights/", "data/constants/", "data/sample_inputs/", "extra/", ".data/")
@@ -282,14 +285,15 @@ def _check_string(key: str, value: Any, path: str) -> None:
             raise InputError(refused)
 
 
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Within it, torch.load admits tensors alone, whatever its caller asks for."""
+def _load_program(path: str) -> torch.export.ExportedProgram:
+    """Loads an archive while torch.load admits tensors alone, whatever its caller asks for."""
     key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(key)
     os.environ[key] = "1"
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch 2.11's, about itself
+            return torch.export.load(path)
     finally:
         os.environ.pop(key) if before is None else os.environ.update({key: before})
 
