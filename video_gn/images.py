@@ -7,6 +7,7 @@ account of bad files.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ class ImageFile:
     Args:
         path: JPEG, PNG or what else Pillow reads; grey and CMYK ones become RGB.
 
+    Attributes:
+        image: Pillow's, RGB.
+
     Raises:
         DecodeError: It is no image, or is damaged or cut short.
     """
@@ -35,13 +39,14 @@ class ImageFile:
         try:
             with warnings.catch_warnings(), Image.open(path) as image:
                 warnings.simplefilter("ignore")  # of odd EXIF entries and palettes
-                self._frame = np.asarray(image.convert("RGB"))
+                self.image = image.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DecodeError(path, f"not an image, or damaged: {str(error).split(path)[0].strip()}") from None
 
     def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """As `video_gn.decode.Video.read`."""
-        return np.asarray(finish([self._frame for _ in indices]))
+        frame = np.asarray(self.image)
+        return np.asarray(finish([frame for _ in indices]))
 
     def close(self) -> None:
         """As `video_gn.decode.Video.close`."""
@@ -59,10 +64,9 @@ class RandomImage:
     num_crops = 1
 
     def __call__(self, video: Any, rng: np.random.Generator) -> tuple[np.ndarray, None]:
-        flips = v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own
-            torch.manual_seed(int(rng.integers(2**63)))
-            return _apply([v2.RandomResizedCrop(self.crop_size, antialias=True), flips], video), None
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator on the CPU
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+            return _view(_random_part(self.crop_size, self.flip), video), None
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,19 @@ class CentreImage:
     num_crops = 1
 
     def __call__(self, video: Any, rng: np.random.Generator) -> tuple[np.ndarray, None]:
-        return _apply([v2.Resize(self.short_side, antialias=True), v2.CenterCrop(self.crop_size)], video), None
+        return _view(_middle(self.short_side, self.crop_size), video), None
 
 
-def _apply(transforms: list[v2.Transform], image: ImageFile) -> np.ndarray:
-    """One view of one frame, uint8 `[1, 1, H, W, 3]`."""
-    frame = torch.from_numpy(image.read([0])[0].copy()).permute(2, 0, 1)
-    return v2.Compose(transforms)(frame).permute(1, 2, 0).contiguous().numpy()[None, None]
+@cache
+def _random_part(crop_size: int, flip: bool) -> v2.Compose:
+    return v2.Compose([v2.RandomResizedCrop(crop_size), v2.RandomHorizontalFlip(0.5 if flip else 0.0)])
+
+
+@cache
+def _middle(short_side: int, crop_size: int) -> v2.Compose:
+    return v2.Compose([v2.Resize(short_side), v2.CenterCrop(crop_size)])
+
+
+def _view(transform: v2.Compose, file: ImageFile) -> np.ndarray:
+    """One view of one frame, uint8 `[1, 1, H, W, 3]`; by Pillow, which is faster here than tensors."""
+    return np.array(transform(file.image))[None, None]
