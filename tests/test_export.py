@@ -221,8 +221,9 @@ def test_formats_that_a_network_does_not_have(tmp_path, capsys):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     checkpoint(path, **SMALL)
     for one, words in {"pytorchvideo": "create_resnet builds depths 50", "detector": "network for images"}.items():
-        assert export.main([str(path), "--to", one, "--out", str(tmp_path / one)]) == 2
+        assert export.main([str(path), "--to", "safetensors", one, "--out", str(tmp_path / one)]) == 2
         assert words in capsys.readouterr().err
+        assert not list((tmp_path / one).iterdir())  # nothing by halves
 
 
 # Files that are not what they say
@@ -246,6 +247,7 @@ def rewrite(path, target, change):
     ("old", "new"),
     [
         (b"torch.ops.aten.softmax.int", b"torch.os.system"),
+        (b"torch.ops.aten.softmax.int", b"torch.ops.aten.from_file.default"),
         (b'"guards_code": [', b'"guards_code": ["__import__(\\"os\\").system(\\"true\\")", '),
         (b"Integer(-1)", b"exec(1)"),
     ],

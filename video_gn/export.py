@@ -229,16 +229,17 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     card = out / f"{name}.md"
     if not overwrite and (taken := [path for path in (*files.values(), card) if path.exists()]):
         raise InputError(f"{taken[0]} is there already; --overwrite writes it anew, --out FOLDER elsewhere")
-    out.mkdir(parents=True, exist_ok=True)
     model = rebuild(str(checkpoint), settings)
     if settings.model.get("bn_statistics", "running") != "running" and settings.model["norm"] in ("bn", "brn"):
         logging.getLogger(__name__).warning("exports normalize by the running statistics of %s", settings.model["norm"])
+    out.mkdir(parents=True, exist_ok=True)
     differences = {}
-    for one, path in tqdm(files.items(), "exporting", unit=" files"):
-        with tempfile.TemporaryDirectory(dir=out) as folder:
+    with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none
+        for one, path in tqdm(files.items(), "exporting", unit=" files"):
             part = Path(folder, path.name)
             differences[one] = _difference(model, settings, FORMATS[one][1](model, settings, part), one)
-            part.replace(path)
+        for path in files.values():
+            Path(folder, path.name).replace(path)
     write_card(card, model, settings, files, differences, run_dir / "results.json", checkpoint.name)
     return card
 
@@ -269,7 +270,7 @@ def main(args: list[str] | None = None) -> int:
     set_up_messages()
     return exit_code(
         lambda: print(f"model card: {export(given.checkpoint, given.to, given.out, given.overwrite)}"),
-        "stopped; files that were finished are kept",
+        "stopped; nothing was written",
     )
 
 

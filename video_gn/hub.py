@@ -21,11 +21,15 @@ from video_gn.weights import Weights, read_weights
 
 log = logging.getLogger(__name__)
 _FACEBOOK = "https://dl.fbaipublicfiles.com"
-_DETECTRON = {name: f"{_FACEBOOK}/detectron/ImageNetPretrained/{number}/{name}.pkl"
-              for name, number in {"R-50-GN": 47261647, "R-101-GN": 47592356}.items()}  # fmt: skip
+_DETECTRON = {
+    name: f"{_FACEBOOK}/detectron/ImageNetPretrained/{number}/{name}.pkl"
+    for name, number in {"R-50-GN": 47261647, "R-101-GN": 47592356}.items()
+}
 _PYTORCHVIDEO = {name: checkpoint_paths[name] for name in ("i3d_r50", "c2d_r50", "slow_r50")}
-_NONLOCAL = {f"{name}_400k": f"{_FACEBOOK}/video-nonlocal/{name}_400k.pkl"
-             for name in ("i3d_baseline_32x2_IN_pretrain", "i3d_baseline_8x8_IN_pretrain")}  # fmt: skip
+_NONLOCAL = {
+    f"{name}_400k": f"{_FACEBOOK}/video-nonlocal/{name}_400k.pkl"
+    for name in ("i3d_baseline_32x2_IN_pretrain", "i3d_baseline_8x8_IN_pretrain")
+}
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -56,7 +60,10 @@ def load_weights(init: str) -> Weights:
     public = HUBS[hub](name)
     try:
         path = public.fetch()
-    except OSError as error:  # urllib's and the Hugging Face hub's are
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # no network: urllib's and the Hugging Face hub's; another hash: torch.hub's
         raise InputError(
             f"cannot download {init} ({' '.join(str(error).split())[:100]}); fetch {public.url} by hand "
             f"and name the file: --model.init {public.url.rpartition('/')[2]}"
@@ -125,4 +132,4 @@ HUBS: dict[str, Callable[[str], Public]] = {
     "pytorchvideo": _listed("pytorchvideo", _PYTORCHVIDEO),
     "detectron": _listed("detectron", _DETECTRON),
     "nonlocal": _listed("nonlocal", _NONLOCAL),
-}  # fmt: skip
+}

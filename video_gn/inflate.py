@@ -123,8 +123,8 @@ def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[
     named = {name: weights.layout(place) for name, place in places(net).items()}
     head = {name for name in target if ".proj." in name}
     theirs = {weights.layout(Place(5, 0, "proj", what)) for what in ("weight", "bias")} & source.keys()
-    said = _classifier(weights, len(source[max(theirs)]) if theirs else 0, class_names)
-    kept = set(target) if said.endswith("carried over") else set(target) - head
+    new = _new_classifier(weights, len(source[max(theirs)]) if theirs else 0, class_names)
+    kept = set(target) - head if new else set(target)
     counters = {name for name in target if name.endswith("num_batches_tracked")}  # missing in old files
     missing = [named[name] for name in target if name in kept - counters and named[name] not in source]
     unused = sorted(source.keys() - set(named.values()) - theirs)
@@ -135,18 +135,20 @@ def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[
         )
     found = {name: source[named[name]] for name in target if name in kept and named[name] in source}
     inflated = {name for name in found if target[name].ndim == 5 and _frames(found[name]) < target[name].shape[2]}
+    said = f"the classifier starts at random ({new})" if new else "the classifier carried over"
     return {name: _inflate(name, weight, target[name], weights) for name, weight in found.items()}, len(inflated), said
 
 
-def _classifier(weights: Weights, classes: int, class_names: Sequence[str]) -> str:
+def _new_classifier(weights: Weights, classes: int, class_names: Sequence[str]) -> str:
+    """Why the weights' classifier, of so many classes, is not the network's; empty if it is."""
     names = weights.settings.get("class_names")
     if not classes:
-        return "the classifier starts at random (the file has none)"
+        return "the file has none"
     if classes != len(class_names):
-        return f"the classifier starts at random ({classes} classes there, {len(class_names)} here)"
+        return f"{classes} classes there, {len(class_names)} here"
     if names is not None and list(names) != list(class_names):
-        return "the classifier starts at random (as many classes there, of other names or in another order)"
-    return "the classifier carried over"
+        return "as many classes there, of other names or in another order"
+    return ""
 
 
 def _frames(weight: Tensor) -> int:

@@ -28,13 +28,7 @@ from video_gn.weights import METADATA, read_content, read_weights
 # What of the data's settings a clip is made by, in training and after it.
 CLIP = ("num_frames", "frame_interval", "crop_size", "test_short_side", "test_protocol", "images", "short_side", "flip")
 NEWER = {"images": False}  # and what older checkpoints meant that lack it
-SUFFIXES = {
-    ".ckpt": "a checkpoint",
-    ".safetensors": "weights",
-    ".pth": "weights",
-    ".onnx": "ONNX",
-    ".pt2": "torch.export",
-}
+SUFFIXES = (".ckpt", ".safetensors", ".pth", ".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
@@ -203,8 +197,8 @@ class OnnxGraph:
 class Program:
     """A `torch.export` archive.
 
-    PyTorch does not promise that to load one runs no code, so it is looked through before: it may name operators of
-    ATen, integer arithmetic on sizes, and tensors, and nothing else.
+    PyTorch does not promise that to load one runs no code, so it is looked through before: it may name the operators of
+    this project's networks, integer arithmetic on sizes, and tensors, and nothing else.
 
     Args:
         path: The file.
@@ -235,7 +229,13 @@ class Program:
         return self(clips)[1].cpu()
 
 
-_TARGET = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.\w+|torch\.sym_\w+")
+# What `video_gn.export.Graph` comes to; ATen as a whole could open files.
+_OPERATORS = {
+    "__and__", "_assert_tensor_metadata", "add", "addcmul", "arange", "avg_pool3d", "batch_norm", "conv3d", "detach_",
+    "div", "flatten", "group_norm", "lift_fresh_copy", "linear", "lt", "max_pool3d", "mul", "pad", "relu_", "slice",
+    "softmax", "sum", "sym_size", "to", "transpose", "unsqueeze", "view",
+}  # fmt: skip
+_TARGET = re.compile(rf"torch\.ops\.aten\.({'|'.join(_OPERATORS)})\.\w+|_operator\.(add|sub|mul|floordiv)")
 _SIZE_WORDS = {
     "Symbol", "Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "PythonMod", "CleanDiv", "CeilDiv",
     "True", "positive", "integer", "nonnegative", "L", "clips", "size", "torch", "sym_max", "sym_min", "max", "min",

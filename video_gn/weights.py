@@ -158,7 +158,9 @@ def read_weights(path: str | Path) -> Weights:
     """
     path = str(path)
     if not Path(path).is_file():
-        raise InputError(f"there is no file {path} to start from (model.init); see data/README.md for where to get it")
+        raise InputError(
+            f"there is no file {path} to start from (model.init), and no public name of that kind; see docs/weights.md"
+        )
     found, settings = read_tensors(path)
     norm = "bn" if any(name.endswith(("running_mean", "_bn_rm")) for name in found) else None
     weights = Weights(path, found, torchvision_name, "torchvision", norm)
@@ -206,6 +208,8 @@ def _pytorchvideo(weights: Weights, prefix: str, settings: Mapping[str, Any]) ->
     found = [match.groups() for match in map(block.match, weights.tensors) if match]
     stages = sorted({int(number) for number, stage in found if stage})
     layout = pytorchvideo_name(stages, max(int(number) for number, _ in found), prefix)
+    if not settings and weights.norm is None:  # the zoo is all BN: somebody's own
+        return replace(weights, layout=layout, kind="pytorchvideo")
     if not settings:
         zoo = ("i3d_8x8", "c2d_8x8", "slow_8x8")
         return replace(weights, layout=layout, kind="pytorchvideo", scale=KINETICS, geometries=zoo)
