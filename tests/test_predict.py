@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from video_gn import predict
 from video_gn.decode import open_video
 from video_gn.errors import InputError
-from video_gn.lists import find_videos
+from video_gn.lists import VideoList, find_videos
 from video_gn.picture import bars, class_activation, overlay, strip
 from video_gn.trained import open_trained
 
@@ -41,6 +42,30 @@ def test_batches_of_several_videos_give_the_same_scores(model, motion_folder):
     for a, b in zip(one_by_one, together, strict=True):
         if a.scores is not None:
             torch.testing.assert_close(a.scores, b.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_images_go_in_batches_and_keep_their_rows(tmp_path):
+    """A batch of images with the same damaged file twice in it."""
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    files = []
+    for i in range(3):
+        files.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(np.full((40, 50, 3), 80 * i, np.uint8)).save(files[-1])
+    videos = VideoList([files[0], str(bad), files[1], str(bad), files[2]], [-1] * 5)
+    clip = {"images": True, "test_short_side": 36, "crop_size": 32}
+    shade = lambda clips: clips.float().mean((1, 2, 3, 4))[:, None]  # noqa: E731
+    model = SimpleNamespace(settings=SimpleNamespace(clip=clip), scores=shade)
+    for batch_size in (1, 4, 8):
+        found = list(predict.score(model, videos, batch_size, 0))
+        assert [one.row for one in found] == list(range(5))
+        assert [one.scores if one.scores is None else round(one.scores.item()) for one in found] == [
+            0,
+            None,
+            80,
+            None,
+            160,
+        ]
 
 
 def test_command_line(run, motion_folder, tmp_path, capsys):

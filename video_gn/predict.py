@@ -83,7 +83,8 @@ def score(
         batch = spread(batch)
         failed = {failure.path: failure.reason for failure in batch.failures}
         views = dict(zip(batch.rows.tolist(), batch.clips, strict=True))
-        for row in range(given, given + len(views) + len(failed)):
+        ends = given + len(views) + len(batch.failures)
+        for row in range(given, ends):
             if row not in views:
                 yield from scored()
                 yield Scored(row, None, failed[videos.path(row)])
@@ -93,7 +94,7 @@ def score(
             waiting.append((row, views[row]))
             if sum(len(one) for _, one in waiting) >= batch_size:
                 yield from scored()
-        given += len(views) + len(failed)
+        given = ends
     yield from scored()
 
 
