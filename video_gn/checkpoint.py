@@ -49,7 +49,10 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     except Exception as error:  # torch.load fails in many ways on what is no checkpoint
         raise InputError(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from None
     if not {"state_dict", "hyper_parameters", "datamodule_hyper_parameters"} <= set(checkpoint):
-        raise InputError(f"{path} is not a checkpoint of this project's training; 2D weights go into --model.init")
+        raise InputError(
+            f"{path} is not a checkpoint of this project's training; weights to start from go into "
+            "--model.init, exports into python -m video_gn.predict"
+        )
     return checkpoint
 
 

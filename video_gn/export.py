@@ -234,12 +234,16 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
         logging.getLogger(__name__).warning("exports normalize by the running statistics of %s", settings.model["norm"])
     out.mkdir(parents=True, exist_ok=True)
     differences = {}
-    with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none
-        for one, path in tqdm(files.items(), "exporting", unit=" files"):
-            part = Path(folder, path.name)
-            differences[one] = _difference(model, settings, FORMATS[one][1](model, settings, part), one)
-        for path in files.values():
-            Path(folder, path.name).replace(path)
+    try:
+        with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none
+            for one, path in tqdm(files.items(), "exporting", unit=" files"):
+                part = Path(folder, path.name)
+                differences[one] = _difference(model, settings, FORMATS[one][1](model, settings, part), one)
+            for path in files.values():
+                Path(folder, path.name).replace(path)
+    finally:
+        if not any(out.iterdir()):
+            out.rmdir()
     write_card(card, model, settings, files, differences, run_dir / "results.json", checkpoint.name)
     return card
 
