@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "files", "pool", "predictions"},
-    {"messages"},
+    {"messages", "pickles", "programs"},
     {"norm", "sampling", "lists", "checkpoint", "libav"},
     {"resnet3d", "images", "transforms", "motion", "reencode", "weights"},
     {"inflate", "decode", "hub"},
@@ -30,7 +30,19 @@ FLOORS = [
     {"ablate.__main__"},
 ]
 MODEL, DATA = (
-    {"norm", "resnet3d", "weights", "inflate", "hub", "classifier", "statistics", "trained", "export"},
+    {
+        "norm",
+        "resnet3d",
+        "pickles",
+        "weights",
+        "inflate",
+        "hub",
+        "classifier",
+        "statistics",
+        "programs",
+        "trained",
+        "export",
+    },
     {"sampling", "lists", "libav", "images", "decode", "motion", "reencode", "views", "loader", "kinetics"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -6,11 +6,7 @@ of the classes, travel in the file: `Settings`.
 
 import importlib
 import json
-import os
-import re
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +19,7 @@ from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.inflate import check_norm, start_from
 from video_gn.norm import norm_label
+from video_gn.programs import load_program
 from video_gn.weights import METADATA, read_content, read_weights
 
 # What of the data's settings a clip is made by, in training and after it.
@@ -197,9 +194,6 @@ class OnnxGraph:
 class Program:
     """A `torch.export` archive.
 
-    PyTorch does not promise that to load one runs no code, so it is looked through before: it may name the operators of
-    this project's networks, integer arithmetic on sizes, and tensors, and nothing else.
-
     Args:
         path: The file.
         device: Of torch.
@@ -208,13 +202,7 @@ class Program:
     model: VideoClassifier | None = None
 
     def __init__(self, path: str, device: str = "cpu") -> None:
-        try:
-            extra = _looked_through(path)
-            program = _load_program(path)
-        except InputError:
-            raise
-        except Exception as error:  # torch.export has many kinds
-            raise InputError(f"{path} is not an exported program, or is damaged ({type(error).__name__})") from None
+        program, extra = load_program(path, f"{METADATA}.json")
         self.settings = Settings.from_json(extra, path)
         self.device = device
         self._run = program.module().to(device)
@@ -227,75 +215,6 @@ class Program:
     def scores(self, clips: Tensor) -> Tensor:
         """As `Trained.scores`."""
         return self(clips)[1].cpu()
-
-
-# What `video_gn.export.Graph` comes to; ATen as a whole could open files.
-_OPERATORS = {
-    "__and__", "_assert_tensor_metadata", "add", "addcmul", "arange", "avg_pool3d", "batch_norm", "conv3d", "detach_",
-    "div", "flatten", "group_norm", "lift_fresh_copy", "linear", "lt", "max_pool3d", "mul", "pad", "relu_", "slice",
-    "softmax", "sum", "sym_size", "to", "transpose", "unsqueeze", "view",
-}  # fmt: skip
-_TARGET = re.compile(rf"torch\.ops\.aten\.({'|'.join(_OPERATORS)})\.\w+|_operator\.(add|sub|mul|floordiv)")
-_SIZE_WORDS = {
-    "Symbol", "Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "PythonMod", "CleanDiv", "CeilDiv",
-    "True", "positive", "integer", "nonnegative", "L", "clips", "size", "torch", "sym_max", "sym_min", "max", "min",
-    "and", "or", "not",
-}  # fmt: skip
-_FOLDERS = ("models/", "data/weights/", "data/constants/", "data/sample_inputs/", "extra/", ".data/")
-_FILES = ("version", "byteorder", "archive_format", "archive_version", ".format_version", ".storage_alignment")
-
-
-def _looked_through(path: str) -> bytes | None:
-    """Refuses an archive that could run code when it is loaded or run; gives the settings in it."""
-    with zipfile.ZipFile(path) as archive:
-        extra = None
-        for name in archive.namelist():
-            inner = name.partition("/")[2]
-            if not inner.startswith(_FOLDERS) and inner not in _FILES:
-                raise InputError(f"{path} holds {inner}, which is more than a program of tensors; it was not loaded")
-            if inner == f"extra/{METADATA}.json":
-                extra = archive.read(name)
-            elif inner.endswith(".json"):
-                for key, value in _strings(json.loads(archive.read(name))):
-                    _check_string(key, value, path)
-    return extra
-
-
-def _strings(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf, with the key under which it stands."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            yield from _strings(value, name)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _strings(value, key)
-    else:
-        yield key, content
-
-
-def _check_string(key: str, value: Any, path: str) -> None:
-    refused = f"{path} holds code ({str(value)[:60]}), which was not run"
-    if key == "use_pickle" and value:
-        raise InputError(f"{path} holds pickles, which were not opened")
-    if key == "target" and not _TARGET.fullmatch(str(value)):
-        raise InputError(refused)
-    if key in ("expr_str", "guards_code"):
-        words = set(re.findall(r"[A-Za-z_]\w*", str(value)))
-        if "__" in str(value) or any(word not in _SIZE_WORDS and not re.fullmatch(r"[su]\d+", word) for word in words):
-            raise InputError(refused)
-
-
-def _load_program(path: str) -> torch.export.ExportedProgram:
-    """Loads an archive while torch.load admits tensors alone, whatever its caller asks for."""
-    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(key)
-    os.environ[key] = "1"
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch 2.11's, about itself
-            return torch.export.load(path)
-    finally:
-        os.environ.pop(key) if before is None else os.environ.update({key: before})
 
 
 def optional(name: str) -> Any:

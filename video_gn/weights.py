@@ -16,20 +16,19 @@ pytorchvideo 0.1.5.
 """
 
 import json
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from video_gn.errors import InputError
 from video_gn.norm import norm_label
+from video_gn.pickles import read_arrays
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of torchvision's and timm's ResNets
 KINETICS = ((0.45,) * 3, (0.225,) * 3)  # of video-nonlocal-net, PySlowFast and pytorchvideo
@@ -238,7 +237,7 @@ def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if isinstance(content, dict):
         text = content.get(METADATA, metadata.get(METADATA))
         settings = json.loads(text).get("model", {}) if isinstance(text, str) else content.get("hyper_parameters", {})
-    for key in ("state_dict", "model_state", "blobs"):
+    for key in ("state_dict", "model_state"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if isinstance(content, dict):
@@ -260,7 +259,7 @@ def read_content(path: str) -> tuple[Any, dict[str, str]]:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return tensors, file.metadata() or {}
         if path.endswith(".pkl"):
-            return _read_pickle(path), {}
+            return read_arrays(path), {}
         return torch.load(path, "cpu", weights_only=True), {}
     except InputError:
         raise
@@ -270,45 +269,3 @@ def read_content(path: str) -> tuple[Any, dict[str, str]]:
 
 def _why(error: Exception) -> str:
     return "it holds code, which was not run" if "Unsupported" in str(error) else type(error).__name__
-
-
-def _plain(dtype: np.dtype) -> np.dtype:
-    if dtype.kind not in "fiub":
-        raise pickle.UnpicklingError(f"an array of {dtype}")
-    return dtype
-
-
-def _scalar(dtype: np.dtype, data: Any) -> np.generic:
-    """numpy's own would unpack objects."""
-    return np.frombuffer(data if isinstance(data, bytes) else data.encode("latin1"), _plain(dtype))[0]
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy's arrays of numbers and nothing else that can be called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy._core", "numpy.core")
-        allowed: dict[tuple[str, str], Any] = {
-            ("numpy.core.multiarray", "_reconstruct"): lambda kind, shape, dtype: np.empty(0),
-            ("numpy.core.multiarray", "scalar"): _scalar,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
-        }
-        if (module, name) not in allowed:
-            raise InputError(f"it holds code ({module}.{name})")
-        return allowed[module, name]
-
-
-def _read_pickle(path: str) -> Any:
-    """A Caffe2 pickle: arrays under their names, alone or under "blobs"; text beside them is left out."""
-    with open(path, "rb") as file:
-        try:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
-        except InputError as error:
-            raise InputError(f"{path}: {error}, which was not run; only arrays are read from a pickle") from None
-    blobs = content.get("blobs", content) if isinstance(content, dict) else {}
-    arrays = {
-        name: np.asarray(blob) for name, blob in blobs.items() if isinstance(blob, np.ndarray | np.generic | float)
-    }
-    return {name: torch.from_numpy(np.array(array, _plain(array.dtype))) for name, array in arrays.items()}
