@@ -17,19 +17,15 @@ the training crop, the head's window slides and gives logits at each of its posi
 """
 
 import itertools
-import warnings
 from dataclasses import dataclass
 from math import ceil
 
 import torch
+from pytorchvideo.models.head import ResNetBasicHead
+from pytorchvideo.models.net import Net
+from pytorchvideo.models.resnet import BottleneckBlock, ResBlock, ResStage
+from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, nn
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # fvcore's, at import
-    from pytorchvideo.models.head import ResNetBasicHead
-    from pytorchvideo.models.net import Net
-    from pytorchvideo.models.resnet import BottleneckBlock, ResBlock, ResStage
-    from pytorchvideo.models.stem import ResNetBasicStem
 
 from video_gn.errors import InputError
 from video_gn.norm import Norm
