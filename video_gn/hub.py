@@ -60,10 +60,7 @@ def load_weights(init: str) -> Weights:
     public = HUBS[hub](name)
     try:
         path = public.fetch()
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # no network: urllib's and the Hugging Face hub's; another hash: torch.hub's
+    except (OSError, RuntimeError) as error:  # no network; what torch.hub says of another hash
         raise InputError(
             f"cannot download {init} ({' '.join(str(error).split())[:100]}); fetch {public.url} by hand "
             f"and name the file: --model.init {public.url.rpartition('/')[2]}"
