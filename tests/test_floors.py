@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "files", "pool", "predictions"},
     {"messages", "pickles", "programs"},
-    {"norm", "sampling", "lists", "checkpoint", "libav"},
+    {"kernels.choice", "sampling", "lists", "checkpoint", "libav"},
+    {"kernels.group_norm", "kernels.max_pool"},
+    {"kernels.ops"},
+    {"norm"},
     {"resnet3d", "images", "transforms", "motion", "reencode", "weights"},
     {"inflate", "decode", "hub"},
     {"views"},
@@ -31,6 +34,10 @@ FLOORS = [
 ]
 MODEL, DATA = (
     {
+        "kernels.choice",
+        "kernels.group_norm",
+        "kernels.max_pool",
+        "kernels.ops",
         "norm",
         "resnet3d",
         "pickles",
@@ -57,7 +64,7 @@ MODULES = {
 
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module in ("video_gn", "video_gn.ablate"):
+        if isinstance(node, ast.ImportFrom) and node.module in ("video_gn", "video_gn.ablate", "video_gn.kernels"):
             yield from (f"{node.module}.{alias.name}".removeprefix("video_gn.") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("video_gn."):
             yield node.module.removeprefix("video_gn.")

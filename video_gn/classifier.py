@@ -20,8 +20,9 @@ from video_gn import transforms
 from video_gn.errors import InputError
 from video_gn.hub import load_weights
 from video_gn.inflate import check_norm, input_scale, start_from
+from video_gn.kernels.choice import check
 from video_gn.norm import make_norm, norm_label, norm_parameters
-from video_gn.resnet3d import GEOMETRIES, resnet3d
+from video_gn.resnet3d import GEOMETRIES, resnet3d, select_kernels
 
 log = logging.getLogger(__name__)
 REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
@@ -149,7 +150,12 @@ class VideoClassifier(pl.LightningModule):
         decay_points: Fractions of training at which "step" divides the rate by 10.
         warmup: Fraction of training over which the rate rises from 0.
         compile: Whether to run the network through `torch.compile`.
-        channels_last: Whether to keep activations in channels_last_3d memory order.
+        channels_last: Whether to keep activations in channels_last_3d memory order. None for what is faster: on a GPU
+            yes, on a CPU no.
+        kernels: What norms run on: "triton", this project's kernels of norm + residual sum + ReLU; "torch", PyTorch's;
+            "auto", the first where there is a GPU for them. Checkpoints do not know it.
+        low_memory: Whether those kernels keep less for backward: what convolutions read after a norm and ReLU is
+            computed again, and max pools keep one byte an output. Not with `compile`.
         seed: Of the dropout.
     """
 
@@ -186,7 +192,9 @@ class VideoClassifier(pl.LightningModule):
         decay_points: list[float] = [0.375, 0.75],  # noqa: B006  (a tuple's length would be fixed in the config)
         warmup: float = 0.0,
         compile: bool = False,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
+        kernels: Literal["auto", "triton", "torch"] = "auto",
+        low_memory: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -203,6 +211,10 @@ class VideoClassifier(pl.LightningModule):
                 f"model.norm_batch is {norm_batch}; data.batch_size={batch_size} clips have to be a whole number of "
                 "groups of that many (to share statistics among more clips than a GPU holds: trainer.sync_batchnorm)"
             )
+        if low_memory and compile:
+            raise InputError(
+                "model.low_memory and model.compile are both true; a compiled graph decides itself what to keep"
+            )
         if precise_steps < 1:
             raise InputError(f"model.precise_steps is {precise_steps}; it has to be at least 1 training batch")
         weights = None if init is None else load_weights(init)
@@ -210,7 +222,7 @@ class VideoClassifier(pl.LightningModule):
         if weights:
             check_norm(weights, label, init_norm)
         scale = input_scale(weights, mean, std)
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore="kernels")
         self.hp: Any = self.hparams
         # In types that load without running code; class_names is linked, which Lightning leaves out of what it saves.
         self.hp.update(
@@ -237,6 +249,8 @@ class VideoClassifier(pl.LightningModule):
         )
         if weights:
             log.info(start_from(self.net, weights, geometry, class_names, scale[1]))
+        self.kernels = kernels
+        select_kernels(self.net, kernels, low_memory)
         self.frozen = self._freeze(freeze_stages)
         self.accuracy = Accuracy()
         self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
@@ -276,7 +290,8 @@ class VideoClassifier(pl.LightningModule):
                 f"clips of {clips.shape[2]} frames are too short for geometry={self.hp.geometry}, "
                 f"which halves T until {least} frames are the least; raise data.num_frames"
             )
-        layout = torch.channels_last_3d if self.hp.channels_last else torch.contiguous_format
+        last = clips.is_cuda if self.hp.channels_last is None else self.hp.channels_last
+        layout = torch.channels_last_3d if last else torch.contiguous_format
         x = transforms.normalize(clips, self.hp.mean, self.hp.std).contiguous(memory_format=layout)
         return self.net(x).flatten(2)
 
@@ -301,6 +316,7 @@ class VideoClassifier(pl.LightningModule):
             )
 
     def configure_model(self) -> None:
+        log.info(check(self.kernels, self.trainer.strategy.root_device))
         if self.hp.compile:
             self.net.compile()
 

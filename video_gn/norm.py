@@ -12,6 +12,9 @@ Every layer computes `gamma * (x - mu) / sqrt(var + 1e-5) + beta` with one gamma
 | `brn`       | as `bn`, then pulled towards the running statistics (Batch Renormalization)        |
 | `frozen_bn` | none: the running statistics that the layer was loaded with (BN* in the papers)    |
 
+Each is followed by a residual sum and a ReLU where the network has them (`normalize`): one kernel on a GPU
+(`video_gn.kernels`), PyTorch's operators elsewhere.
+
 BN over all GPUs is `bn` with Lightning's `trainer.sync_batchnorm: true`; BN over fewer clips than a GPU holds is `bn`
 with `norm_batch`. To add a norm, add a function of the channel count to `NORMS`.
 """
@@ -25,9 +28,68 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
+from video_gn.kernels.choice import takes
 
 Norm = Callable[[int], nn.Module]
 EPS = 1e-5
+
+
+def normalize(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: bool = True) -> Tensor:
+    """`relu(layer(x) + residual)`, by one kernel where there is one.
+
+    Args:
+        layer: Of this family, or any other norm (synchronised BN).
+        x: Features `[N, C, T, H, W]`.
+        residual: Added after the norm; None for nothing.
+        relu: Whether a ReLU comes last.
+    """
+    if isinstance(layer, GroupNorm | BatchNorm3d | FrozenBatchNorm3d):
+        return layer(x, residual, relu)
+    return _finish(layer(x), residual, relu)
+
+
+def _finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    if residual is not None:
+        y = residual + y
+    return y.relu_() if relu else y
+
+
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, whose result has the type of its input under autocast too, and which a GPU's kernels can take.
+
+    Attributes:
+        kernels: Which kernels run: a word of `video_gn.kernels.choice.SETTINGS`.
+    """
+
+    kernels = "auto"
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        if takes(self.kernels, x, self.num_channels // self.num_groups):
+            from video_gn.kernels import ops
+
+            return ops.norm(x, self.weight, self.bias, residual, len(x), self.num_groups, self.eps, relu)
+        return _finish(super().forward(x), residual, relu).to(x.dtype)
+
+
+def _batch_norm(x: Tensor, *args: Any) -> Tensor:
+    """PyTorch's, of which the GPU kernels for 5-D channels_last_3d are slow: those for `[N, C]` see the same memory."""
+    if not x.is_cuda or x.ndim != 5 or not x.is_contiguous(memory_format=torch.channels_last_3d):
+        return nn.functional.batch_norm(x, *args)
+    rows = x.permute(0, 2, 3, 4, 1)
+    y = nn.functional.batch_norm(rows.reshape(-1, x.shape[1]), *args)
+    return y.view(rows.shape).permute(0, 4, 1, 2, 3)
+
+
+def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    """Normalizes by the running statistics."""
+    mean, var = layer.running_mean, layer.running_var
+    assert mean is not None and var is not None
+    if takes(layer.kernels, x) and not torch.compiler.is_compiling():
+        from video_gn.kernels import ops
+
+        statistics = torch.stack([mean, (var + EPS).rsqrt()])[:, None]
+        return ops.norm(x, layer.weight, layer.bias, residual, 1, len(mean), EPS, relu, statistics)
+    return _finish(_batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, EPS), residual, relu)
 
 
 class BatchNorm3d(nn.BatchNorm3d):
@@ -40,9 +102,13 @@ class BatchNorm3d(nn.BatchNorm3d):
     Args:
         channels: C of `[N, C, T, H, W]`.
         norm_batch: Clips that share statistics; None for all N. The last group is smaller where it does not divide N.
+
+    Attributes:
+        kernels: As GroupNorm's. While compiling, the compiler's: it fuses BatchNorm.
     """
 
     momentum: float
+    kernels = "auto"
 
     def __init__(self, channels: int, norm_batch: int | None = None) -> None:
         if norm_batch is not None and norm_batch < 1:
@@ -50,22 +116,43 @@ class BatchNorm3d(nn.BatchNorm3d):
         super().__init__(channels, eps=EPS, momentum=0.1)
         self.norm_batch = norm_batch
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         if not self.training:
-            return super().forward(x)
+            return _by_given(self, x, residual, relu)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
-        groups = x.split(self.norm_batch or len(x))
-        if len(groups) == 1:
-            return self._normalize(x, True)
-        return torch.cat([self._normalize(group, i == 0) for i, group in enumerate(groups)])
+        size = self.norm_batch or len(x)
+        sets = self._sets_at_once(x, size)
+        if sets:
+            return self._normalize(x, True, residual, relu, sets)
+        rest = residual.split(size) if residual is not None else [None] * len(x)
+        return torch.cat([self._normalize(part, i == 0, rest[i], relu) for i, part in enumerate(x.split(size))])
 
-    def _normalize(self, x: Tensor, keep: bool) -> Tensor:
+    def _sets_at_once(self, x: Tensor, size: int) -> int:
+        """Into how many groups of `size` clips one call divides the batch; 0 if it takes several calls."""
+        if len(x) <= size:
+            return 1
+        return len(x) // size if len(x) % size == 0 and self._takes(x, size) else 0
+
+    def _takes(self, x: Tensor, size: int) -> bool:
+        """Whether the kernels take groups of `size` clips."""
+        return size * x[0, 0].numel() > 1 and not torch.compiler.is_compiling() and takes(self.kernels, x)
+
+    def _normalize(self, x: Tensor, keep: bool, residual: Tensor | None, relu: bool, sets: int = 1) -> Tensor:
         """Normalizes clips by their own statistics, and keeps these in the running ones or not."""
-        return self._by_own_statistics(x, keep, self.weight, self.bias)
+        return self._by_own_statistics(x, keep, residual, relu, sets, self.weight, self.bias)
 
-    def _by_own_statistics(self, x: Tensor, keep: bool, weight: Tensor, bias: Tensor) -> Tensor:
-        running = (self.running_mean, self.running_var) if keep else (None, None)
-        return nn.functional.batch_norm(x, *running, weight, bias, True, self.momentum, self.eps)
+    def _by_own_statistics(
+        self, x: Tensor, keep: bool, residual: Tensor | None, relu: bool, sets: int, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        running = (self.running_mean, self.running_var) if keep else None
+        if self._takes(x, len(x) // sets):
+            from video_gn.kernels import ops
+
+            args = (sets, self.num_features, self.eps, relu, None, running, self.momentum)
+            return ops.norm(x, weight, bias, residual, *args)
+        y = _batch_norm(x, *(running or (None, None)), weight, bias, True, self.momentum, self.eps)
+        return _finish(y, residual, relu)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, norm_batch={self.norm_batch}"
@@ -92,14 +179,18 @@ class BatchRenorm3d(BatchNorm3d):
         super().__init__(channels, norm_batch)
         self.r_max, self.d_max = r_max, d_max
 
-    def _normalize(self, x: Tensor, keep: bool) -> Tensor:
+    def _sets_at_once(self, x: Tensor, size: int) -> int:
+        return int(len(x) <= size)  # each group has an r and a d of its own
+
+    def _normalize(self, x: Tensor, keep: bool, residual: Tensor | None, relu: bool, sets: int = 1) -> Tensor:
         assert self.running_mean is not None and self.running_var is not None
         with torch.no_grad():
             var, mean = torch.var_mean(x.float(), (0, 2, 3, 4), correction=0)
             running = (self.running_var + self.eps).sqrt()
             r = ((var + self.eps).sqrt() / running).clamp(1 / self.r_max, self.r_max)
             d = ((mean - self.running_mean) / running).clamp(-self.d_max, self.d_max)
-        return self._by_own_statistics(x, keep, self.weight * r, self.weight * d + self.bias)
+        weight, bias = self.weight * r, self.weight * d + self.bias
+        return self._by_own_statistics(x, keep, residual, relu, sets, weight, bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"
@@ -114,8 +205,12 @@ class FrozenBatchNorm3d(nn.Module):
     Args:
         channels: C of `[N, C, T, H, W]`.
         freeze_affine: Whether gamma and beta are fixed too.
+
+    Attributes:
+        kernels: As GroupNorm's.
     """
 
+    kernels = "auto"
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -128,16 +223,14 @@ class FrozenBatchNorm3d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=EPS
-        )
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        return _by_given(self, x, residual, relu)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, freeze_affine={not self.weight.requires_grad}"
 
 
-def group_norm(channels: int, num_groups: int = 32, channels_per_group: int | None = None) -> nn.GroupNorm:
+def group_norm(channels: int, num_groups: int = 32, channels_per_group: int | None = None) -> GroupNorm:
     """GroupNorm by number of groups or, if given, by channels per group (Wu & He 2018, Table 3).
 
     Raises:
@@ -155,7 +248,7 @@ def group_norm(channels: int, num_groups: int = 32, channels_per_group: int | No
             f"{channels} channels cannot be split into num_groups={num_groups} equal groups; "
             "take a divisor of every layer's channels"
         )
-    return nn.GroupNorm(num_groups, channels, eps=EPS)
+    return GroupNorm(num_groups, channels, eps=EPS)
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {

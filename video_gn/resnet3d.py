@@ -19,6 +19,7 @@ the training crop, the head's window slides and gives logits at each of its posi
 import itertools
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import torch
 from pytorchvideo.models.head import ResNetBasicHead
@@ -28,7 +29,8 @@ from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
-from video_gn.norm import Norm
+from video_gn.kernels.choice import SETTINGS, takes
+from video_gn.norm import Norm, normalize
 
 # Bottlenecks of each stage. The small ones have one a stage; 11 ends after res4.
 DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 1), 14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -97,6 +99,90 @@ GEOMETRIES: dict[str, Geometry] = {
     "i3d_small": Geometry((3, 5, 5), (1, 2, 2), None, (1, 1, 1), (0, 1), _I3D),
     "flat_small": Geometry((1, 5, 5), (1, 2, 2), None, (1, 1, 1), (), _FLAT),
 }
+
+
+class MaxPool3d(nn.MaxPool3d):
+    """PyTorch's, which on a GPU can keep one byte an output for backward in place of its input and 8 bytes an output.
+
+    Attributes:
+        kernels: Which kernels run: a word of `video_gn.kernels.choice.SETTINGS`.
+        low_memory: Whether they shall.
+    """
+
+    kernels = "auto"
+    low_memory = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.low_memory and takes(self.kernels, x):
+            from video_gn.kernels import ops
+
+            return ops.pool(x, self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]
+        return super().forward(x)
+
+
+class Stem(ResNetBasicStem):
+    """pytorchvideo's, with the norm and its ReLU as one."""
+
+    def __init__(self, **parts: nn.Module | None) -> None:
+        super().__init__(**parts)
+        self.__class__ = Stem  # pytorchvideo's sets all of its locals() as attributes, this one too
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = normalize(self.norm, self.conv(x))
+        return x if self.pool is None else self.pool(x)
+
+
+class Bottleneck(BottleneckBlock):
+    """pytorchvideo's, with each norm and its ReLU as one, the last also with the residual sum.
+
+    Attributes:
+        low_memory: Whether what two of the convolutions read is computed again in backward, not kept.
+    """
+
+    low_memory = False
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__(**parts)
+        self.__class__ = Bottleneck  # as in Stem
+
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        x = self._convolve(self.conv_b, normalize(self.norm_a, self.conv_a(x)))
+        x = self._convolve(self.conv_c, normalize(self.norm_b, x))
+        return normalize(self.norm_c, x, shortcut)
+
+    def _convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
+        if not self.low_memory or x.grad_fn is None or torch.compiler.is_compiling():
+            return conv(x)
+        from video_gn.kernels import ops
+
+        with ops.recomputed(x):
+            return conv(x)
+
+
+class Residual(ResBlock):
+    """pytorchvideo's, of a `Bottleneck`."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.__class__ = Residual  # as in Stem
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.branch1_conv is None else normalize(self.branch1_norm, self.branch1_conv(x), relu=False)
+        return self.branch2(x, shortcut)
+
+
+def select_kernels(net: nn.Module, kernels: str, low_memory: bool = False) -> None:
+    """Sets which kernels the norms and pools of a network run, and whether they keep less for backward.
+
+    Raises:
+        InputError: `kernels` is none of `video_gn.kernels.choice.SETTINGS`.
+    """
+    if kernels not in SETTINGS:
+        raise InputError(f"model.kernels is {kernels!r}; it has to be one of: {', '.join(SETTINGS)}")
+    for module in net.modules():
+        for name, value in {"kernels": kernels, "low_memory": low_memory}.items():
+            if hasattr(module, name):
+                setattr(module, name, value)
 
 
 class WindowPool(nn.Module):
@@ -170,7 +256,7 @@ def resnet3d(
             dim_in = dim_inner * EXPANSION
         blocks.append(ResStage(res_blocks=nn.ModuleList(res_blocks)))
         if stage in geo.temporal_pools:
-            blocks.append(nn.MaxPool3d(kernel_size=(2, 1, 1), stride=(2, 1, 1)))
+            blocks.append(MaxPool3d((2, 1, 1), (2, 1, 1), (0, 0, 0)))
     blocks.append(
         ResNetBasicHead(
             pool=WindowPool(ceil(crop_size / geo.spatial_stride(len(DEPTHS[depth])))),
@@ -181,21 +267,21 @@ def resnet3d(
     return Net(blocks=nn.ModuleList(blocks))  # initialises convolutions, linear layers and BatchNorms
 
 
-def _stem(width: int, geo: Geometry, norm: Norm) -> ResNetBasicStem:
-    return ResNetBasicStem(
+def _stem(width: int, geo: Geometry, norm: Norm) -> Stem:
+    return Stem(
         conv=_conv(3, width, geo.stem_kernel, geo.stem_stride),
         norm=_norm(norm, width, "stem"),
         activation=nn.ReLU(inplace=True),
-        pool=nn.MaxPool3d(geo.pool1, geo.pool1_stride, geo.pool1_padding) if geo.pool1 else None,
+        pool=MaxPool3d(geo.pool1, geo.pool1_stride, geo.pool1_padding) if geo.pool1 else None,
     )
 
 
 def _res_block(
     dim_in: int, dim_inner: int, stride: int, inflated: bool, norm: Norm, zero_init_gamma: bool, layer: str
-) -> ResBlock:
+) -> Residual:
     """One bottleneck and its shortcut; it knows its last norm, so nobody has to find it later."""
     dim_out = dim_inner * EXPANSION
-    branch2 = BottleneckBlock(
+    branch2 = Bottleneck(
         conv_a=_conv(dim_in, dim_inner, (3 if inflated else 1, 1, 1)),
         norm_a=_norm(norm, dim_inner, f"{layer}.norm_a"),
         act_a=nn.ReLU(inplace=True),
@@ -210,7 +296,7 @@ def _res_block(
     if zero_init_gamma:
         nn.init.zeros_(branch2.norm_c.weight)
     project = stride > 1 or dim_in != dim_out
-    return ResBlock(
+    return Residual(
         branch1_conv=_conv(dim_in, dim_out, (1, 1, 1), (1, stride, stride)) if project else None,
         branch1_norm=_norm(norm, dim_out, f"{layer}.branch1_norm") if project else None,
         branch2=branch2,

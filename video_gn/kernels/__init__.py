@@ -1,0 +1,1 @@
+"""Triton kernels: normalization + residual sum + ReLU, and max pooling with one-byte indices."""

@@ -1,0 +1,114 @@
+"""When the Triton kernels are taken, and for which devices they are.
+
+A norm, residual sum and ReLU of features in channels_last_3d are one function of theirs, forward and backward, in the
+type of the features, with statistics and parameters in float32. Everything else, a CPU above all, has PyTorch's own
+operators and the same results. Triton is imported when a kernel is first wanted, and need not be installed.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from video_gn.errors import InputError
+
+SETTINGS = ("auto", "triton", "torch")
+_MAX_GROUP = 4096  # channels of a group that a kernel's program can hold
+_MAX_CLIPS = 65535  # of CUDA's grid
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_CAPABILITY = (8, 0)  # the first with bfloat16
+# Their 3D convolutions in 16 bits are wrong (pytorch/pytorch issue 163539), and PyTorch avoids them at 10 to 20 times
+# the time and 17 times the memory (issues 166643, 174051).
+_BAD_CUDNN = (90800, 91500)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def on_device(
+    launch: Callable[Concatenate[Tensor, Arguments], Result],
+) -> Callable[Concatenate[Tensor, Arguments], Result]:
+    """Has a function launch kernels on the device of its first argument."""
+
+    @wraps(launch)
+    def launch_there(x: Tensor, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with torch.cuda.device_of(x):
+            return launch(x, *args, **kwargs)
+
+    return launch_there
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run on a CPU, by its interpreter: `TRITON_INTERPRET=1`."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def obstacle(device: torch.device) -> str | None:
+    """Why the kernels cannot run on a device; None if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if interpreted():
+        return None
+    if device.type != "cuda" or torch.version.hip:
+        return "there is no CUDA device"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, below 8.0"
+    return None
+
+
+def takes(setting: str, x: Tensor, group_size: int = 1) -> bool:
+    """Whether features go through the kernels.
+
+    Args:
+        setting: "torch" never; "auto" where they lie in channels_last_3d on a CUDA device that can; "triton" in any
+            memory order, which costs copies.
+        x: The features.
+        group_size: Channels of a group.
+    """
+    if setting == "torch" or (setting == "auto" and not x.is_cuda):
+        return False
+    if x.ndim != 5 or x.dtype not in _TYPES or group_size > _MAX_GROUP or not 0 < len(x) <= _MAX_CLIPS:
+        return False
+    if setting == "auto" and not x.is_contiguous(memory_format=torch.channels_last_3d):
+        return False
+    return obstacle(x.device) is None
+
+
+def check(setting: str, device: torch.device) -> str:
+    """One line on which kernels the norms run on a device.
+
+    Raises:
+        InputError: Triton's kernels are demanded where they cannot run, or the version of cuDNN computes 3D
+            convolutions wrongly.
+    """
+    if device.type == "cuda":
+        check_cudnn(torch.backends.cudnn.version())
+    reason = "model.kernels=torch" if setting == "torch" else obstacle(device)
+    if reason is None and setting == "auto" and device.type != "cuda":
+        reason = "there is no CUDA device"
+    if reason is None:
+        return "norms run on fused Triton kernels (norm + residual + ReLU)"
+    if setting == "triton":
+        raise InputError(f"model.kernels is triton, and {reason}; take auto, which takes PyTorch's kernels here")
+    return f"norms run on PyTorch's kernels: {reason}"
+
+
+def check_cudnn(version: int | None) -> None:
+    """Refuses the versions of cuDNN, as 90800 for 9.8.0, whose 3D convolutions are wrong or avoided.
+
+    Raises:
+        InputError: It is one of them.
+    """
+    if version is not None and _BAD_CUDNN[0] <= version < _BAD_CUDNN[1]:
+        number = f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+        raise InputError(
+            f"cuDNN {number} computes 3D convolutions in bf16 and fp16 wrongly, and PyTorch avoids it at 10 times the "
+            "time (pytorch issues 163539 and 166643); install cuDNN 9.15 or newer, as torch 2.11 brings it: "
+            "pip install 'nvidia-cudnn-cu13>=9.15'"
+        )

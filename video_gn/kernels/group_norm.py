@@ -1,0 +1,539 @@
+"""Triton kernels: normalization, then optionally a residual sum and a ReLU, forward and backward.
+
+Features `[N, C, T, H, W]` in channels_last_3d are read in place as `[M, S, C]`: M sets of S positions. GN, LN and IN
+have one set a clip (M = N, S = T H W); BN has one for all clips that share statistics, and a group for each channel.
+Each set has G groups of D = C / G channels with one mean and one variance.
+
+| kernel             | reads and writes                                      | bytes an element in bf16; with residual |
+|--------------------|-------------------------------------------------------|-----------------------------------------|
+| `_moments`         | x; mean and squares of a chunk of S, by group         | 2; 2                                    |
+| `_merge_moments`   | those; mean and 1 / sqrt(var + eps)                   |                                         |
+| `_apply`           | x, residual; y                                        | 4; 6                                    |
+| `_reduce`          | x, dy, y; sums of dz and dz x^ of a chunk, dz         | 4; 8                                    |
+| `_merge_gradients` | those; sums by channel, weighted means by group       |                                         |
+| `_input_gradient`  | x, dy or dz; dx, gradients of gamma and beta          | 6; 6                                    |
+| `_forward_small`   | all of forward, where registers hold a group of a set | 4; 6                                    |
+| `_backward_small`  | all of backward, likewise                             | 6; 10                                   |
+
+x^ is the normalized x, and dz is dy where the ReLU passes: the residual's gradient. Without a residual the ReLU's mask
+is computed again from x, so that backward does not need y.
+
+Sums are taken in float32 about the first position of a chunk, and merged in a fixed order (Chan et al. 1983) without
+atomics. How S is cut into chunks follows from S, C and G alone. So the same input gives the same bits, and a clip has
+the same bits alone as among others. Offsets are 64-bit.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from video_gn.kernels.choice import on_device
+
+_TILE = 4096  # elements of a step of a program
+_CHUNK = 16384  # least elements of a program's chunk
+_MAX_CHUNKS = 512
+_SMALL = 16384  # elements that a program holds at once
+
+
+class Sets(NamedTuple):
+    """How features are read: M sets of S positions, whose C channels are in G groups."""
+
+    sets: int
+    positions: int
+    channels: int
+    groups: int
+
+    @property
+    def group_size(self) -> int:
+        """D, channels of a group."""
+        return self.channels // self.groups
+
+
+class _Plan(NamedTuple):
+    """How the work is divided: a program has `block` groups, and a chunk of S in steps of `rows` positions."""
+
+    padded: int  # D as a power of 2
+    block: int  # a power of 2
+    blocks: int
+    rows: int  # a power of 2
+    chunk: int
+    chunks: int
+    even: bool  # whether blocks have no channels to mask
+    small: bool  # whether a step is all of S
+    warps: int
+
+
+def _plan(sets: Sets) -> _Plan:
+    padded = triton.next_power_of_2(sets.group_size)
+    width = max(padded, 16)  # channels of a program: at least a sector of memory
+    rows = triton.next_power_of_2(sets.positions)
+    small = rows * width <= _SMALL
+    if not small:
+        width = max(padded, min(256, triton.next_power_of_2(sets.groups) * padded))
+        rows = max(_TILE // width, 1)
+    block = min(width // padded, triton.next_power_of_2(sets.groups))
+    width = block * padded
+    least = max(_CHUNK // width, 32, triton.cdiv(sets.positions, _MAX_CHUNKS))
+    chunk = rows if small else triton.cdiv(least, rows) * rows
+    even = padded == sets.group_size and sets.groups % block == 0
+    warps = min(max(rows * width // 512, 1), 16 if small else 8)
+    return _Plan(
+        padded,
+        block,
+        triton.cdiv(sets.groups, block),
+        rows,
+        chunk,
+        triton.cdiv(sets.positions, chunk),
+        even,
+        small,
+        warps,
+    )
+
+
+@triton.jit
+def _columns(block, C, D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr):
+    """Channels `[1, BG * DP]` of a block of BG groups of D, padded to DP each; and which of them exist."""
+    local = tl.arange(0, BG * DP)[None, :]
+    columns = (block * BG + local // DP) * D + local % DP
+    return columns if D != DP else block * (BG * DP) + local, (local % DP < D) & (columns < C)
+
+
+@triton.jit
+def _mask(rows, count, exist, EVEN: tl.constexpr):
+    return rows < count if EVEN else (rows < count) & exist
+
+
+@triton.jit
+def _of_groups(values, DP: tl.constexpr, BG: tl.constexpr):
+    """Sums over the channels of each group: `[1, BG * DP]` to `[BG]`."""
+    return tl.sum(tl.reshape(values, (BG, DP)), 1)
+
+
+@triton.jit
+def _to_channels(values, DP: tl.constexpr, BG: tl.constexpr):
+    """Values of groups at each of their channels: `[BG]` to `[1, BG * DP]`."""
+    return tl.reshape(tl.broadcast_to(values[:, None], (BG, DP)), (1, BG * DP))
+
+
+@triton.jit
+def _affine(mean, rstd, weight, bias, m, columns, exist, G, D: tl.constexpr):
+    """Of each channel: mean, 1 / deviation, gamma and beta, `[1, BG * DP]` in float32."""
+    group = m * G + columns // D
+    return (
+        tl.load(mean + group, mask=exist, other=0),
+        tl.load(rstd + group, mask=exist, other=0),
+        tl.load(weight + columns, mask=exist, other=0).to(tl.float32),
+        tl.load(bias + columns, mask=exist, other=0).to(tl.float32),
+    )
+
+
+@triton.jit
+def _normalize(value, mu, deviation, gamma, beta):
+    """As forward and backward compute it, to the bit, so that they agree on what a ReLU passes."""
+    return tl.fma(value - mu, tl.broadcast_to(deviation * gamma, value.shape), tl.broadcast_to(beta, value.shape))
+
+
+@triton.jit
+def _moments(
+    x, means, squares, S, C, G, chunk,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    columns, exist = _columns(block, C, D, DP, BG)
+    rows = tl.arange(0, R)[:, None]
+    tile = rows * C + columns
+    count = tl.minimum(chunk, S - part * chunk)
+    x += (m * S + part * chunk) * C
+    shift = tl.load(x + columns, mask=exist, other=0).to(tl.float32)
+    first = tl.zeros((R, BG * DP), tl.float32)
+    second = tl.zeros((R, BG * DP), tl.float32)
+    for start in range(0, count, R):
+        mask = _mask(rows, count - start, exist, EVEN)
+        value = tl.load(x + tile, mask=mask, other=0).to(tl.float32)
+        value = tl.where(mask, value - shift, 0)
+        first += value
+        second += value * value
+        x += R * C
+    n = count.to(tl.float32)
+    first = tl.sum(first, 0)[None, :]
+    second = tl.maximum(tl.sum(second, 0)[None, :] - first * first / n, 0)  # about each channel's own mean
+    mean = shift + first / n
+    group_mean = _of_groups(tl.where(exist, mean, 0), DP, BG) / D
+    off = tl.where(exist, mean - _to_channels(group_mean, DP, BG), 0)
+    square = _of_groups(second + n * off * off, DP, BG)
+    groups = block * BG + tl.arange(0, BG)
+    place = (m * tl.num_programs(1) + part) * G + groups
+    tl.store(means + place, group_mean, mask=groups < G)
+    tl.store(squares + place, square, mask=groups < G)
+
+
+@triton.jit
+def _follow(running_mean, running_var, momentum, mean, variance, groups, exist):
+    """Moves running statistics towards those of the first set."""
+    old = tl.load(running_mean + groups, mask=exist, other=0)
+    tl.store(running_mean + groups, old + momentum * (mean - old), mask=exist)
+    old = tl.load(running_var + groups, mask=exist, other=0)
+    tl.store(running_var + groups, old + momentum * (variance - old), mask=exist)
+
+
+@triton.jit
+def _merge_moments(
+    means, squares, mean, rstd, running_mean, running_var, momentum, S, G, D, chunk, chunks, eps,
+    RUNNING: tl.constexpr, B: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    block, m = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    groups = (block * B + tl.arange(0, B))[None, :]
+    rows = tl.arange(0, R)[:, None]
+    place = m * chunks * G + groups
+    total = (S * D).to(tl.float32)
+    shift = tl.load(means + place, mask=groups < G, other=0)
+    first = tl.zeros((R, B), tl.float32)
+    for start in range(0, chunks, R):
+        part = start + rows
+        mask = (part < chunks) & (groups < G)
+        n = (tl.minimum(chunk, S - part * chunk) * D).to(tl.float32)
+        value = tl.load(means + place + part * G, mask=mask, other=0)
+        first += tl.where(mask, n * (value - shift), 0)
+    center = shift + tl.sum(first, 0)[None, :] / total
+    second = tl.zeros((R, B), tl.float32)
+    for start in range(0, chunks, R):
+        part = start + rows
+        mask = (part < chunks) & (groups < G)
+        n = (tl.minimum(chunk, S - part * chunk) * D).to(tl.float32)
+        off = tl.load(means + place + part * G, mask=mask, other=0) - center
+        second += tl.where(mask, tl.load(squares + place + part * G, mask=mask, other=0) + n * off * off, 0)
+    square = tl.sum(second, 0)[None, :]
+    place = m * G + groups
+    tl.store(mean + place, center, mask=groups < G)
+    tl.store(rstd + place, 1 / tl.sqrt_rn(square / total + eps), mask=groups < G)
+    if RUNNING and m == 0:
+        _follow(running_mean, running_var, momentum, center, square / (total - 1), groups, groups < G)
+
+
+@triton.jit
+def _apply(
+    x, residual, y, mean, rstd, weight, bias, S, C, G, chunk,
+    RELU: tl.constexpr, RESIDUAL: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    columns, exist = _columns(block, C, D, DP, BG)
+    rows = tl.arange(0, R)[:, None]
+    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    count = tl.minimum(chunk, S - part * chunk)
+    base = (m * S + part * chunk) * C
+    tile = rows * C + columns
+    for start in range(0, count, R):
+        mask = _mask(rows, count - start, exist, EVEN)
+        value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
+        value = _normalize(value, mu, deviation, gamma, beta)
+        if RESIDUAL:
+            value += tl.load(residual + base + tile, mask=mask, other=0).to(tl.float32)
+        if RELU:
+            value = tl.maximum(value, 0, propagate_nan=tl.PropagateNan.ALL)
+        tl.store(y + base + tile, value.to(y.dtype.element_ty), mask=mask)
+        base += R * C
+
+
+@triton.jit
+def _passed(
+    dy, value, y, tile, mask, mu, deviation, gamma, beta,
+    RELU: tl.constexpr, RESIDUAL: tl.constexpr,
+):  # fmt: skip
+    """dz: dy where the ReLU passes."""
+    gradient = tl.load(dy + tile, mask=mask, other=0).to(tl.float32)
+    if RELU:
+        if RESIDUAL:
+            before = tl.load(y + tile, mask=mask, other=0).to(tl.float32)
+        else:
+            before = _normalize(value, mu, deviation, gamma, beta)
+        gradient = tl.where(before > 0, gradient, 0)
+    return gradient
+
+
+@triton.jit
+def _reduce(
+    x, dy, y, dz, mean, rstd, weight, bias, sums, S, C, G, chunk,
+    RELU: tl.constexpr, RESIDUAL: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    columns, exist = _columns(block, C, D, DP, BG)
+    rows = tl.arange(0, R)[:, None]
+    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    count = tl.minimum(chunk, S - part * chunk)
+    base = (m * S + part * chunk) * C
+    tile = rows * C + columns
+    by_beta = tl.zeros((R, BG * DP), tl.float32)
+    by_gamma = tl.zeros((R, BG * DP), tl.float32)
+    for start in range(0, count, R):
+        mask = _mask(rows, count - start, exist, EVEN)
+        value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
+        gradient = _passed(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
+        if RELU and RESIDUAL:
+            tl.store(dz + base + tile, gradient.to(dz.dtype.element_ty), mask=mask)
+        by_beta += gradient
+        by_gamma += gradient * ((value - mu) * deviation)
+        base += R * C
+    parts = tl.num_programs(1)
+    place = (m * parts + part) * C + columns
+    tl.store(sums + place, tl.sum(by_gamma, 0)[None, :], mask=exist)
+    tl.store(sums + tl.num_programs(2).to(tl.int64) * parts * C + place, tl.sum(by_beta, 0)[None, :], mask=exist)
+
+
+@triton.jit
+def _merge_gradients(
+    sums, weight, totals, coefficients, M, S, C, G, chunks,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    block, m, which = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    columns, exist = _columns(block, C, D, DP, BG)
+    rows = tl.arange(0, R)[:, None]
+    sums += (which * M + m) * chunks * C
+    total = tl.zeros((R, BG * DP), tl.float32)
+    for start in range(0, chunks, R):
+        part = start + rows
+        total += tl.load(sums + part * C + columns, mask=(part < chunks) & exist, other=0)
+    by_channel = tl.sum(total, 0)[None, :]
+    tl.store(totals + (which * M + m) * C + columns, by_channel, mask=exist)
+    gamma = tl.load(weight + columns, mask=exist, other=0).to(tl.float32)
+    groups = block * BG + tl.arange(0, BG)
+    by_group = _of_groups(gamma * by_channel, DP, BG) / (S * D).to(tl.float32)
+    tl.store(coefficients + (which * M + m) * G + groups, by_group, mask=groups < G)
+
+
+@triton.jit
+def _input_gradient(
+    x, dy, dx, mean, rstd, weight, bias, totals, coefficients, dweight, dbias, S, C, G, chunk,
+    RELU: tl.constexpr, FIXED: tl.constexpr, AFFINE: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    M = tl.num_programs(2).to(tl.int64)
+    columns, exist = _columns(block, C, D, DP, BG)
+    rows = tl.arange(0, R)[:, None]
+    if AFFINE and ((part == 0) & (m == 0)):  # one program for each channel: the sums over sets
+        by_gamma = tl.zeros((1, BG * DP), tl.float32)
+        by_beta = tl.zeros((1, BG * DP), tl.float32)
+        for i in range(0, M):
+            by_gamma += tl.load(totals + i * C + columns, mask=exist, other=0)
+            by_beta += tl.load(totals + (M + i) * C + columns, mask=exist, other=0)
+        tl.store(dweight + columns, by_gamma.to(dweight.dtype.element_ty), mask=exist)
+        tl.store(dbias + columns, by_beta.to(dbias.dtype.element_ty), mask=exist)
+    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    if not FIXED:
+        group = m * G + columns // D
+        c1 = tl.load(coefficients + group, mask=exist, other=0)
+        c2 = tl.load(coefficients + M * G + group, mask=exist, other=0)
+    count = tl.minimum(chunk, S - part * chunk)
+    base = (m * S + part * chunk) * C
+    tile = rows * C + columns
+    for start in range(0, count, R):
+        mask = _mask(rows, count - start, exist, EVEN)
+        if FIXED and not RELU:
+            gradient = tl.load(dy + base + tile, mask=mask, other=0).to(tl.float32) * gamma
+        else:
+            value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
+            gradient = gamma * _passed(dy + base, value, x, tile, mask, mu, deviation, gamma, beta, RELU, False)
+            if not FIXED:
+                gradient -= c2 + (value - mu) * deviation * c1
+        tl.store(dx + base + tile, (deviation * gradient).to(dx.dtype.element_ty), mask=mask)
+        base += R * C
+
+
+@triton.jit
+def _forward_small(
+    x, residual, y, mean, rstd, weight, bias, running_mean, running_var, momentum, S, C, G, eps,
+    RELU: tl.constexpr, RESIDUAL: tl.constexpr, RUNNING: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    block, m = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    columns, exist = _columns(block, C, D, DP, BG)
+    rows = tl.arange(0, R)[:, None]
+    mask = _mask(rows, S, exist, EVEN)
+    base = m * S * C
+    tile = rows * C + columns
+    value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
+    total = (S * D).to(tl.float32)
+    rough = _of_groups(tl.sum(value, 0)[None, :], DP, BG) / total
+    off = tl.where(mask, value - _to_channels(rough, DP, BG), 0)
+    rest = _of_groups(tl.sum(off, 0)[None, :], DP, BG) / total  # what rounding left of the mean
+    square = _of_groups(tl.sum(off * off, 0)[None, :], DP, BG) / total
+    center = rough + rest
+    variance = tl.maximum(square - rest * rest, 0)
+    deviation = 1 / tl.sqrt_rn(variance + eps)
+    groups = block * BG + tl.arange(0, BG)
+    tl.store(mean + m * G + groups, center, mask=groups < G)
+    tl.store(rstd + m * G + groups, deviation, mask=groups < G)
+    if RUNNING and m == 0:
+        unbiased = variance * (total / (total - 1))
+        _follow(running_mean, running_var, momentum, center, unbiased, groups, groups < G)
+    gamma = tl.load(weight + columns, mask=exist, other=0).to(tl.float32)
+    beta = tl.load(bias + columns, mask=exist, other=0).to(tl.float32)
+    value = _normalize(value, _to_channels(center, DP, BG), _to_channels(deviation, DP, BG), gamma, beta)
+    if RESIDUAL:
+        value += tl.load(residual + base + tile, mask=mask, other=0).to(tl.float32)
+    if RELU:
+        value = tl.maximum(value, 0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(y + base + tile, value.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _backward_small(
+    x, dy, y, dz, dx, mean, rstd, weight, bias, totals, S, C, G,
+    RELU: tl.constexpr, RESIDUAL: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    block, m = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    columns, exist = _columns(block, C, D, DP, BG)
+    rows = tl.arange(0, R)[:, None]
+    mask = _mask(rows, S, exist, EVEN)
+    base = m * S * C
+    tile = rows * C + columns
+    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
+    gradient = _passed(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
+    if RELU and RESIDUAL:
+        tl.store(dz + base + tile, gradient.to(dz.dtype.element_ty), mask=mask)
+    normalized = (value - mu) * deviation
+    by_gamma = tl.sum(gradient * normalized, 0)[None, :]
+    by_beta = tl.sum(gradient, 0)[None, :]
+    tl.store(totals + m * C + columns, by_gamma, mask=exist)
+    tl.store(totals + (tl.num_programs(1) + m) * C + columns, by_beta, mask=exist)
+    total = (S * D).to(tl.float32)
+    c1 = _to_channels(_of_groups(gamma * by_gamma, DP, BG) / total, DP, BG)
+    c2 = _to_channels(_of_groups(gamma * by_beta, DP, BG) / total, DP, BG)
+    gradient = deviation * (gamma * gradient - c2 - normalized * c1)
+    tl.store(dx + base + tile, gradient.to(dx.dtype.element_ty), mask=mask)
+
+
+def _layout(sets: Sets, plan: _Plan) -> dict[str, Any]:
+    return {
+        "D": sets.group_size,
+        "DP": plan.padded,
+        "BG": plan.block,
+        "R": plan.rows,
+        "EVEN": plan.even,
+        "num_warps": plan.warps,
+        "enable_fp_fusion": True,
+    }
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last_3d)
+
+
+@on_device
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, sets: Sets, eps: float, relu: bool,
+    running: tuple[Tensor, Tensor] | None = None, momentum: float = 0.1,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The normalized features, and their statistics float32 `[2, M, G]`: means and 1 / sqrt(var + eps).
+
+    Args:
+        x: `[N, C, T, H, W]` in channels_last_3d.
+        weight: Gamma `[C]`.
+        bias: Beta `[C]`.
+        residual: As `x`, added before the ReLU; or None.
+        sets: How `x` is read.
+        eps: Added to the variance.
+        relu: Whether a ReLU comes last.
+        running: Mean and variance `[G]` in float32, to be moved towards those of the first set; or None.
+        momentum: How far.
+    """
+    plan = _plan(sets)
+    statistics = x.new_empty((2, sets.sets, sets.groups), dtype=torch.float32)
+    mean, rstd = statistics
+    follow = (*(running or (mean, mean)), momentum)
+    _, positions, channels, groups = sets
+    if plan.small:
+        y = _like(x)
+        _forward_small[(plan.blocks, sets.sets)](
+            x, x if residual is None else residual, y, mean, rstd, weight, bias, *follow, *sets[1:], eps,
+            RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **_layout(sets, plan),
+        )  # fmt: skip
+        return y, statistics
+    means, squares = x.new_empty((2, sets.sets, plan.chunks, groups), dtype=torch.float32)
+    _moments[(plan.blocks, plan.chunks, sets.sets)](
+        x, means, squares, positions, channels, groups, plan.chunk, **_layout(sets, plan)
+    )
+    block = min(triton.next_power_of_2(groups), 8)
+    _merge_moments[(triton.cdiv(groups, block), sets.sets)](
+        means, squares, mean, rstd, *follow, positions, groups, sets.group_size, plan.chunk, plan.chunks, eps,
+        RUNNING=running is not None, B=block, R=min(triton.next_power_of_2(plan.chunks), 128), num_warps=4,
+        enable_fp_fusion=True,
+    )  # fmt: skip
+    return apply(x, weight, bias, residual, statistics, sets, relu), statistics
+
+
+@on_device
+def apply(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, statistics: Tensor, sets: Sets, relu: bool
+) -> Tensor:
+    """As `forward`, by given statistics."""
+    plan = _plan(sets)
+    y = _like(x)
+    _apply[(plan.blocks, plan.chunks, sets.sets)](
+        x, x if residual is None else residual, y, *statistics, weight, bias, *sets[1:], plan.chunk,
+        RELU=relu, RESIDUAL=residual is not None, **_layout(sets, plan),
+    )  # fmt: skip
+    return y
+
+
+@on_device
+def backward(
+    dy: Tensor, x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, statistics: Tensor, sets: Sets,
+    relu: bool, fixed: bool = False, affine: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x, residual, gamma and beta.
+
+    Args:
+        dy: Gradient of `forward`'s features, in channels_last_3d as `x`.
+        x: As `forward` had it.
+        y: What it returned, where there was a residual and a ReLU; else None.
+        weight: Gamma.
+        bias: Beta.
+        statistics: As `forward` returned them.
+        sets: How `x` is read.
+        relu: As for `forward`.
+        fixed: Whether the statistics were given, and are constants.
+        affine: Whether gamma and beta need gradients; if not, nothing is written into theirs.
+    """
+    plan = _plan(sets)
+    layout = _layout(sets, plan)
+    _, positions, channels, groups = sets
+    masked = y is not None  # and so dz differs from dy, and has a taker
+    dx, dz = _like(x), _like(x) if masked else dy
+    flags = {"RELU": relu, "RESIDUAL": masked}
+    if plan.small and not fixed:
+        totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
+        _backward_small[(plan.blocks, sets.sets)](
+            x, dy, y if masked else x, dz, dx, *statistics, weight, bias, totals, positions, channels, groups,
+            **flags, **layout,
+        )  # fmt: skip
+        dweight, dbias = totals.sum(1).to(weight.dtype)
+        return dx, dz, dweight, dbias
+    dweight, dbias = weight.new_empty((2, channels))
+    grid = (plan.blocks, plan.chunks, sets.sets)
+    totals = coefficients = dx  # not read
+    if affine or masked or not fixed:
+        sums = x.new_empty((2, sets.sets, plan.chunks, channels), dtype=torch.float32)
+        _reduce[grid](
+            x, dy, y if masked else x, dz, *statistics, weight, bias, sums, positions, channels, groups, plan.chunk,
+            **flags, **layout,
+        )  # fmt: skip
+        totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
+        coefficients = x.new_empty((2, sets.sets, groups), dtype=torch.float32)
+        merge = layout | {"R": max(min(triton.next_power_of_2(plan.chunks), _TILE // (plan.padded * plan.block)), 1)}
+        del merge["EVEN"]
+        _merge_gradients[(plan.blocks, sets.sets, 2)](
+            sums, weight, totals, coefficients, *sets, plan.chunks, **merge
+        )  # M, S, C, G
+    _input_gradient[grid](
+        x, dz, dx, *statistics, weight, bias, totals, coefficients, dweight, dbias, positions, channels, groups,
+        plan.chunk, RELU=relu and not masked, FIXED=fixed, AFFINE=affine, **layout,
+    )  # fmt: skip
+    return dx, dz, dweight, dbias
