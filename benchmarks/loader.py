@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import random
 import resource
 import statistics
@@ -32,6 +31,7 @@ import av
 import numpy as np
 import torch
 import torchvision.transforms.functional as vision
+from machine import cpu_name
 from tqdm import tqdm
 
 from video_gn import sampling, transforms
@@ -308,12 +308,6 @@ def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def resident() -> float:
     """MB that this process holds in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 # Videos to measure on

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from loader import cpu_name, in_a_process, limit, make_videos, random_clip, take_turns
+from loader import in_a_process, limit, make_videos, random_clip, take_turns
+from machine import cpu_name
 from tqdm import tqdm
 
 from video_gn import reencode

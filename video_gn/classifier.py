@@ -290,10 +290,12 @@ class VideoClassifier(pl.LightningModule):
                 f"clips of {clips.shape[2]} frames are too short for geometry={self.hp.geometry}, "
                 f"which halves T until {least} frames are the least; raise data.num_frames"
             )
-        last = clips.is_cuda if self.hp.channels_last is None else self.hp.channels_last
-        layout = torch.channels_last_3d if last else torch.contiguous_format
-        x = transforms.normalize(clips, self.hp.mean, self.hp.std).contiguous(memory_format=layout)
+        x = transforms.normalize(clips, self.hp.mean, self.hp.std).contiguous(memory_format=self._layout(clips.device))
         return self.net(x).flatten(2)
+
+    def _layout(self, device: torch.device) -> torch.memory_format:
+        last = device.type == "cuda" if self.hp.channels_last is None else self.hp.channels_last
+        return torch.channels_last_3d if last else torch.contiguous_format
 
     def scores(self, clips: Tensor) -> Tensor:
         """Softmax scores `[B, V, K]` of clips uint8 `[B, V, 3, T, H, W]`.
@@ -316,7 +318,9 @@ class VideoClassifier(pl.LightningModule):
             )
 
     def configure_model(self) -> None:
-        log.info(check(self.kernels, self.trainer.strategy.root_device))
+        device = self.trainer.strategy.root_device
+        log.info(check(self.kernels, device))
+        self.net.to(memory_format=self._layout(device))  # type: ignore[call-overload]
         if self.hp.compile:
             self.net.compile()
 

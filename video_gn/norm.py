@@ -84,7 +84,7 @@ def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Ten
     """Normalizes by the running statistics."""
     mean, var = layer.running_mean, layer.running_var
     assert mean is not None and var is not None
-    if takes(layer.kernels, x) and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and takes(layer.kernels, x):
         from video_gn.kernels import ops
 
         statistics = torch.stack([mean, (var + EPS).rsqrt()])[:, None]

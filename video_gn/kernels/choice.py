@@ -77,7 +77,12 @@ def takes(setting: str, x: Tensor, group_size: int = 1) -> bool:
         return False
     if setting == "auto" and not x.is_contiguous(memory_format=torch.channels_last_3d):
         return False
-    return obstacle(x.device) is None
+    return _able(x.device)
+
+
+@torch.compiler.assume_constant_result
+def _able(device: torch.device) -> bool:
+    return obstacle(device) is None
 
 
 def check(setting: str, device: torch.device) -> str:

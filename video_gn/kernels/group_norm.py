@@ -410,6 +410,11 @@ def _backward_small(
     tl.store(dx + base + tile, gradient.to(dx.dtype.element_ty), mask=mask)
 
 
+def held(sets: Sets) -> bool:
+    """Whether one program holds all positions of its groups, so that features are read once."""
+    return _plan(sets).small
+
+
 def _layout(sets: Sets, plan: _Plan) -> dict[str, Any]:
     return {
         "D": sets.group_size,

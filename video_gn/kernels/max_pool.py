@@ -5,6 +5,9 @@ An index is the place of the maximum in its window, counted along T, H, W. Of eq
 is passed on, as PyTorch does.
 """
 
+from math import prod
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -17,9 +20,11 @@ _TILE = 2048
 
 
 @triton.jit
-def _tile(S, C, BC: tl.constexpr, R: tl.constexpr):
+def _tile(S, C, BC: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr):
     """Positions `[R, 1]` and channels `[1, BC]` of a program, which of them exist, and its clip."""
-    rows = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]
+    rows = tl.program_id(0) * R + tl.arange(0, R)[:, None]
+    if WIDE:  # a clip has 2**31 elements or more
+        rows = rows.to(tl.int64)
     columns = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]
     return rows, columns, (rows < S) & (columns < C), tl.program_id(2).to(tl.int64)
 
@@ -28,9 +33,9 @@ def _tile(S, C, BC: tl.constexpr, R: tl.constexpr):
 def _forward(
     x, y, index, T, H, W, OT, OH, OW, C,
     KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    PT: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, BC: tl.constexpr, R: tl.constexpr,
+    PT: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, BC: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    rows, columns, exist, n = _tile(OT * OH * OW, C, BC, R)
+    rows, columns, exist, n = _tile(OT * OH * OW, C, BC, R, WIDE)
     t = rows // (OH * OW) * ST - PT
     h = rows // OW % OH * SH - PH
     w = rows % OW * SW - PW
@@ -45,7 +50,7 @@ def _forward(
         taken = (value > best) | (value != value)
         best = tl.where(taken, value, best)
         place = tl.where(taken, k, place)
-    offset = (n * OT * OH * OW + rows) * C + columns
+    offset = n * OT * OH * OW * C + rows * C + columns
     tl.store(y + offset, best.to(y.dtype.element_ty), mask=exist)
     tl.store(index + offset, place.to(tl.uint8), mask=exist)
 
@@ -54,9 +59,9 @@ def _forward(
 def _backward(
     dy, index, dx, T, H, W, OT, OH, OW, C,
     KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    PT: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, BC: tl.constexpr, R: tl.constexpr,
+    PT: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, BC: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    rows, columns, exist, n = _tile(T * H * W, C, BC, R)
+    rows, columns, exist, n = _tile(T * H * W, C, BC, R, WIDE)
     t = rows // (H * W) + PT
     h = rows // W % H + PH
     w = rows % W + PW
@@ -72,10 +77,10 @@ def _backward(
         a, b, c = t - i * ST, h - j * SH, w - o * SW  # the position's place in that window
         inside = (i >= 0) & (i < OT) & (j >= 0) & (j < OH) & (o >= 0) & (o < OW) & (a < KT) & (b < KH) & (c < KW)
         offset = ((i * OH + j) * OW + o) * C + columns
-        place = tl.load(index + offset, mask=inside & exist, other=0).to(tl.int64)
+        place = tl.load(index + offset, mask=inside & exist, other=0).to(tl.int32)
         value = tl.load(dy + offset, mask=inside & exist, other=0).to(tl.float32)
         total += tl.where(place == (a * KH + b) * KW + c, value, 0)
-    tl.store(dx + (n * T * H * W + rows) * C + columns, total.to(dx.dtype.element_ty), mask=exist)
+    tl.store(dx + n * T * H * W * C + rows * C + columns, total.to(dx.dtype.element_ty), mask=exist)
 
 
 def output_size(size: tuple[int, ...], kernel: Triple, stride: Triple, padding: Triple) -> Triple:
@@ -90,15 +95,18 @@ def _empty(like: Tensor, size: Triple, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last_3d)
 
 
-def _launch(kernel, shape: torch.Size, positions: int, *arguments, geometry: tuple[Triple, Triple, Triple]) -> None:
-    channels = shape[1]
+def _launch(kernel, over: Tensor, *arguments, sizes: tuple[Any, Any], geometry: tuple[Triple, Triple, Triple]) -> None:
+    """Launches a kernel over the positions of a tensor; `sizes` are T, H and W of its input and output."""
+    clips, channels, *size = over.shape
     block = min(triton.next_power_of_2(channels), 256)
     rows = max(_TILE // block, 1)
     names = ("KT", "KH", "KW", "ST", "SH", "SW", "PT", "PH", "PW")
     constants = dict(zip(names, sum(geometry, ()), strict=True))
-    kernel[(triton.cdiv(positions, rows), triton.cdiv(channels, block), shape[0])](
-        *arguments, channels, **constants, BC=block, R=rows, num_warps=4, enable_fp_fusion=True
-    )
+    wide = channels * max(prod(one) for one in sizes) >= 2**31
+    kernel[(triton.cdiv(prod(size), rows), triton.cdiv(channels, block), clips)](
+        *arguments, *sizes[0], *sizes[1], channels, **constants, BC=block, R=rows, WIDE=wide, num_warps=8,
+        enable_fp_fusion=True,
+    )  # fmt: skip
 
 
 @on_device
@@ -106,8 +114,7 @@ def forward(x: Tensor, kernel: Triple, stride: Triple, padding: Triple) -> tuple
     """Maxima of `[N, C, T, H, W]` in channels_last_3d, and their places in the windows, uint8."""
     size = output_size(tuple(x.shape[2:]), kernel, stride, padding)
     y, index = _empty(x, size, x.dtype), _empty(x, size, torch.uint8)
-    geometry = (kernel, stride, padding)
-    _launch(_forward, y.shape, size[0] * size[1] * size[2], x, y, index, *x.shape[2:], *size, geometry=geometry)
+    _launch(_forward, y, x, y, index, sizes=(x.shape[2:], size), geometry=(kernel, stride, padding))
     return y, index
 
 
@@ -117,6 +124,5 @@ def backward(
 ) -> Tensor:
     """Gradient of `forward`'s input, whose T, H and W are `size`."""
     dx = _empty(dy, size, dy.dtype)
-    geometry = (kernel, stride, padding)
-    _launch(_backward, dx.shape, size[0] * size[1] * size[2], dy, index, dx, *size, *dy.shape[2:], geometry=geometry)
+    _launch(_backward, dx, dy, index, dx, sizes=(size, dy.shape[2:]), geometry=(kernel, stride, padding))
     return dx

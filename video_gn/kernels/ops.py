@@ -98,7 +98,8 @@ def _sets(x: Tensor, sets: int, groups: int) -> Sets:
 
 def _again(ctx: Any) -> Tensor:
     """What `norm` returned, once more, to the bit."""
-    x, weight, bias, statistics, _ = ctx.saved_tensors
+    ctx.unpacked = ctx.saved_tensors  # only once: activation checkpointing hands them out one time
+    x, weight, bias, statistics, _ = ctx.unpacked
     return group_norm.apply(x, weight, bias, None, statistics, ctx.sets, ctx.relu)
 
 
@@ -111,7 +112,7 @@ class _Norm(torch.autograd.Function):
         x, residual = _last(x), None if residual is None else _last(residual.to(x.dtype))
         ctx.sets, ctx.relu, ctx.fixed = _sets(x, sets, groups), relu, statistics is not None
         ctx.residual = residual is not None
-        ctx.recomputable = not ctx.residual
+        ctx.recomputable, ctx.unpacked = not ctx.residual, None
         if statistics is None:
             running, momentum = (follow[:2], follow[2]) if follow else (None, 0.0)
             y, statistics = group_norm.forward(x, weight, bias, residual, ctx.sets, eps, relu, running, momentum)
@@ -123,7 +124,8 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
-        x, weight, bias, statistics, y = ctx.saved_tensors
+        x, weight, bias, statistics, y = ctx.unpacked or ctx.saved_tensors
+        ctx.unpacked = None
         affine = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         dx, dz, dweight, dbias = group_norm.backward(
             _last(dy), x, y, weight, bias, statistics, ctx.sets, ctx.relu, ctx.fixed, affine
