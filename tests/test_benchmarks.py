@@ -9,8 +9,11 @@ from conftest import script
 
 from video_gn.decode import BACKENDS
 
+script("benchmarks/machine.py")  # which the others import
 loader = script("benchmarks/loader.py")
 prepared = script("benchmarks/prepared.py")
+steps = script("benchmarks/step.py")
+memory = script("benchmarks/memory.py")
 
 
 @pytest.fixture
@@ -50,3 +53,40 @@ def test_likeness_measures():
     assert prepared.compare(texture, texture)[1] == 1
     noisy = [prepared.compare(texture, texture + s * torch.randn(texture.shape))[1] for s in (5, 50)]
     assert 1 > noisy[0] > noisy[1] > 0
+
+
+def test_steps(tmp_path, capsys, threads):
+    found = steps.main(
+        ["--device", "cpu", "--workloads", "0", "--rounds", "1", "--repeats", "1", "--json", str(tmp_path / "out.json")]
+    )
+    assert found == json.loads((tmp_path / "out.json").read_text())
+    ways = found["steps"]["8x3x16x32x32 (demo)"]
+    assert list(ways) == list(steps.cpu_ways()) and all(way["clips_per_second"] > 0 for way in ways.values())
+    assert "GN, contiguous" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"), [(["--workloads", "9"], "numbered from 0 to 1"), (["--ways", "XN"], "there is no 'XN'")]
+)
+def test_steps_that_are_not_there(args, words, capsys):
+    with pytest.raises(SystemExit):
+        steps.main(["--device", "cpu", *args])
+    assert words in capsys.readouterr().err
+
+
+def test_norms_of_the_network():
+    """53 of them, of which each block's last has the residual; sizes by hand (Wu & He 2018, section 4.3)."""
+    sites = steps.norm_sites(8, 32, 224)
+    assert len(sites) == 53 and sites[0] == ((8, 64, 16, 112, 112), True, False)
+    assert sum(site.residual for site in sites) == 16 and sum(not site.relu for site in sites) == 4
+    assert sites[-1].shape == (8, 2048, 4, 7, 7)
+
+
+def test_kept_for_backward():
+    """GN by the kernels keeps what BN keeps, and 0.75 of it at the second level; PyTorch's keeps twice as much."""
+    kept = memory.main(["--frames", "32", "--geometry", "i3d"])["i3d, 8 clips of 32 frames"]
+    of_bn = {way: size / kept["BN"] for way, size in kept.items()}
+    assert of_bn["GN"] > 2 and of_bn["GN ours"] <= 1.001 and of_bn["BN ours"] <= 1.001
+    assert of_bn["GN ours, low memory"] <= 0.75 and of_bn["BN ours, low memory"] <= 0.75
+    # Per site of 8 x 64 x 16 x 112 x 112 elements, the largest: what goes into the norm, and what comes out.
+    assert kept["GN ours"] > 8 * 64 * 16 * 112 * 112 * 2 * 2

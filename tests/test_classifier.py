@@ -122,8 +122,19 @@ def test_memory_order_does_not_change_the_logits(channels_last):
 
 
 @pytest.mark.parametrize(
+    ("setting", "device", "last"),
+    [(None, "cuda", True), (None, "cpu", False), (False, "cuda", False), (True, "cpu", True)],
+)
+def test_memory_order_follows_the_device_unless_set(setting, device, last):
+    order = torch.channels_last_3d if last else torch.contiguous_format
+    assert small(channels_last=setting)._layout(torch.device(device)) == order
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"kernels": "fast"}, "one of: auto, triton, torch"),
+        ({"low_memory": True, "compile": True}, "low_memory and model.compile"),
         ({"std": (0.2, 0.0, 0.2)}, "model.std"),
         ({"decay_points": [150_000]}, "fractions of training"),
         ({"norm": "x"}, "norms"),

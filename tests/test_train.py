@@ -18,6 +18,7 @@ from conftest import REPO, fit, short
 import train
 from video_gn import decode
 from video_gn.classifier import VideoClassifier
+from video_gn.kernels import choice
 from video_gn.motion import CLASSES, Motion, prepare
 
 
@@ -51,6 +52,7 @@ def test_demo_learns_motion(full_root, tmp_path, capsys):
     assert "video top-1" in out.out and f"{100 * test['top1']:.2f} %" in out.out
     assert "lr 0.1 = base_lr 0.8 x 8 / 64 clips a step (1 processes x 8 clips x accumulation 1); 600 steps" in out.err
     run = results["run"]
+    assert run["norm_kernels"] in out.err and ("PyTorch's kernels" in out.err) != torch.cuda.is_available()
     assert run["model"]["norm"] == "gn" and run["clip"] == "16x4" and run["lr"] == pytest.approx(0.1)
     assert run["clips_per_step"] == 8 and run["seed"] == 0
     assert results["fit"]["epochs"] == 8 and results["fit"]["steps"] == 600
@@ -350,6 +352,21 @@ def test_lightnings_switches(switches, steps, clips_per_step, data_root, tmp_pat
     assert results["fit"]["train"]["loss"] < 5
 
 
+def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
+    """One step by the Triton kernels (on a CPU: interpreted), with the least memory; tested by what runs here."""
+    pytest.importorskip("triton")
+    one_step = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1, "--trainer.max_epochs", 1)
+    kernels = ("--model.kernels", "triton", "--model.low_memory", "true", "--trainer.precision", "bf16-mixed")
+    args = short(*one_step, *kernels, "--data.batch_size", 2, "--data.num_frames", 4)
+    assert train.main(fit(tmp_path / "run", data_root, *args)) == 0
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    hyper_parameters = torch.load(last, weights_only=True)["hyper_parameters"]
+    assert hyper_parameters["low_memory"] and "kernels" not in hyper_parameters
+    run = json.loads((tmp_path / "run" / "results.json").read_text())["run"]
+    assert run["norm_kernels"] == "norms run on fused Triton kernels (norm + residual + ReLU)"
+    assert train.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "1"]) == 0
+
+
 def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monkeypatch):
     seen, step = [], VideoClassifier.training_step
 
@@ -537,6 +554,8 @@ def slip(capsys, args):
         (("--data.clips_per_video", "3"), "data.batch_size=8 clips are not a whole number of videos"),
         (("--data.decode_timeout", "0"), "has to be above 0 seconds"),
         (("--data.batch_size", "25"), "24 training videos do not fill one step of 25 clips"),
+        (("--model.kernels", "fast"), "model.kernels"),
+        (("--model.low_memory", "true", "--model.compile", "true"), "model.low_memory and model.compile are both true"),
         (("--model.init", "gone.pth"), "there is no file gone.pth to start from"),
         (("--trainer.accelerator", "gpu"), "gpu"),
         (("--trainer.devices", "some"), "trainer: "),
@@ -551,6 +570,16 @@ def test_slips(change, words, data_root, tmp_path, capsys):
     if "gpu" in change and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert words in slip(capsys, fit(tmp_path / "run", data_root, *short(), *change))
+
+
+def test_kernels_that_cannot_run_here(data_root, tmp_path, capsys, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.delenv("TRITON_INTERPRET")
+    choice.obstacle.cache_clear()
+    message = slip(capsys, fit(tmp_path / "run", data_root, *short("--model.kernels", "triton")))
+    choice.obstacle.cache_clear()
+    assert "model.kernels is triton, and there is no CUDA device; take auto" in message
 
 
 def test_wrong_key_in_a_file(data_root, tmp_path, capsys):

@@ -319,7 +319,8 @@ class VideoClassifier(pl.LightningModule):
 
     def configure_model(self) -> None:
         device = self.trainer.strategy.root_device
-        log.info(check(self.kernels, device))
+        self.norm_kernels = check(self.kernels, device)
+        log.info(self.norm_kernels)
         self.net.to(memory_format=self._layout(device))  # type: ignore[call-overload]
         if self.hp.compile:
             self.net.compile()

@@ -45,12 +45,14 @@ def normalize(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu:
     """
     if isinstance(layer, GroupNorm | BatchNorm3d | FrozenBatchNorm3d):
         return layer(x, residual, relu)
-    return _finish(layer(x), residual, relu)
+    y = layer(x)
+    return _finish(y, residual, relu, y.dtype)
 
 
-def _finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+def _finish(y: Tensor, residual: Tensor | None, relu: bool, dtype: torch.dtype) -> Tensor:
     if residual is not None:
         y = residual + y
+    y = y.to(dtype)  # before the ReLU, which keeps its result
     return y.relu_() if relu else y
 
 
@@ -68,7 +70,7 @@ class GroupNorm(nn.GroupNorm):
             from video_gn.kernels import ops
 
             return ops.norm(x, self.weight, self.bias, residual, len(x), self.num_groups, self.eps, relu)
-        return _finish(super().forward(x), residual, relu).to(x.dtype)
+        return _finish(super().forward(x), residual, relu, x.dtype)
 
 
 def _batch_norm(x: Tensor, *args: Any) -> Tensor:
@@ -89,7 +91,7 @@ def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Ten
 
         statistics = torch.stack([mean, (var + EPS).rsqrt()])[:, None]
         return ops.norm(x, layer.weight, layer.bias, residual, 1, len(mean), EPS, relu, statistics)
-    return _finish(_batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, EPS), residual, relu)
+    return _finish(_batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, EPS), residual, relu, x.dtype)
 
 
 class BatchNorm3d(nn.BatchNorm3d):
@@ -152,7 +154,7 @@ class BatchNorm3d(nn.BatchNorm3d):
             args = (sets, self.num_features, self.eps, relu, None, running, self.momentum)
             return ops.norm(x, weight, bias, residual, *args)
         y = _batch_norm(x, *(running or (None, None)), weight, bias, True, self.momentum, self.eps)
-        return _finish(y, residual, relu)
+        return _finish(y, residual, relu, x.dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, norm_batch={self.norm_batch}"

@@ -226,6 +226,7 @@ class RunReport(pl.Callback):
             "lr": pl_module.lr,
             "world_size": trainer.world_size,
             "device": device,
+            "norm_kernels": pl_module.norm_kernels,
             **self.settings,
             "model": model,
             "data": data,
