@@ -57,7 +57,8 @@ def recorded() -> Iterator[list[Launch]]:
         signature, divisible, constants = {}, [], {}
         for i, parameter in enumerate(kernel.params):
             name, value = parameter.name, values[parameter.name]
-            if parameter.is_constexpr or (isinstance(value, int) and value == 1):
+            fixed = parameter.do_not_specialize
+            if parameter.is_constexpr or (isinstance(value, int) and value == 1 and not fixed):
                 signature[name], constants[name] = "constexpr", value
             elif isinstance(value, torch.Tensor):
                 signature[name] = "*" + TYPES[value.dtype]
@@ -66,7 +67,7 @@ def recorded() -> Iterator[list[Launch]]:
                 signature[name] = "fp32"
             else:
                 signature[name] = "i32" if value < 2**31 else "i64"
-                if value % 16 == 0:
+                if value % 16 == 0 and not fixed:
                     divisible.append(i)
         parts = (tuple(part.items()) for part in (signature, constants, options))
         types, fixed, chosen = parts

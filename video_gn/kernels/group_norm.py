@@ -23,6 +23,8 @@ atomics. How S is cut into chunks follows from S, C and G alone. So the same inp
 the same bits alone as among others. Offsets are 64-bit.
 """
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +38,8 @@ _TILE = 4096  # elements of a step of a program
 _CHUNK = 16384  # least elements of a program's chunk
 _MAX_CHUNKS = 512
 _SMALL = 16384  # elements that a program holds at once
+# Integers whose values make no other code: a clip of another size needs no compilation.
+_jit = triton.jit(do_not_specialize=["S", "M", "chunk", "chunks"])
 
 
 class Sets(NamedTuple):
@@ -66,6 +70,7 @@ class _Plan(NamedTuple):
     warps: int
 
 
+@cache
 def _plan(sets: Sets) -> _Plan:
     padded = triton.next_power_of_2(sets.group_size)
     width = max(padded, 16)  # channels of a program: at least a sector of memory
@@ -136,7 +141,7 @@ def _normalize(value, mu, deviation, gamma, beta):
     return tl.fma(value - mu, tl.broadcast_to(deviation * gamma, value.shape), tl.broadcast_to(beta, value.shape))
 
 
-@triton.jit
+@_jit
 def _moments(
     x, means, squares, S, C, G, chunk,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
@@ -179,7 +184,7 @@ def _follow(running_mean, running_var, momentum, mean, variance, groups, exist):
     tl.store(running_var + groups, old + momentum * (variance - old), mask=exist)
 
 
-@triton.jit
+@_jit
 def _merge_moments(
     means, squares, mean, rstd, running_mean, running_var, momentum, S, G, D, chunk, chunks, eps,
     RUNNING: tl.constexpr, B: tl.constexpr, R: tl.constexpr,
@@ -213,7 +218,7 @@ def _merge_moments(
         _follow(running_mean, running_var, momentum, center, square / (total - 1), groups, groups < G)
 
 
-@triton.jit
+@_jit
 def _apply(
     x, residual, y, mean, rstd, weight, bias, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
@@ -254,7 +259,7 @@ def _passed(
     return gradient
 
 
-@triton.jit
+@_jit
 def _reduce(
     x, dy, y, dz, mean, rstd, weight, bias, sums, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
@@ -284,7 +289,7 @@ def _reduce(
     tl.store(sums + tl.num_programs(2).to(tl.int64) * parts * C + place, tl.sum(by_beta, 0)[None, :], mask=exist)
 
 
-@triton.jit
+@_jit
 def _merge_gradients(
     sums, weight, totals, coefficients, M, S, C, G, chunks,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr,
@@ -305,7 +310,7 @@ def _merge_gradients(
     tl.store(coefficients + (which * M + m) * G + groups, by_group, mask=groups < G)
 
 
-@triton.jit
+@_jit
 def _input_gradient(
     x, dy, dx, mean, rstd, weight, bias, totals, coefficients, dweight, dbias, S, C, G, chunk,
     RELU: tl.constexpr, FIXED: tl.constexpr, AFFINE: tl.constexpr,
@@ -344,7 +349,7 @@ def _input_gradient(
         base += R * C
 
 
-@triton.jit
+@_jit
 def _forward_small(
     x, residual, y, mean, rstd, weight, bias, running_mean, running_var, momentum, S, C, G, eps,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr, RUNNING: tl.constexpr,
@@ -381,7 +386,7 @@ def _forward_small(
     tl.store(y + base + tile, value.to(y.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@_jit
 def _backward_small(
     x, dy, y, dz, dx, mean, rstd, weight, bias, totals, S, C, G,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
@@ -415,7 +420,9 @@ def held(sets: Sets) -> bool:
     return _plan(sets).small
 
 
-def _layout(sets: Sets, plan: _Plan) -> dict[str, Any]:
+@cache
+def _layout(sets: Sets) -> Mapping[str, Any]:
+    plan = _plan(sets)
     return {
         "D": sets.group_size,
         "DP": plan.padded,
@@ -458,12 +465,12 @@ def forward(
         y = _like(x)
         _forward_small[(plan.blocks, sets.sets)](
             x, x if residual is None else residual, y, mean, rstd, weight, bias, *follow, *sets[1:], eps,
-            RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **_layout(sets, plan),
+            RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **_layout(sets),
         )  # fmt: skip
         return y, statistics
     means, squares = x.new_empty((2, sets.sets, plan.chunks, groups), dtype=torch.float32)
     _moments[(plan.blocks, plan.chunks, sets.sets)](
-        x, means, squares, positions, channels, groups, plan.chunk, **_layout(sets, plan)
+        x, means, squares, positions, channels, groups, plan.chunk, **_layout(sets)
     )
     block = min(triton.next_power_of_2(groups), 8)
     _merge_moments[(triton.cdiv(groups, block), sets.sets)](
@@ -483,7 +490,7 @@ def apply(
     y = _like(x)
     _apply[(plan.blocks, plan.chunks, sets.sets)](
         x, x if residual is None else residual, y, *statistics, weight, bias, *sets[1:], plan.chunk,
-        RELU=relu, RESIDUAL=residual is not None, **_layout(sets, plan),
+        RELU=relu, RESIDUAL=residual is not None, **_layout(sets),
     )  # fmt: skip
     return y
 
@@ -508,7 +515,7 @@ def backward(
         affine: Whether gamma and beta need gradients; if not, nothing is written into theirs.
     """
     plan = _plan(sets)
-    layout = _layout(sets, plan)
+    layout = _layout(sets)
     _, positions, channels, groups = sets
     masked = y is not None  # and so dz differs from dy, and has a taker
     dx, dz = _like(x), _like(x) if masked else dy
@@ -532,7 +539,7 @@ def backward(
         )  # fmt: skip
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
         coefficients = x.new_empty((2, sets.sets, groups), dtype=torch.float32)
-        merge = layout | {"R": max(min(triton.next_power_of_2(plan.chunks), _TILE // (plan.padded * plan.block)), 1)}
+        merge = {**layout, "R": max(min(triton.next_power_of_2(plan.chunks), _TILE // (plan.padded * plan.block)), 1)}
         del merge["EVEN"]
         _merge_gradients[(plan.blocks, sets.sets, 2)](
             sums, weight, totals, coefficients, *sets, plan.chunks, **merge
