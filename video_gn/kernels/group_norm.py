@@ -68,6 +68,9 @@ class _Plan(NamedTuple):
     even: bool  # whether blocks have no channels to mask
     small: bool  # whether a step is all of S
     warps: int
+    merge_block: int  # groups of a program that merges moments, a power of 2
+    merge_blocks: int
+    merge_rows: int  # chunks of one of its steps, a power of 2
 
 
 @cache
@@ -85,17 +88,28 @@ def _plan(sets: Sets) -> _Plan:
     chunk = rows if small else triton.cdiv(least, rows) * rows
     even = padded == sets.group_size and sets.groups % block == 0
     warps = min(max(rows * width // 512, 1), 16 if small else 8)
+    chunks = triton.cdiv(sets.positions, chunk)
+    merge_block = min(triton.next_power_of_2(sets.groups), 8)
     return _Plan(
-        padded,
-        block,
-        triton.cdiv(sets.groups, block),
-        rows,
-        chunk,
-        triton.cdiv(sets.positions, chunk),
-        even,
-        small,
-        warps,
+        padded=padded,
+        block=block,
+        blocks=triton.cdiv(sets.groups, block),
+        rows=rows,
+        chunk=chunk,
+        chunks=chunks,
+        even=even,
+        small=small,
+        warps=warps,
+        merge_block=merge_block,
+        merge_blocks=triton.cdiv(sets.groups, merge_block),
+        merge_rows=min(triton.next_power_of_2(chunks), 128),
     )
+
+
+@triton.jit
+def _place():
+    """A program's block of groups, chunk and set, and how many sets there are."""
+    return tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64), tl.num_programs(2).to(tl.int64)
 
 
 @triton.jit
@@ -124,12 +138,12 @@ def _to_channels(values, DP: tl.constexpr, BG: tl.constexpr):
 
 
 @triton.jit
-def _affine(mean, rstd, weight, bias, m, columns, exist, G, D: tl.constexpr):
+def _affine(statistics, weight, bias, m, M, columns, exist, G, D: tl.constexpr):
     """Of each channel: mean, 1 / deviation, gamma and beta, `[1, BG * DP]` in float32."""
-    group = m * G + columns // D
+    group = columns // D
     return (
-        tl.load(mean + group, mask=exist, other=0),
-        tl.load(rstd + group, mask=exist, other=0),
+        tl.load(statistics + m * G + group, mask=exist, other=0),
+        tl.load(statistics + (M + m) * G + group, mask=exist, other=0),
         tl.load(weight + columns, mask=exist, other=0).to(tl.float32),
         tl.load(bias + columns, mask=exist, other=0).to(tl.float32),
     )
@@ -143,10 +157,15 @@ def _normalize(value, mu, deviation, gamma, beta):
 
 @_jit
 def _moments(
-    x, means, squares, S, C, G, chunk,
+    x, parts, S, C, G, chunk,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    block, part, m, M = (
+        tl.program_id(0),
+        tl.program_id(1),
+        tl.program_id(2).to(tl.int64),
+        tl.num_programs(2).to(tl.int64),
+    )
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     tile = rows * C + columns
@@ -171,8 +190,8 @@ def _moments(
     square = _of_groups(second + n * off * off, DP, BG)
     groups = block * BG + tl.arange(0, BG)
     place = (m * tl.num_programs(1) + part) * G + groups
-    tl.store(means + place, group_mean, mask=groups < G)
-    tl.store(squares + place, square, mask=groups < G)
+    tl.store(parts + place, group_mean, mask=groups < G)
+    tl.store(parts + M * tl.num_programs(1) * G + place, square, mask=groups < G)
 
 
 @triton.jit
@@ -186,21 +205,22 @@ def _follow(running_mean, running_var, momentum, mean, variance, groups, exist):
 
 @_jit
 def _merge_moments(
-    means, squares, mean, rstd, running_mean, running_var, momentum, S, G, D, chunk, chunks, eps,
+    parts, statistics, running_mean, running_var, momentum, S, G, D, chunk, chunks, eps,
     RUNNING: tl.constexpr, B: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    block, m = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block, m, M = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1).to(tl.int64)
     groups = (block * B + tl.arange(0, B))[None, :]
     rows = tl.arange(0, R)[:, None]
-    place = m * chunks * G + groups
+    means = parts + m * chunks * G + groups
+    squares = means + M * chunks * G
     total = (S * D).to(tl.float32)
-    shift = tl.load(means + place, mask=groups < G, other=0)
+    shift = tl.load(means, mask=groups < G, other=0)
     first = tl.zeros((R, B), tl.float32)
     for start in range(0, chunks, R):
         part = start + rows
         mask = (part < chunks) & (groups < G)
         n = (tl.minimum(chunk, S - part * chunk) * D).to(tl.float32)
-        value = tl.load(means + place + part * G, mask=mask, other=0)
+        value = tl.load(means + part * G, mask=mask, other=0)
         first += tl.where(mask, n * (value - shift), 0)
     center = shift + tl.sum(first, 0)[None, :] / total
     second = tl.zeros((R, B), tl.float32)
@@ -208,26 +228,31 @@ def _merge_moments(
         part = start + rows
         mask = (part < chunks) & (groups < G)
         n = (tl.minimum(chunk, S - part * chunk) * D).to(tl.float32)
-        off = tl.load(means + place + part * G, mask=mask, other=0) - center
-        second += tl.where(mask, tl.load(squares + place + part * G, mask=mask, other=0) + n * off * off, 0)
+        off = tl.load(means + part * G, mask=mask, other=0) - center
+        second += tl.where(mask, tl.load(squares + part * G, mask=mask, other=0) + n * off * off, 0)
     square = tl.sum(second, 0)[None, :]
-    place = m * G + groups
-    tl.store(mean + place, center, mask=groups < G)
-    tl.store(rstd + place, 1 / tl.sqrt_rn(square / total + eps), mask=groups < G)
+    statistics += m * G + groups
+    tl.store(statistics, center, mask=groups < G)
+    tl.store(statistics + M * G, 1 / tl.sqrt_rn(square / total + eps), mask=groups < G)
     if RUNNING and m == 0:
         _follow(running_mean, running_var, momentum, center, square / (total - 1), groups, groups < G)
 
 
 @_jit
 def _apply(
-    x, residual, y, mean, rstd, weight, bias, S, C, G, chunk,
+    x, residual, y, statistics, weight, bias, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    block, part, m, M = (
+        tl.program_id(0),
+        tl.program_id(1),
+        tl.program_id(2).to(tl.int64),
+        tl.num_programs(2).to(tl.int64),
+    )
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
-    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
@@ -261,14 +286,19 @@ def _passed(
 
 @_jit
 def _reduce(
-    x, dy, y, dz, mean, rstd, weight, bias, sums, S, C, G, chunk,
+    x, dy, y, dz, statistics, weight, bias, sums, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    block, part, m, M = (
+        tl.program_id(0),
+        tl.program_id(1),
+        tl.program_id(2).to(tl.int64),
+        tl.num_programs(2).to(tl.int64),
+    )
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
-    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
@@ -286,13 +316,13 @@ def _reduce(
     parts = tl.num_programs(1)
     place = (m * parts + part) * C + columns
     tl.store(sums + place, tl.sum(by_gamma, 0)[None, :], mask=exist)
-    tl.store(sums + tl.num_programs(2).to(tl.int64) * parts * C + place, tl.sum(by_beta, 0)[None, :], mask=exist)
+    tl.store(sums + M * parts * C + place, tl.sum(by_beta, 0)[None, :], mask=exist)
 
 
 @_jit
 def _merge_gradients(
     sums, weight, totals, coefficients, M, S, C, G, chunks,
-    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     block, m, which = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     columns, exist = _columns(block, C, D, DP, BG)
@@ -300,8 +330,8 @@ def _merge_gradients(
     sums += (which * M + m) * chunks * C
     total = tl.zeros((R, BG * DP), tl.float32)
     for start in range(0, chunks, R):
-        part = start + rows
-        total += tl.load(sums + part * C + columns, mask=(part < chunks) & exist, other=0)
+        mask = _mask(rows, chunks - start, exist, EVEN)
+        total += tl.load(sums + (start + rows) * C + columns, mask=mask, other=0)
     by_channel = tl.sum(total, 0)[None, :]
     tl.store(totals + (which * M + m) * C + columns, by_channel, mask=exist)
     gamma = tl.load(weight + columns, mask=exist, other=0).to(tl.float32)
@@ -312,12 +342,16 @@ def _merge_gradients(
 
 @_jit
 def _input_gradient(
-    x, dy, dx, mean, rstd, weight, bias, totals, coefficients, dweight, dbias, S, C, G, chunk,
+    x, dy, dx, statistics, weight, bias, totals, coefficients, dweight, dbias, S, C, G, chunk,
     RELU: tl.constexpr, FIXED: tl.constexpr, AFFINE: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    M = tl.num_programs(2).to(tl.int64)
+    block, part, m, M = (
+        tl.program_id(0),
+        tl.program_id(1),
+        tl.program_id(2).to(tl.int64),
+        tl.num_programs(2).to(tl.int64),
+    )
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     if AFFINE and ((part == 0) & (m == 0)):  # one program for each channel: the sums over sets
@@ -328,7 +362,7 @@ def _input_gradient(
             by_beta += tl.load(totals + (M + i) * C + columns, mask=exist, other=0)
         tl.store(dweight + columns, by_gamma.to(dweight.dtype.element_ty), mask=exist)
         tl.store(dbias + columns, by_beta.to(dbias.dtype.element_ty), mask=exist)
-    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
     if not FIXED:
         group = m * G + columns // D
         c1 = tl.load(coefficients + group, mask=exist, other=0)
@@ -351,11 +385,11 @@ def _input_gradient(
 
 @_jit
 def _forward_small(
-    x, residual, y, mean, rstd, weight, bias, running_mean, running_var, momentum, S, C, G, eps,
+    x, residual, y, statistics, weight, bias, running_mean, running_var, momentum, S, C, G, eps,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr, RUNNING: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, m = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block, m, M = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1).to(tl.int64)
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     mask = _mask(rows, S, exist, EVEN)
@@ -371,8 +405,8 @@ def _forward_small(
     variance = tl.maximum(square - rest * rest, 0)
     deviation = 1 / tl.sqrt_rn(variance + eps)
     groups = block * BG + tl.arange(0, BG)
-    tl.store(mean + m * G + groups, center, mask=groups < G)
-    tl.store(rstd + m * G + groups, deviation, mask=groups < G)
+    tl.store(statistics + m * G + groups, center, mask=groups < G)
+    tl.store(statistics + (M + m) * G + groups, deviation, mask=groups < G)
     if RUNNING and m == 0:
         unbiased = variance * (total / (total - 1))
         _follow(running_mean, running_var, momentum, center, unbiased, groups, groups < G)
@@ -388,17 +422,17 @@ def _forward_small(
 
 @_jit
 def _backward_small(
-    x, dy, y, dz, dx, mean, rstd, weight, bias, totals, S, C, G,
+    x, dy, y, dz, dx, statistics, weight, bias, totals, S, C, G,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, m = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block, m, M = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1).to(tl.int64)
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     mask = _mask(rows, S, exist, EVEN)
     base = m * S * C
     tile = rows * C + columns
-    mu, deviation, gamma, beta = _affine(mean, rstd, weight, bias, m, columns, exist, G, D)
+    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
     value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
     gradient = _passed(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
     if RELU and RESIDUAL:
@@ -407,7 +441,7 @@ def _backward_small(
     by_gamma = tl.sum(gradient * normalized, 0)[None, :]
     by_beta = tl.sum(gradient, 0)[None, :]
     tl.store(totals + m * C + columns, by_gamma, mask=exist)
-    tl.store(totals + (tl.num_programs(1) + m) * C + columns, by_beta, mask=exist)
+    tl.store(totals + (M + m) * C + columns, by_beta, mask=exist)
     total = (S * D).to(tl.float32)
     c1 = _to_channels(_of_groups(gamma * by_gamma, DP, BG) / total, DP, BG)
     c2 = _to_channels(_of_groups(gamma * by_beta, DP, BG) / total, DP, BG)
@@ -458,25 +492,20 @@ def forward(
     """
     plan = _plan(sets)
     statistics = x.new_empty((2, sets.sets, sets.groups), dtype=torch.float32)
-    mean, rstd = statistics
-    follow = (*(running or (mean, mean)), momentum)
+    follow = (*(running or (statistics, statistics)), momentum)
     _, positions, channels, groups = sets
     if plan.small:
         y = _like(x)
         _forward_small[(plan.blocks, sets.sets)](
-            x, x if residual is None else residual, y, mean, rstd, weight, bias, *follow, *sets[1:], eps,
+            x, x if residual is None else residual, y, statistics, weight, bias, *follow, *sets[1:], eps,
             RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **_layout(sets),
         )  # fmt: skip
         return y, statistics
-    means, squares = x.new_empty((2, sets.sets, plan.chunks, groups), dtype=torch.float32)
-    _moments[(plan.blocks, plan.chunks, sets.sets)](
-        x, means, squares, positions, channels, groups, plan.chunk, **_layout(sets)
-    )
-    block = min(triton.next_power_of_2(groups), 8)
-    _merge_moments[(triton.cdiv(groups, block), sets.sets)](
-        means, squares, mean, rstd, *follow, positions, groups, sets.group_size, plan.chunk, plan.chunks, eps,
-        RUNNING=running is not None, B=block, R=min(triton.next_power_of_2(plan.chunks), 128), num_warps=4,
-        enable_fp_fusion=True,
+    parts = x.new_empty((2, sets.sets, plan.chunks, groups), dtype=torch.float32)
+    _moments[(plan.blocks, plan.chunks, sets.sets)](x, parts, positions, channels, groups, plan.chunk, **_layout(sets))
+    _merge_moments[(plan.merge_blocks, sets.sets)](
+        parts, statistics, *follow, positions, groups, sets.group_size, plan.chunk, plan.chunks, eps,
+        RUNNING=running is not None, B=plan.merge_block, R=plan.merge_rows, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return apply(x, weight, bias, residual, statistics, sets, relu), statistics
 
@@ -489,7 +518,7 @@ def apply(
     plan = _plan(sets)
     y = _like(x)
     _apply[(plan.blocks, plan.chunks, sets.sets)](
-        x, x if residual is None else residual, y, *statistics, weight, bias, *sets[1:], plan.chunk,
+        x, x if residual is None else residual, y, statistics, weight, bias, *sets[1:], plan.chunk,
         RELU=relu, RESIDUAL=residual is not None, **_layout(sets),
     )  # fmt: skip
     return y
@@ -523,29 +552,27 @@ def backward(
     if plan.small and not fixed:
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
         _backward_small[(plan.blocks, sets.sets)](
-            x, dy, y if masked else x, dz, dx, *statistics, weight, bias, totals, positions, channels, groups,
+            x, dy, y if masked else x, dz, dx, statistics, weight, bias, totals, positions, channels, groups,
             **flags, **layout,
         )  # fmt: skip
-        dweight, dbias = totals.sum(1).to(weight.dtype)
+        dweight, dbias = totals.sum(1).to(weight.dtype).unbind()
         return dx, dz, dweight, dbias
-    dweight, dbias = weight.new_empty((2, channels))
+    dweight, dbias = torch.empty_like(weight), torch.empty_like(bias)
     grid = (plan.blocks, plan.chunks, sets.sets)
     totals = coefficients = dx  # not read
     if affine or masked or not fixed:
         sums = x.new_empty((2, sets.sets, plan.chunks, channels), dtype=torch.float32)
         _reduce[grid](
-            x, dy, y if masked else x, dz, *statistics, weight, bias, sums, positions, channels, groups, plan.chunk,
+            x, dy, y if masked else x, dz, statistics, weight, bias, sums, positions, channels, groups, plan.chunk,
             **flags, **layout,
         )  # fmt: skip
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
         coefficients = x.new_empty((2, sets.sets, groups), dtype=torch.float32)
-        merge = {**layout, "R": max(min(triton.next_power_of_2(plan.chunks), _TILE // (plan.padded * plan.block)), 1)}
-        del merge["EVEN"]
         _merge_gradients[(plan.blocks, sets.sets, 2)](
-            sums, weight, totals, coefficients, *sets, plan.chunks, **merge
-        )  # M, S, C, G
+            sums, weight, totals, coefficients, *sets, plan.chunks, **layout
+        )  # fmt: skip
     _input_gradient[grid](
-        x, dz, dx, *statistics, weight, bias, totals, coefficients, dweight, dbias, positions, channels, groups,
+        x, dz, dx, statistics, weight, bias, totals, coefficients, dweight, dbias, positions, channels, groups,
         plan.chunk, RELU=relu and not masked, FIXED=fixed, AFFINE=affine, **layout,
     )  # fmt: skip
     return dx, dz, dweight, dbias
