@@ -32,7 +32,8 @@ from video_gn.kernels.group_norm import Sets
 
 TOOLS = Path(nvidia.__file__).parent / "bin"
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.uint8: "u8"}
-REGISTERS, THREADS = 65536, {8: 2048, 9: 2048, 10: 2048, 12: 1536}  # of a multiprocessor, by capability
+# Of a multiprocessor: registers, and by capability threads and bytes of shared memory.
+REGISTERS, THREADS, SHARED = 65536, {8: 2048, 9: 2048, 10: 2048}, {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}
 LAUNCH_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 
 
@@ -91,7 +92,9 @@ def launches_of(site: NormSite, dtype: torch.dtype, batch_norm: bool) -> list[La
     with recorded() as launches:
         y, statistics = group_norm.forward(x, weight, weight, residual, sets, 1e-5, site.relu, running)
         kept = y if site.residual and site.relu else None
-        group_norm.backward(x, x, kept, weight, weight, statistics, sets, site.relu)
+        for fixed in (False, True):  # as frozen BN's, too
+            group_norm.backward(x, x, kept, weight, weight, statistics, sets, site.relu, fixed)
+        group_norm.apply(x, weight, weight, residual, statistics, sets, site.relu)  # with low_memory
     return launches
 
 
@@ -119,9 +122,10 @@ def report(launch: Launch, capability: int) -> dict[str, Any]:
         )
     registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
     spills = len(re.findall(r"\b(?:LDL|STL)\b", code))
-    accesses = re.findall(r"\b(?:LDG|STG)\.E\b(?:\.(\w+))?", code)
+    accesses = re.findall(r"\b(?:LDG|STG|LDGSTS)\.E\b\S*?(?:\.(128|64|U16|U8))?(?=[ ;])", code)
     threads = 32 * made.metadata.num_warps
-    most = THREADS[capability // 10]
+    most, shared = THREADS[capability // 10], made.metadata.shared + 1024  # which the system takes of each program
+    programs = min(REGISTERS // (registers * threads), most // threads, SHARED[capability // 10] // shared)
     return {
         "kernel": launch.kernel.fn.__name__,
         "flags": [name for name, value in launch.constants if value is True and name != "EVEN"],
@@ -132,7 +136,7 @@ def report(launch: Launch, capability: int) -> dict[str, Any]:
         "spills": spills,
         "stack_bytes": stack,
         "shared_bytes": made.metadata.shared,
-        "occupancy": min(REGISTERS // (registers * threads), most // threads) * threads / most,
+        "occupancy": programs * threads / most,
         "wide_accesses": accesses.count("128"),
         "single_accesses": accesses.count("U16") + accesses.count("U8"),
     }
@@ -141,7 +145,9 @@ def report(launch: Launch, capability: int) -> dict[str, Any]:
 def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     """Prints the table, and returns its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capability", type=int, nargs="+", default=[80, 90, 100], help="as 90 for an H100")
+    parser.add_argument(
+        "--capability", type=int, nargs="+", default=[80, 90, 100], choices=[80, 90, 100], help="as 90 for an H100"
+    )
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
     parser.add_argument("--sites", type=int, help="only so many of the network's kinds of norm, the largest first")
     parser.add_argument("--json", type=Path, help="file for the figures")

@@ -58,6 +58,7 @@ class Way(NamedTuple):
     compiled: bool = False
     channels_last: bool = True
     peer: bool = False  # pytorchvideo's own network
+    foreign: bool = False  # another project's norm, which may fail
 
 
 class NormSite(NamedTuple):
@@ -124,7 +125,7 @@ def peer_norms() -> dict[str, Way]:
     if find_spec("liger_kernel"):
         from liger_kernel.transformers import LigerGroupNorm  # type: ignore[import-not-found]
 
-        found["GN Liger"] = Way(lambda channels: LigerGroupNorm(channels, 32), channels_last=False)
+        found["GN Liger"] = Way(lambda c: LigerGroupNorm(c, 32), channels_last=False, foreign=True)
     if find_spec("apex"):
         from apex.contrib.group_norm import GroupNorm as ApexGroupNorm  # type: ignore[import-not-found]
 
@@ -134,7 +135,7 @@ def peer_norms() -> dict[str, Way]:
                 return super().forward(rows).unflatten(2, x.shape[2:4])
 
         # It has no kernel for the 64 channels of the stem and res2.
-        found["GN apex"] = Way(lambda c: Apex(32, c) if c >= 128 else stock_group_norm(c))
+        found["GN apex"] = Way(lambda c: Apex(32, c) if c >= 128 else stock_group_norm(c), foreign=True)
     return found
 
 
@@ -227,6 +228,11 @@ def measure_steps(
         except torch.OutOfMemoryError:
             steps.pop(name, None)
             tqdm.write(f"{workload.name}: {name} does not fit")
+        except Exception as error:
+            if not way.foreign:
+                raise
+            steps.pop(name, None)
+            tqdm.write(f"{workload.name}: {name} fails: {error}")
         free(device)
         own[name] = (torch.cuda.memory_allocated() if device.type == "cuda" else 0) - before
     for _ in tqdm(range(rounds), workload.name, unit=" rounds"):
@@ -406,7 +412,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         show_kernels(result["kernels"])
         keep()
     if gpu and not given.no_capacity:
-        fit = {name: way for name, way in ways.items() if not way.compiled}
+        fit = {name: way for name, way in ways.items() if not way.compiled and not way.foreign}
         result["clips_that_fit"] = {
             str(frames): {name: clips_that_fit(way, frames, 224, device) for name, way in tqdm(fit.items(), "fit")}
             for frames in (32, 64)
@@ -440,14 +446,18 @@ def show_steps(workload: Workload, steps: dict[str, dict[str, float]]) -> None:
 
 def show_kernels(kernels: dict[str, Any]) -> None:
     """Prints bandwidths as parts of a copy's."""
-    print(f"\ncopying: {kernels['copy_bytes_per_second'] / 1e12:.2f} TB/s; our GN, of that:")
-    print("features                       after it     forward         backward")
+    copy = kernels["copy_bytes_per_second"] / 1e9
+    print(f"\ncopying: {copy:.0f} GB/s; our GN, and of that:")
+    print("features                       after it       forward                    backward")
     for row in kernels["norms"]:
         after = "+".join(name for name in ("residual", "relu") if row[name]) or "-"
         print(
             f"{'x'.join(map(str, row['shape'])):30} {after:13}"
-            f"{row['forward_of_copy']:5.0%} {1e6 * row['forward_seconds']:6.0f} us"
-            f" {row['backward_of_copy']:5.0%} {1e6 * row['backward_seconds']:6.0f} us"
+            + "  ".join(
+                f"{copy * row[f'{way}_of_copy']:5.0f} GB/s {row[f'{way}_of_copy']:4.0%} "
+                f"{1e6 * row[f'{way}_seconds']:6.0f} us"
+                for way in ("forward", "backward")
+            )
         )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from video_gn.errors import InputError
 
 SETTINGS = ("auto", "triton", "torch")
-_MAX_GROUP = 4096  # channels of a group that a kernel's program can hold
+_MAX_GROUP = 2048  # channels of a group that a kernel's program can hold
 _MAX_CLIPS = 65535  # of CUDA's grid
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CAPABILITY = (8, 0)  # the first with bfloat16

@@ -34,10 +34,11 @@ from torch import Tensor
 
 from video_gn.kernels.choice import on_device
 
-_TILE = 4096  # elements of a step of a program
+_TILE = 8192  # bytes of a step of a program, of each tensor that it reads
 _CHUNK = 16384  # least elements of a program's chunk
 _MAX_CHUNKS = 512
 _SMALL = 16384  # elements that a program holds at once
+_STAGES = tl.constexpr(3)  # of a program's steps: so many less one are being loaded while one is worked on
 # Integers whose values make no other code: a clip of another size needs no compilation.
 _jit = triton.jit(do_not_specialize=["S", "M", "chunk", "chunks"])
 
@@ -66,28 +67,34 @@ class _Plan(NamedTuple):
     chunk: int
     chunks: int
     even: bool  # whether blocks have no channels to mask
-    small: bool  # whether a step is all of S
     warps: int
     merge_block: int  # groups of a program that merges moments, a power of 2
     merge_blocks: int
     merge_rows: int  # chunks of one of its steps, a power of 2
 
 
+def held(sets: Sets) -> bool:
+    """Whether one program can hold all positions of its groups, so that features are read once."""
+    return triton.next_power_of_2(sets.positions) * _narrowest(sets) <= _SMALL
+
+
+def _narrowest(sets: Sets) -> int:
+    """Channels of a program: whole groups, and no less than memory moves at once."""
+    return max(triton.next_power_of_2(sets.group_size), 16)
+
+
 @cache
-def _plan(sets: Sets) -> _Plan:
+def _plan(sets: Sets, itemsize: int, whole: bool) -> _Plan:
+    """For features of so many bytes an element; `whole` for a step that is all of S."""
     padded = triton.next_power_of_2(sets.group_size)
-    width = max(padded, 16)  # channels of a program: at least a sector of memory
-    rows = triton.next_power_of_2(sets.positions)
-    small = rows * width <= _SMALL
-    if not small:
-        width = max(padded, min(256, triton.next_power_of_2(sets.groups) * padded))
-        rows = max(_TILE // width, 1)
+    width = _narrowest(sets) if whole else max(padded, min(256, triton.next_power_of_2(sets.groups) * padded))
+    rows = triton.next_power_of_2(sets.positions) if whole else max(_TILE // itemsize // width, 1)
     block = min(width // padded, triton.next_power_of_2(sets.groups))
     width = block * padded
     least = max(_CHUNK // width, 32, triton.cdiv(sets.positions, _MAX_CHUNKS))
-    chunk = rows if small else triton.cdiv(least, rows) * rows
+    chunk = rows if whole else triton.cdiv(least, rows) * rows
     even = padded == sets.group_size and sets.groups % block == 0
-    warps = min(max(rows * width // 512, 1), 16 if small else 8)
+    warps = min(max(rows * width // 512, 1), 16 if whole else 8)
     chunks = triton.cdiv(sets.positions, chunk)
     merge_block = min(triton.next_power_of_2(sets.groups), 8)
     return _Plan(
@@ -98,7 +105,6 @@ def _plan(sets: Sets) -> _Plan:
         chunk=chunk,
         chunks=chunks,
         even=even,
-        small=small,
         warps=warps,
         merge_block=merge_block,
         merge_blocks=triton.cdiv(sets.groups, merge_block),
@@ -160,12 +166,7 @@ def _moments(
     x, parts, S, C, G, chunk,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m, M = (
-        tl.program_id(0),
-        tl.program_id(1),
-        tl.program_id(2).to(tl.int64),
-        tl.num_programs(2).to(tl.int64),
-    )
+    block, part, m, M = _place()
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     tile = rows * C + columns
@@ -174,7 +175,7 @@ def _moments(
     shift = tl.load(x + columns, mask=exist, other=0).to(tl.float32)
     first = tl.zeros((R, BG * DP), tl.float32)
     second = tl.zeros((R, BG * DP), tl.float32)
-    for start in range(0, count, R):
+    for start in tl.range(0, count, R, num_stages=_STAGES):
         mask = _mask(rows, count - start, exist, EVEN)
         value = tl.load(x + tile, mask=mask, other=0).to(tl.float32)
         value = tl.where(mask, value - shift, 0)
@@ -213,7 +214,7 @@ def _merge_moments(
     rows = tl.arange(0, R)[:, None]
     means = parts + m * chunks * G + groups
     squares = means + M * chunks * G
-    total = (S * D).to(tl.float32)
+    total = (S.to(tl.int64) * D).to(tl.float32)
     shift = tl.load(means, mask=groups < G, other=0)
     first = tl.zeros((R, B), tl.float32)
     for start in range(0, chunks, R):
@@ -244,19 +245,14 @@ def _apply(
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m, M = (
-        tl.program_id(0),
-        tl.program_id(1),
-        tl.program_id(2).to(tl.int64),
-        tl.num_programs(2).to(tl.int64),
-    )
+    block, part, m, M = _place()
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
-    for start in range(0, count, R):
+    for start in tl.range(0, count, R, num_stages=_STAGES):
         mask = _mask(rows, count - start, exist, EVEN)
         value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
         value = _normalize(value, mu, deviation, gamma, beta)
@@ -290,12 +286,7 @@ def _reduce(
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m, M = (
-        tl.program_id(0),
-        tl.program_id(1),
-        tl.program_id(2).to(tl.int64),
-        tl.num_programs(2).to(tl.int64),
-    )
+    block, part, m, M = _place()
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
@@ -304,7 +295,7 @@ def _reduce(
     tile = rows * C + columns
     by_beta = tl.zeros((R, BG * DP), tl.float32)
     by_gamma = tl.zeros((R, BG * DP), tl.float32)
-    for start in range(0, count, R):
+    for start in tl.range(0, count, R, num_stages=_STAGES):
         mask = _mask(rows, count - start, exist, EVEN)
         value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
         gradient = _passed(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
@@ -336,7 +327,7 @@ def _merge_gradients(
     tl.store(totals + (which * M + m) * C + columns, by_channel, mask=exist)
     gamma = tl.load(weight + columns, mask=exist, other=0).to(tl.float32)
     groups = block * BG + tl.arange(0, BG)
-    by_group = _of_groups(gamma * by_channel, DP, BG) / (S * D).to(tl.float32)
+    by_group = _of_groups(gamma * by_channel, DP, BG) / (S.to(tl.int64) * D).to(tl.float32)
     tl.store(coefficients + (which * M + m) * G + groups, by_group, mask=groups < G)
 
 
@@ -346,12 +337,7 @@ def _input_gradient(
     RELU: tl.constexpr, FIXED: tl.constexpr, AFFINE: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    block, part, m, M = (
-        tl.program_id(0),
-        tl.program_id(1),
-        tl.program_id(2).to(tl.int64),
-        tl.num_programs(2).to(tl.int64),
-    )
+    block, part, m, M = _place()
     columns, exist = _columns(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     if AFFINE and ((part == 0) & (m == 0)):  # one program for each channel: the sums over sets
@@ -370,7 +356,7 @@ def _input_gradient(
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
-    for start in range(0, count, R):
+    for start in tl.range(0, count, R, num_stages=_STAGES):
         mask = _mask(rows, count - start, exist, EVEN)
         if FIXED and not RELU:
             gradient = tl.load(dy + base + tile, mask=mask, other=0).to(tl.float32) * gamma
@@ -396,7 +382,7 @@ def _forward_small(
     base = m * S * C
     tile = rows * C + columns
     value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
-    total = (S * D).to(tl.float32)
+    total = (S.to(tl.int64) * D).to(tl.float32)
     rough = _of_groups(tl.sum(value, 0)[None, :], DP, BG) / total
     off = tl.where(mask, value - _to_channels(rough, DP, BG), 0)
     rest = _of_groups(tl.sum(off, 0)[None, :], DP, BG) / total  # what rounding left of the mean
@@ -442,21 +428,16 @@ def _backward_small(
     by_beta = tl.sum(gradient, 0)[None, :]
     tl.store(totals + m * C + columns, by_gamma, mask=exist)
     tl.store(totals + (M + m) * C + columns, by_beta, mask=exist)
-    total = (S * D).to(tl.float32)
+    total = (S.to(tl.int64) * D).to(tl.float32)
     c1 = _to_channels(_of_groups(gamma * by_gamma, DP, BG) / total, DP, BG)
     c2 = _to_channels(_of_groups(gamma * by_beta, DP, BG) / total, DP, BG)
     gradient = deviation * (gamma * gradient - c2 - normalized * c1)
     tl.store(dx + base + tile, gradient.to(dx.dtype.element_ty), mask=mask)
 
 
-def held(sets: Sets) -> bool:
-    """Whether one program holds all positions of its groups, so that features are read once."""
-    return _plan(sets).small
-
-
 @cache
-def _layout(sets: Sets) -> Mapping[str, Any]:
-    plan = _plan(sets)
+def _layout(sets: Sets, itemsize: int, whole: bool) -> Mapping[str, Any]:
+    plan = _plan(sets, itemsize, whole)
     return {
         "D": sets.group_size,
         "DP": plan.padded,
@@ -466,6 +447,10 @@ def _layout(sets: Sets) -> Mapping[str, Any]:
         "num_warps": plan.warps,
         "enable_fp_fusion": True,
     }
+
+
+def _divided(sets: Sets, x: Tensor, whole: bool) -> tuple[_Plan, Mapping[str, Any]]:
+    return _plan(sets, x.element_size(), whole), _layout(sets, x.element_size(), whole)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -490,19 +475,20 @@ def forward(
         running: Mean and variance `[G]` in float32, to be moved towards those of the first set; or None.
         momentum: How far.
     """
-    plan = _plan(sets)
+    whole = held(sets)
+    plan, layout = _divided(sets, x, whole)
     statistics = x.new_empty((2, sets.sets, sets.groups), dtype=torch.float32)
     follow = (*(running or (statistics, statistics)), momentum)
     _, positions, channels, groups = sets
-    if plan.small:
+    if whole:
         y = _like(x)
         _forward_small[(plan.blocks, sets.sets)](
             x, x if residual is None else residual, y, statistics, weight, bias, *follow, *sets[1:], eps,
-            RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **_layout(sets),
+            RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **layout,
         )  # fmt: skip
         return y, statistics
     parts = x.new_empty((2, sets.sets, plan.chunks, groups), dtype=torch.float32)
-    _moments[(plan.blocks, plan.chunks, sets.sets)](x, parts, positions, channels, groups, plan.chunk, **_layout(sets))
+    _moments[(plan.blocks, plan.chunks, sets.sets)](x, parts, positions, channels, groups, plan.chunk, **layout)
     _merge_moments[(plan.merge_blocks, sets.sets)](
         parts, statistics, *follow, positions, groups, sets.group_size, plan.chunk, plan.chunks, eps,
         RUNNING=running is not None, B=plan.merge_block, R=plan.merge_rows, num_warps=4, enable_fp_fusion=True,
@@ -515,11 +501,11 @@ def apply(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, statistics: Tensor, sets: Sets, relu: bool
 ) -> Tensor:
     """As `forward`, by given statistics."""
-    plan = _plan(sets)
+    plan, layout = _divided(sets, x, False)
     y = _like(x)
     _apply[(plan.blocks, plan.chunks, sets.sets)](
         x, x if residual is None else residual, y, statistics, weight, bias, *sets[1:], plan.chunk,
-        RELU=relu, RESIDUAL=residual is not None, **_layout(sets),
+        RELU=relu, RESIDUAL=residual is not None, **layout,
     )  # fmt: skip
     return y
 
@@ -543,13 +529,13 @@ def backward(
         fixed: Whether the statistics were given, and are constants.
         affine: Whether gamma and beta need gradients; if not, nothing is written into theirs.
     """
-    plan = _plan(sets)
-    layout = _layout(sets)
+    whole = held(sets) and not fixed
+    plan, layout = _divided(sets, x, whole)
     _, positions, channels, groups = sets
     masked = y is not None  # and so dz differs from dy, and has a taker
     dx, dz = _like(x), _like(x) if masked else dy
     flags = {"RELU": relu, "RESIDUAL": masked}
-    if plan.small and not fixed:
+    if whole:
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
         _backward_small[(plan.blocks, sets.sets)](
             x, dy, y if masked else x, dz, dx, statistics, weight, bias, totals, positions, channels, groups,
