@@ -406,26 +406,35 @@ def test_distributed_data_parallel(clips, tmp_path):
         torch.testing.assert_close(one, right, rtol=1e-5, atol=1e-6)
 
 
-def test_training_follows_pytorchs_group_norm():
-    """20 steps in float32: the losses agree to what rounding grows to."""
-    losses = {}
+def losses_of(kernels, dtype, seed=0, steps=10):
+    """Of a short training of the stem and the first residual block."""
+    torch.manual_seed(0)
     clips, labels = [features(4, 3, 4, 16, 16) for _ in range(2)], torch.randint(4, (2, 4), device=DEVICE)
-    for kernels in ("torch", "triton"):
-        net = nn.Sequential(small(kernels=kernels, geometry="i3d_small").blocks[0]).append(nn.Flatten(1))
-        torch.manual_seed(1)
-        net.append(nn.LazyLinear(4).to(DEVICE))
-        net(clips[0])
-        torch.manual_seed(1)
-        nn.init.normal_(net[2].weight, 0, 0.001)
-        optimizer = torch.optim.SGD(net.parameters(), 0.02, momentum=0.9, nesterov=True)
-        for i in range(20):
+    blocks = small(kernels=kernels, geometry="i3d_small").blocks[:2]
+    torch.manual_seed(seed)
+    net = nn.Sequential(*blocks, nn.AvgPool3d((1, 4, 4)), nn.Flatten(1), nn.Linear(1024, 4)).to(DEVICE)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight)
+    optimizer = torch.optim.SGD(net.parameters(), 0.005, momentum=0.9, nesterov=True)
+    losses = []
+    for i in range(steps):
+        with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32):
             loss = cross_entropy(net(clips[i % 2]), labels[i % 2])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.setdefault(kernels, []).append(loss.item())
-    assert losses["torch"][-1] < 0.5 * losses["torch"][0]
-    assert losses["triton"] == pytest.approx(losses["torch"], rel=1e-3, abs=1e-4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses)
+
+
+def test_training_follows_pytorchs_group_norm():
+    """In float32 to what rounding grows to; in bfloat16 well within what another seed makes of it."""
+    expected = losses_of("torch", torch.float32)
+    assert expected[-2:].mean() < 0.6 * expected[:2].mean()
+    assert losses_of("triton", torch.float32) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    seeds = np.abs(losses_of("torch", torch.float32, seed=1) - expected).mean()
+    assert np.abs(losses_of("triton", torch.bfloat16) - expected).mean() < seeds / 5
 
 
 # torch.compile

@@ -54,8 +54,10 @@ def obstacle(device: torch.device) -> str | None:
         return "Triton is not installed"
     if interpreted():
         return None
-    if device.type != "cuda" or torch.version.hip:
+    if device.type != "cuda":
         return "there is no CUDA device"
+    if torch.version.hip:
+        return "they are untried on AMD's GPUs"
     capability = torch.cuda.get_device_capability(device)
     if capability < _CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, below 8.0"

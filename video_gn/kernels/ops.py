@@ -172,8 +172,9 @@ def _norm_backward(
     found = _sets(x, sets, groups)
     y = None if y is None else _last(y)
     dx, dz, dweight, dbias = group_norm.backward(_last(dy), _last(x), y, weight, bias, statistics, found, relu)
-    # Results of an operator have to be tensors of their own.
-    return dx, x.new_empty(0) if y is None else dz, dweight.clone(), dbias.clone()
+    if dweight._is_view():  # an operator's results have to be tensors of their own
+        dweight, dbias = dweight.clone(), dbias.clone()
+    return dx, x.new_empty(0) if y is None else dz, dweight, dbias
 
 
 @_norm_backward.register_fake
