@@ -13,6 +13,7 @@ FLOORS = [
     {"errors", "files", "pool", "predictions"},
     {"messages", "pickles", "programs"},
     {"kernels.choice", "sampling", "lists", "checkpoint", "libav"},
+    {"kernels.device"},
     {"kernels.group_norm", "kernels.max_pool"},
     {"kernels.ops"},
     {"norm"},
@@ -35,6 +36,7 @@ FLOORS = [
 MODEL, DATA = (
     {
         "kernels.choice",
+        "kernels.device",
         "kernels.group_norm",
         "kernels.max_pool",
         "kernels.ops",
