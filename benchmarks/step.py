@@ -216,6 +216,7 @@ def measure_steps(
     workload: Workload, ways: dict[str, Way], device: torch.device, rounds: int, repeats: int
 ) -> dict[str, dict[str, float]]:
     """Medians over rounds in which the ways take turns; memory is without the other ways' weights."""
+    torch.compiler.reset()  # else graphs get dynamic sizes after other workloads, and a ninth is not compiled at all
     steps: dict[str, Step] = {}
     found: dict[str, list[dict[str, float]]] = {}
     own: dict[str, int] = {}

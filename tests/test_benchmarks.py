@@ -1,11 +1,13 @@
 """The benchmarks run, on one small video: their figures are for people to take on real ones."""
 
 import json
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
 from conftest import script
+from torch import nn
 
 from video_gn.decode import BACKENDS
 
@@ -63,6 +65,22 @@ def test_steps(tmp_path, capsys, threads):
     ways = found["steps"]["8x3x16x32x32 (demo)"]
     assert list(ways) == list(steps.cpu_ways()) and all(way["clips_per_second"] > 0 for way in ways.values())
     assert "GN, contiguous" in capsys.readouterr().out
+
+
+def test_each_workload_is_compiled_for_its_own_sizes(monkeypatch):
+    """What torch.compile saw before would make later graphs' sizes dynamic, and leave a ninth uncompiled."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(all(isinstance(one, torch.Tensor) for one in inputs))  # a dynamic size is one, too
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
+    ways = {name: steps.Way(norm, compiled=True) for name, norm in (("BN", nn.BatchNorm3d), ("no norm", nn.Identity))}
+    sizes = ((2, 4), (1, 8), (1, 4), (2, 8), (3, 4))
+    for clips, frames in sizes:
+        steps.measure_steps(steps.Workload(clips, frames, 32, demo=True), ways, torch.device("cpu"), 1, 1)
+    assert graphs == [True] * len(ways) * len(sizes)
 
 
 @pytest.mark.parametrize(
