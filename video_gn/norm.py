@@ -52,8 +52,7 @@ def normalize(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu:
 def _finish(y: Tensor, residual: Tensor | None, relu: bool, dtype: torch.dtype) -> Tensor:
     if residual is not None:
         y = residual + y
-    if y.dtype != dtype:
-        y = y.to(dtype)  # before the ReLU, which keeps its result
+    y = y.to(dtype)  # before the ReLU, which keeps its result
     return y.relu_() if relu else y
 
 
