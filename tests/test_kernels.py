@@ -17,6 +17,7 @@ from conftest import REPO
 from torch import nn
 from torch.nn.functional import cross_entropy, max_pool3d
 from torch.nn.parallel import DistributedDataParallel
+from torch.torch_version import TorchVersion
 from torch.utils.checkpoint import checkpoint
 
 pytest.importorskip("triton")
@@ -28,7 +29,7 @@ from video_gn.norm import GroupNorm, make_norm, normalize
 from video_gn.resnet3d import resnet3d, select_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OLD = triton.__version__ < "3.9" and np.lib.NumpyVersion(np.__version__) >= "2.4.0" and DEVICE == "cpu"
+OLD = TorchVersion(triton.__version__) < "3.9" and np.lib.NumpyVersion(np.__version__) >= "2.4.0" and DEVICE == "cpu"
 pytestmark = pytest.mark.skipif(OLD, reason=f"Triton {triton.__version__}'s interpreter needs numpy < 2.4")
 EPS = 1e-5
 LAST = torch.channels_last_3d
