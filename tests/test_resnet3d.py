@@ -8,7 +8,7 @@ from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.norm import NORMS, make_norm
-from video_gn.resnet3d import DEPTHS, GEOMETRIES, ResBlock, ResStage, WindowPool, resnet3d
+from video_gn.resnet3d import DEPTHS, GEOMETRIES, Conv3d, ResBlock, ResStage, WindowPool, resnet3d
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -141,6 +141,46 @@ def test_shortest_clip(geometry):
         assert net(torch.empty(1, 3, least, 64, 64)).shape[:3] == (1, 2, 1)
         with pytest.raises(RuntimeError):
             net(torch.empty(1, 3, least - 1, 64, 64))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_gradients_in_bfloat16(geometry, times):
+    """Each convolution's near float32's, for clips from the shortest on: with few positions PyTorch's can be wrong."""
+    torch.manual_seed(0)
+    frames = times * GEOMETRIES[geometry].min_frames
+    net = randomize(resnet3d(5, make_norm("gn", num_groups=4), 14, 8, geometry, 32, dropout=0)).train()
+    seen = []
+
+    def keep(conv, inputs, output):
+        at = {"conv": conv, "x": inputs[0].detach().float()}
+        output.register_hook(lambda gradient: at.update(gradient=gradient.float()))
+        seen.append(at)
+
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            module.register_forward_hook(keep)
+    freed = [torch.full((int(size),), float("nan")) for size in (1e3, 1e4, 1e5)]  # memory that is read, not written
+    del freed
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(torch.randn(2, 3, frames, 32, 32)).flatten(1)
+    nn.functional.cross_entropy(logits.float(), torch.tensor([1, 3])).backward()
+    assert len(seen) == 17
+    for at in seen:
+        conv = at["conv"]
+        right = torch.nn.grad.conv3d_weight(at["x"], conv.weight.shape, at["gradient"], conv.stride, conv.padding)
+        assert (conv.weight.grad - right).norm() <= 0.02 * right.norm(), conv
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "border"),
+    [(2, 3, 1, True), (3, 3, 1, False), (2, 3, 2, True), (4, 5, 2, True), (5, 5, 2, False), (1, 1, 2, False)],
+)
+def test_positions_that_padding_does_not_reach(size, kernel, stride, border):
+    conv = Conv3d(1, 1, (kernel, 1, 1), (stride, 1, 1), (kernel // 2, 0, 0))
+    begins = [i * stride - kernel // 2 for i in range(conv(torch.zeros(1, 1, size, 1, 1)).shape[2])]
+    assert all(begin < 0 or begin + kernel > size for begin in begins) == border
+    assert conv._is_all_border((size, 1, 1)) == border
 
 
 @pytest.mark.parametrize(

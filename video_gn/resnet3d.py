@@ -17,6 +17,7 @@ the training crop, the head's window slides and gives logits at each of its posi
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -99,6 +100,32 @@ GEOMETRIES: dict[str, Geometry] = {
     "i3d_small": Geometry((3, 5, 5), (1, 2, 2), None, (1, 1, 1), (0, 1), _I3D),
     "flat_small": Geometry((1, 5, 5), (1, 2, 2), None, (1, 1, 1), (), _FLAT),
 }
+
+
+class Conv3d(nn.Conv3d):
+    """PyTorch's, less an error of its CPU kernels in bfloat16.
+
+    Where padding reaches every position of the output, oneDNN's weight gradient in bfloat16 reads and writes memory
+    that is not its own (PyTorch 2.15 on a CPU with AVX512-BF16: a 3x1x1 kernel on 2 frames, a 1x3x3 kernel of stride 2
+    on 1 x 1 pixels): the gradient is NaN or any number, or the process dies. Such layers compute in float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cpu and self._type(x) == torch.bfloat16 and self._is_all_border(x.shape[2:]):
+            with torch.autocast("cpu", enabled=False):
+                return self._conv_forward(x.float(), self.weight.float(), self.bias).bfloat16()
+        return super().forward(x)
+
+    def _type(self, x: Tensor) -> torch.dtype:
+        return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+    def _is_all_border(self, sizes: Sequence[int]) -> bool:
+        """Whether no position of the output has its kernel within the input, along T, H or W."""
+        for size, kernel, stride, padding in zip(sizes, self.kernel_size, self.stride, self.padding, strict=True):
+            first = -(-int(padding) // stride) * stride - int(padding)  # where the first kernel not before it begins
+            if first + kernel > size:
+                return True
+        return False
 
 
 class MaxPool3d(nn.MaxPool3d):
@@ -305,11 +332,9 @@ def _res_block(
     )
 
 
-def _conv(
-    dim_in: int, dim_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)
-) -> nn.Conv3d:
+def _conv(dim_in: int, dim_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)) -> Conv3d:
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return nn.Conv3d(dim_in, dim_out, kernel, stride, padding, bias=False)
+    return Conv3d(dim_in, dim_out, kernel, stride, padding, bias=False)
 
 
 def _norm(norm: Norm, channels: int, layer: str) -> nn.Module:
