@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
@@ -19,10 +20,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from video_gn.checkpoint import check_architecture, find_resume, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
+from video_gn.files import FolderLock
 from video_gn.kinetics import KineticsData
 from video_gn.messages import first_process, one_line, set_up_messages
 from video_gn.norm import batch_norms, norm_label
+from video_gn.position import Position
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
+from video_gn.saving import WholeCheckpoints
 from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
 
@@ -32,6 +36,7 @@ DESCRIPTION = (
 )
 # What both halves need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
+PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can mend
 
 
@@ -47,9 +52,10 @@ class CLI(LightningCLI):
             default=False,
             help="Whether fit ends with validations of BatchNorm by its running, precise and the batch's statistics.",
         )
-        # The newest state, for going on; Lightning's own save_last would follow only the best one's steps.
+        # The newest state, to resume from; Lightning's own save_last would follow only the best one's steps.
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
+        defaults = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         for name in SHARED:
             parser.link_arguments(f"data.{name}", f"model.{name}")
@@ -73,9 +79,12 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        self.lock: FolderLock | None = None
         self.name = run_name(config.model, config.data, config.seed_everything)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
+            if first_process() and not config.trainer.fast_dev_run:
+                self.lock = FolderLock(self.run_dir, PATIENCE)
             config.ckpt_path = find_resume(self.run_dir, config.ckpt_path)
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
 
@@ -87,6 +96,9 @@ class CLI(LightningCLI):
         kwargs["callbacks"] = [*self._callbacks(given), *(given.callbacks or [])]
         if given.logger is None:
             kwargs["logger"] = self._loggers()
+        plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, WholeCheckpoints()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
@@ -110,11 +122,13 @@ class CLI(LightningCLI):
             return [statistics, *bar, RunReport(self.run_dir, self.name, settings)]
         folder = config.checkpoint.dirpath
         return [
-            # Before the progress bar, which asks for means over all processes in the first process alone.
+            # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
+            # And before the progress bar, which asks for means over all processes in the first process alone.
+            Position(),
+            RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
             StopAfterStep(self.run_dir, save_epochs=bool(config.checkpoint.every_n_train_steps)),
             statistics,
             *bar,
-            RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
             ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False),
             *([LearningRateMonitor("step")] if given.logger is None else []),
         ]
@@ -191,7 +205,7 @@ def main(args: list[str] | None = None) -> int:
         return 2
     except Stopped as stop:
         if first_process():
-            print(f"{stop}; go on by --ckpt_path last", file=sys.stderr)
+            print(f"{stop}; resume with --ckpt_path last", file=sys.stderr)
         return 128 + stop.number
     except SIGTERMException:  # Lightning's, in validate, test and predict; it is a SystemExit with code 0
         if first_process():

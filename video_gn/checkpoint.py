@@ -1,6 +1,7 @@
 """Checkpoints as files: which one a run goes on from, and the settings that travel in it."""
 
 import itertools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,58 @@ import yaml
 from video_gn.errors import InputError
 from video_gn.messages import first_process
 
+log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
 ARCHITECTURE = ("geometry", "depth", "width", "norm", "num_groups", "channels_per_group", "class_names")
 
 
 def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
-    """The checkpoint that fit goes on from, if any; the word last means the run's own last one, if there is one.
+    """The checkpoint that fit resumes from, if any.
+
+    Args:
+        run_dir: The run's folder.
+        ckpt_path: A file; or the word last, which means the run's own newest one that can be read, if there is one.
 
     Raises:
-        InputError: A new run would overwrite one that is there.
+        InputError: A new run would overwrite one that is there; or none of the run's checkpoints can be read.
     """
-    last = run_dir / "checkpoints" / "last.ckpt"
+    last, previous = (run_dir / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
     requeued = list(run_dir.glob("hpc_ckpt_*.ckpt"))  # Lightning's, when it requeues a SLURM job
+    began = any(run_dir.glob("checkpoints/*.ckpt")) or any(
+        (run_dir / name).exists() for name in ("results.json", "history.csv")
+    )
     if ckpt_path == "last":
-        there = [path for path in (last, *requeued) if path.is_file()]
-        ckpt_path = str(max(there, key=lambda path: path.stat().st_mtime)) if there else None
+        there = sorted((path for path in (last, previous, *requeued) if path.is_file()), key=_age)
+        ckpt_path = _first_readable(there) if there else None
+        if ckpt_path is None and not began:
+            return None  # nothing is lost by a start from the beginning
     elif ckpt_path is not None:
         read_checkpoint(ckpt_path)
     own = ckpt_path is not None and run_dir.resolve() in Path(ckpt_path).resolve().parents
-    filled = (run_dir / "results.json").exists() or any(run_dir.glob("checkpoints/*.ckpt"))
-    if first_process() and filled and not own and not requeued:
-        go_on = f"go on with it by --ckpt_path {last}, or " if last.is_file() else ""
-        raise InputError(f"{run_dir} already holds a run; {go_on}start another by --run_dir FOLDER")
+    began |= (run_dir / "config.yaml").exists()
+    if first_process() and began and not own and not requeued:
+        remedy = f"resume it with --ckpt_path {last}, or " if last.is_file() else ""
+        if not remedy and not any(run_dir.glob("checkpoints/*.ckpt")):
+            remedy = "start it again with --ckpt_path last (it has no checkpoint yet), or "
+        raise InputError(f"{run_dir} already holds a run; {remedy}start another with --run_dir FOLDER")
     return ckpt_path
+
+
+def _age(path: Path) -> tuple[float, bool]:
+    """Sorts newest files first; of two that were written at once, `last.ckpt`."""
+    return -path.stat().st_mtime, path.name != "last.ckpt"
+
+
+def _first_readable(paths: list[Path]) -> str:
+    """The first checkpoint that is not damaged; says which ones are."""
+    for path in paths[:-1]:
+        try:
+            read_checkpoint(str(path))
+            return str(path)
+        except InputError as error:
+            log.warning("%s; the one before it is taken", error)
+    read_checkpoint(str(paths[-1]))
+    return str(paths[-1])
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

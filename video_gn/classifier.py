@@ -66,10 +66,30 @@ def lr_factor(
     return rise * decay ** sum(progress >= point for point in decay_points)
 
 
+def ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """Rank of the true class among the scores, int64 `[...]`: 1 is top-1, at most k is top-k.
+
+    Every other class with at least its score is before it, so that scores that are all alike are no success; 0 where a
+    score is not finite, which is no rank and wrong in every accuracy.
+
+    Args:
+        scores: `[..., K]`.
+        labels: int64 `[...]`.
+    """
+    rank = (scores >= scores.gather(-1, labels.unsqueeze(-1))).sum(-1)
+    return torch.where(scores.isfinite().all(-1), rank, 0)
+
+
+def top(rank: Tensor, k: int) -> Tensor:
+    """Whether a rank is among the first k."""
+    return (rank >= 1) & (rank <= k)
+
+
 class Accuracy(Metric):
     """Top-1 and top-5 over videos, top-1 over clips and mean loss, exact over any number of processes.
 
-    An unreadable video is wrong in every accuracy; `loss` is the mean over the readable ones.
+    An unreadable video is wrong in every accuracy, and one whose scores are not finite; `loss` is the mean over the
+    others.
     """
 
     top1: Tensor
@@ -78,12 +98,14 @@ class Accuracy(Metric):
     loss: Tensor
     videos: Tensor
     unreadable: Tensor
+    not_finite: Tensor
     full_state_update = False
     names = ("top1", "top5", "clip_top1", "loss")
+    counts = ("videos", "unreadable", "not_finite")
 
     def __init__(self) -> None:
         super().__init__()
-        for name in (*self.names, "videos", "unreadable"):
+        for name in (*self.names, *self.counts):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, labels: Tensor, unreadable: int) -> None:  # type: ignore[override]
@@ -92,20 +114,19 @@ class Accuracy(Metric):
         self.unreadable += unreadable
         if len(labels):
             mean = scores.mean(1)
-            top = mean.topk(min(5, mean.shape[1])).indices == labels[:, None]
-            self.top1 += top[:, 0].sum()
-            self.top5 += top.sum()
-            self.clip_top1 += (scores.argmax(2) == labels[:, None]).double().mean(1).sum()
-            self.loss -= mean.gather(1, labels[:, None]).clamp_min(1e-12).log().sum()
+            rank = ranks(mean, labels)
+            self.top1 += top(rank, 1).sum()
+            self.top5 += top(rank, 5).sum()
+            self.clip_top1 += top(ranks(scores, labels[:, None].expand(scores.shape[:2])), 1).double().mean(1).sum()
+            self.not_finite += (rank == 0).sum()
+            self.loss -= torch.where(rank > 0, mean.gather(1, labels[:, None])[:, 0].clamp_min(1e-12).log(), 0).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Fractions, and the counts `videos` and `unreadable`."""
-        read = self.videos - self.unreadable
+        """Fractions, and the counts `videos`, `unreadable` and `not_finite` (of the readable ones)."""
         return {
-            "loss": self.loss / read,
+            "loss": self.loss / (self.videos - self.unreadable - self.not_finite),
             **{name: getattr(self, name) / self.videos for name in ("top1", "top5", "clip_top1")},
-            "videos": self.videos,
-            "unreadable": self.unreadable,
+            **{name: getattr(self, name) for name in self.counts},
         }
 
 
@@ -253,6 +274,9 @@ class VideoClassifier(pl.LightningModule):
         select_kernels(self.net, kernels, low_memory)
         self.frozen = self._freeze(freeze_stages)
         self.accuracy = Accuracy()
+        # Of the epoch's clips, on this process: loss, right ones, clips, unreadable videos, fallbacks.
+        self._sums = torch.zeros(5, dtype=torch.float64)
+        self._loaded_sums: list[float] = []
         self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
         self.outcomes: list[tuple[int, int, int]] = []  # of the test's videos: row, predicted label, rank of label
         self.norm_layers: list[dict[str, Any]] = []  # distances of running from true statistics, where measured
@@ -336,14 +360,44 @@ class VideoClassifier(pl.LightningModule):
         logits = self(batch.clips.flatten(0, 1)).mean(2)
         labels = batch.labels.repeat_interleave(batch.clips.shape[1])
         loss = functional.cross_entropy(logits, labels)
-        top1 = (logits.argmax(1) == labels).float().mean()
-        self.log_dict({"train/loss": loss.detach(), "train/top1": top1}, prog_bar=True)  # of this process and step
-        means = {"train/epoch_loss": loss.detach(), "train/epoch_top1": top1}
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
-        for name, videos in (("unreadable", batch.failures), ("fallbacks", batch.fallbacks)):
-            count = float(len(videos))
-            self.log(f"train/{name}", count, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+        right = top(ranks(logits.detach(), labels), 1)
+        self.log_dict({"train/loss": loss.detach(), "train/top1": right.float().mean()}, prog_bar=True)  # of this step
+        counts: tuple[Any, ...] = (
+            loss.detach() * len(labels),
+            right.sum(),
+            len(labels),
+            len(batch.failures),
+            len(batch.fallbacks),
+        )
+        for i, count in enumerate(counts):
+            self._sums[i] += count
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self._sums.zero_()
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({f"train/{name}": value for name, value in self.training_means().items()})
+
+    def training_means(self) -> dict[str, float]:
+        """Of the epoch's clips over all processes, mean loss and top-1; videos that were unreadable or fell back."""
+        loss, right, clips, unreadable, fallbacks = self._summed()
+        means = {"epoch_loss": loss / clips, "epoch_top1": right / clips} if clips else {}
+        return {**means, "unreadable": unreadable, "fallbacks": fallbacks}
+
+    def _summed(self) -> list[float]:
+        return self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum").tolist()  # type: ignore[union-attr]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == "fit":
+            checkpoint["training_sums"], checkpoint["validation"] = self._summed(), self.results.get("val")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up an epoch's sums, on the first process, and the last validation."""
+        if sums := checkpoint.get("training_sums"):
+            self._loaded_sums = sums
+        if validation := checkpoint.get("validation"):
+            self.results["val"] = validation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
@@ -359,8 +413,8 @@ class VideoClassifier(pl.LightningModule):
         self.accuracy.update(scores, batch.labels, len(batch.failures))
         if len(batch.labels):
             mean = scores.mean(1)
-            ranks = 1 + (mean > mean.gather(1, batch.labels[:, None])).sum(1)
-            self.outcomes += zip(batch.rows.tolist(), mean.argmax(1).tolist(), ranks.tolist(), strict=True)
+            rank = ranks(mean, batch.labels)
+            self.outcomes += zip(batch.rows.tolist(), mean.argmax(1).tolist(), rank.tolist(), strict=True)
 
     def on_test_epoch_end(self) -> None:
         self._log_accuracy("test")
@@ -377,9 +431,15 @@ class VideoClassifier(pl.LightningModule):
     def _log_accuracy(self, split: str) -> None:
         values = self.accuracy.compute()  # already summed over processes
         self.accuracy.reset()
+        if self.trainer.sanity_checking:
+            return
         self.results[split] = {name: value.item() for name, value in values.items()}
+        if split == "val" and self.trainer.state.fn == "fit":
+            self.results[split]["epoch"] = self.current_epoch
         for name, value in values.items():
             self.log(f"{split}/{name}", value.float(), prog_bar=name == "top1", sync_dist=True)
+        if count := self.results[split]["not_finite"]:
+            log.warning("%s: the scores of %d videos are not finite; they count as wrong", split, count)
 
     # Optimisation
 
@@ -409,16 +469,42 @@ class VideoClassifier(pl.LightningModule):
         ]
         groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=hp.momentum, nesterov=hp.momentum > 0)
+        self._given = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _lr_factor(self, step: int) -> float:
         # Asking for the number of steps before training begins would open the loader before a checkpoint has said
         # which epoch it is, and so replay the first epoch's order (Lightning issue 21938).
-        progress = step / self.trainer.estimated_stepping_batches if step else 0.0
-        return lr_factor(progress, self.hp.lr_schedule, self.hp.decay_points, warmup=self.hp.warmup)
+        return lr_factor(self.progress if step else 0.0, self.hp.lr_schedule, self.hp.decay_points, 0.1, self.hp.warmup)
+
+    @property
+    def progress(self) -> float:
+        """Fraction of training that is done, in epochs or in steps, whichever ends it first.
+
+        Batches of the epoch are counted, not steps from the start, so that it stays right where a run is resumed with
+        another batch size or number of processes.
+        """
+        trainer = self.trainer
+        batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs or -1, trainer.max_steps
+        done = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return max(done / (epochs * batches) if epochs > 0 else 0.0, trainer.global_step / steps if steps > 0 else 0.0)
+
+    def _take_given(self) -> None:
+        """Has a resumed optimiser use this run's settings; a checkpoint brings those that it was saved with."""
+        optimizer, scheduler = self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler
+        factor = self._lr_factor(self.trainer.global_step)
+        for group, given in zip(optimizer.param_groups, self._given, strict=True):
+            group.update(given, initial_lr=given["lr"], lr=given["lr"] * factor)
+        scheduler.base_lrs = [given["lr"] for given in self._given]  # type: ignore[union-attr]
 
     def on_train_start(self) -> None:
+        if self.trainer.global_step:
+            self._take_given()
+        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        if self._loaded_sums and self.trainer.is_global_zero:
+            self._sums += torch.tensor(self._loaded_sums, dtype=torch.float64, device=self.device)
+        self._loaded_sums = []
         log.info(
             "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %d steps, %s",
             self.lr, self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,

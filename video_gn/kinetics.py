@@ -171,6 +171,8 @@ class KineticsData(pl.LightningDataModule):
         self.quarantine = self.root / (motion.folder if motion else "") / quarantine
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
+        # Where a resumed run took up its epoch: the epoch, batches done by today's count, and videos done.
+        self.origin = (0, 0, 0)
         # By stage and path, of this process.
         self.failures: dict[str, dict[str, BadVideo]] = {}
         self.damaged: dict[str, dict[str, BadVideo]] = {}
@@ -284,7 +286,7 @@ class KineticsData(pl.LightningDataModule):
         self._name([BadVideo(path, label, reason)], self._of_stage(self.failures), f"{self.quarantine} takes in %s: %s")
 
     def train_dataloader(self) -> VideoLoader:
-        return self._training_loader(partial(_position, self.trainer))
+        return self._training_loader(self._position)
 
     def _training_loader(self, position: Callable[[], tuple[int, int]]) -> VideoLoader:
         return self._loader("train", self.training_view, self.batch_size // self.clips_per_video, True, position)
@@ -339,8 +341,10 @@ class KineticsData(pl.LightningDataModule):
                 if message:
                     log.warning(message, video.path, video.reason)
 
-
-def _position(trainer: Any) -> tuple[int, int]:
-    """Epoch, and how many batches of it this run has trained on, a checkpoint's included."""
-    epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # the same batches again and again
-    return epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    def _position(self) -> tuple[int, int]:
+        """Epoch, and how many videos of it all processes have trained on, before a resumption too."""
+        trainer, size = self.trainer, self.trainer.world_size * self.batch_size // self.clips_per_video
+        epoch, done = trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        at, batch, videos = self.origin
+        taken = videos + (done - batch) * size if epoch == at else done * size
+        return (0 if trainer.overfit_batches else epoch), taken  # the same batches again and again, or new ones

@@ -32,7 +32,7 @@ class RowSampler(Sampler[tuple[int, int | None]]):
 
     Attributes:
         epoch: Which epoch to give next.
-        first: How many of this rank's rows to pass over, because they were given before.
+        first: How many rows to pass over, of all ranks together, because they were given before.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class RowSampler(Sampler[tuple[int, int | None]]):
             rows = np.random.default_rng((self.seed, epoch)).permutation(self.total).tolist()
         if not self.shuffle:
             rows += [None] * (-self.total % self.world_size)
-        for row in rows[self.rank :: self.world_size][self.first : len(self)]:
+        rows = rows[self.first :]
+        each = len(rows) // self.world_size
+        for row in rows[self.rank :: self.world_size][:each]:
             yield epoch, row
 
 
@@ -71,7 +73,7 @@ class VideoLoader:
         num_workers: Processes that decode.
         drop_last: Whether an incomplete batch at the end is left out.
         keep_workers: Whether the workers stay for the next epoch.
-        position: Says which epoch it is, and how many of its batches the run has done.
+        position: Says which epoch it is, and how many of its videos all processes have done.
         set_aside: Told the row and the reason of a video on which a decoder hung or crashed.
     """
 
@@ -123,16 +125,16 @@ class VideoLoader:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError:
+            except (RuntimeError, OSError, EOFError):  # the latter: a batch whose memory a dead worker was to hand over
                 if not self._blame():
                     raise
                 batches = self._start(epoch, done)
                 continue
-            done += 1
+            done += self.batch_size * self._order.world_size
             yield batch
 
     def _start(self, epoch: int, done: int) -> Iterator[Batch]:
-        self._order.epoch, self._order.first = epoch, done * self.batch_size
+        self._order.epoch, self._order.first = epoch, done
         if self._loader.num_workers == 0 or threading.current_thread() is not threading.main_thread():
             return iter(self._loader)
         # PyTorch would have the death of a worker raise in the main process wherever it is at that moment, in the

@@ -10,6 +10,7 @@ import resource
 import statistics
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +22,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files import read_table, write_table, write_text
+from video_gn.files import FolderLock, read_table, write_json, write_table, write_text
 from video_gn.norm import batch_norms
 from video_gn.predictions import entry, json_lines, table
 
@@ -29,6 +30,7 @@ PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2",
 MEDIAN_OF = 5  # epochs
 OUTCOMES = ("path", "label", "predicted", "rank")
 PROGRESS_EVERY = 2.0  # seconds
+PATIENCE = 60.0  # seconds for which another process may take to write results.json
 HISTORY = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
 # Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
@@ -56,7 +58,7 @@ class RunReport(pl.Callback):
 
     Beside it: `history.csv`, the last figures of each epoch; `progress.json`, how far training is; and for each test
     `test-0.csv` (named in `results.json`) with what became of each video: its true and predicted class, and the rank of
-    the true one among the scores (1 is top-1); empty for an unreadable video.
+    the true one among the scores (1 is top-1); empty for an unreadable video, and for scores that are not finite.
 
     Args:
         run_dir: The run's folder.
@@ -81,7 +83,7 @@ class RunReport(pl.Callback):
             while path.exists() and path.read_text(encoding="utf-8") != self.config and trainer.ckpt_path:
                 number += 1
                 path = folder / f"config-{number}.yaml"
-            path.write_text(self.config, encoding="utf-8")
+            write_text(path, self.config)
 
     # Speed: from the end of one step to the end of the next, so that loading counts and validation does not
 
@@ -105,14 +107,14 @@ class RunReport(pl.Callback):
             done, total = trainer.global_step, trainer.estimated_stepping_batches
             speed = self._clips / self._seconds if self._seconds else None
             said = {"steps": done, "of": total, "epoch": trainer.current_epoch, "clips_per_s": speed}
-            write_text(self.path.with_name("progress.json"), json.dumps(said) + "\n")
+            write_json(self.path.with_name("progress.json"), said, None, flush=False)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        metrics = trainer.callback_metrics  # on every process: it may have to ask the others
-        row = [
-            trainer.current_epoch,
-            *(f"{metrics[name].item():.6g}" if name in metrics else "" for name in HISTORY[1:]),
-        ]
+        figures = {f"train/{name}": value for name, value in pl_module.training_means().items()}  # of all processes
+        validation = pl_module.results.get("val", {})
+        if validation.get("epoch") == trainer.current_epoch:  # not one of an earlier epoch
+            figures |= {f"val/{name}": value for name, value in validation.items()}
+        row = [trainer.current_epoch, *(f"{figures[name]:.6g}" if name in figures else "" for name in HISTORY[1:])]
         if trainer.is_global_zero and not trainer.fast_dev_run:
             path = self.path.with_name("history.csv")
             earlier = [list(one.values()) for one in read_table(path) if int(one["epoch"]) < trainer.current_epoch]
@@ -135,7 +137,15 @@ class RunReport(pl.Callback):
             "val_median": self._median(),
         }
         self._tell(trainer)
-        self._update(trainer, pl_module, "fit", fit)
+        with self._alone(trainer):
+            self._update(trainer, pl_module, "fit", fit)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Notes when training diverged."""
+        if trainer.is_global_zero and trainer.state.fn == "fit" and (step := getattr(exception, "step", None)):
+            with self._alone(trainer):
+                content = {"step": step, "epoch": trainer.current_epoch, "reason": str(exception)}
+                self._update(trainer, pl_module, "diverged", content)
 
     def _median(self) -> dict[str, Any] | None:
         """Medians of the validation's figures over the last epochs (of 5: Wu & He 2018, section 4.1)."""
@@ -168,23 +178,30 @@ class RunReport(pl.Callback):
             "damaged_videos": self._named(trainer, data.damaged),
             "fallbacks": self._named(trainer, data.fallbacks),
         }
-        if split == "test":
-            result["videos_file"] = self._write_outcomes(trainer, pl_module)
-        self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
+        outcomes = gather(trainer, pl_module.outcomes)
+        with self._alone(trainer):  # another test of this run may end at the same time
+            if split == "test":
+                result["videos_file"] = self._write_outcomes(trainer, pl_module, outcomes)
+            self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
         by = f", BN by its {result['bn_statistics']} statistics" if result["bn_statistics"] else ""
         print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']}){by}", result)
 
-    def _write_outcomes(self, trainer: Any, pl_module: Any) -> str | None:
+    def _alone(self, trainer: Any) -> AbstractContextManager:
+        """Within it, this process alone changes results.json."""
+        writes = trainer.is_global_zero and not trainer.fast_dev_run
+        return FolderLock(self.path.parent, PATIENCE, "results.lock") if writes else nullcontext()
+
+    def _write_outcomes(self, trainer: Any, pl_module: Any, parts: list[Any]) -> str | None:
         """Writes what became of each video of the test; gives the file's name."""
         videos, names = trainer.datamodule.lists["test"], pl_module.class_names
-        outcomes = {row: found for part in gather(trainer, pl_module.outcomes) for row, *found in part}
+        outcomes = {row: found for part in parts for row, *found in part}
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return None
         number = len(self._read().get("tests", []))
         rows = []
         for row, (path, label) in enumerate(zip(videos.paths, videos.labels, strict=True)):
-            predicted, rank = outcomes.get(row, (None, ""))
-            rows.append((path, names[label], "" if predicted is None else names[predicted], rank))
+            predicted, rank = outcomes.get(row, (0, 0))
+            rows.append((path, names[label], names[predicted] if rank else "", rank or ""))
         path = self.path.with_name(f"test-{number}.csv")
         write_table(path, OUTCOMES, rows)
         return path.name
@@ -203,16 +220,17 @@ class RunReport(pl.Callback):
         if trainer.fast_dev_run:
             return
         results = self._read()
-        if part == "fit" or "run" not in results:
+        if part in ("fit", "diverged") or "run" not in results:
             results["run"] = self._run(trainer, pl_module)
             results["versions"] = versions()
-        if part == "fit" and not self._clips and part in results:
-            pass  # a run that was trained to its end earlier, and is gone on with for what follows
-        elif part == "fit":
+        if part == "fit" and results.get(part, {}).get("steps") == content["steps"] and not self._clips:
+            pass  # a run that was trained to its end earlier, and is resumed for what follows
+        elif part in ("fit", "diverged"):
+            results.pop("diverged", None)
             results[part] = content
         else:
             results.setdefault(part, []).append(content)
-        write_text(self.path, json.dumps(results, indent=1) + "\n")
+        write_json(self.path, results)
 
     def _run(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
         model = {name: value for name, value in pl_module.hparams.items() if not name.startswith("_")}
@@ -256,6 +274,8 @@ def print_table(title: str, result: dict[str, Any]) -> None:
     print("  ".join(f"{cell:>12}" for cell in cells))
     if result["unreadable"]:
         print("unreadable videos count as wrong; they are named above")
+    if result["not_finite"]:
+        print(f"the scores of {result['not_finite']:.0f} videos are not finite; they count as wrong")
 
 
 class PredictionWriter(pl.Callback):

@@ -121,8 +121,9 @@ class Conv3d(nn.Conv3d):
 
     def _is_all_border(self, sizes: Sequence[int]) -> bool:
         """Whether no position of the output has its kernel within the input, along T, H or W."""
+        assert not isinstance(self.padding, str)
         for size, kernel, stride, padding in zip(sizes, self.kernel_size, self.stride, self.padding, strict=True):
-            first = -(-int(padding) // stride) * stride - int(padding)  # where the first kernel not before it begins
+            first = -(-padding // stride) * stride - padding  # where the first kernel begins that is not before it
             if first + kernel > size:
                 return True
         return False

@@ -1,6 +1,5 @@
-"""What ends a training run early, and what it leaves behind: signals, and too many bad videos."""
+"""What ends a training run early: signals, too many bad videos, and a loss that is not finite."""
 
-import copy
 import logging
 import signal
 import threading
@@ -17,6 +16,7 @@ from video_gn.report import gather
 
 log = logging.getLogger(__name__)
 SYNC_STEPS = 4  # optimiser steps from one question to the other processes to the next
+GPU_STEPS = 50  # steps after which a GPU's loss is looked at: each look waits for the GPU
 BAD_COLUMNS = ("path", "stage", "status", "reason")
 
 
@@ -32,12 +32,26 @@ class Stopped(Exception):
         self.number = number
 
 
+class Diverged(InputError):
+    """Training came to numbers that are not finite.
+
+    Attributes:
+        step: The step of the optimiser in which it was seen.
+        epoch: Of that step.
+    """
+
+    def __init__(self, message: str, step: int, epoch: int) -> None:
+        super().__init__(message)
+        self.step, self.epoch = step, epoch
+
+
 class StopAfterStep(pl.Callback):
-    """Ends training between two steps, with a checkpoint from which it goes on as if it had never stopped.
+    """Ends training between two steps, with a checkpoint from which it continues as if it had never stopped.
 
     SIGTERM (a cluster's pre-emption) and Ctrl-C end it, a second Ctrl-C at once. Where Lightning requeues a SLURM job
     (`SLURMEnvironment.auto_requeue`, SIGUSR1), its own handler is put off until the step is over: it would save a
-    half-updated model. A training list with too many bad videos ends it, too (`data.max_bad`).
+    half-updated model. A training list with too many bad videos ends it, too (`data.max_bad`), and a loss that is not
+    finite; weights that are not finite are never saved.
 
     Args:
         run_dir: The run's folder: the checkpoint is `checkpoints/last.ckpt` in it, the bad videos are in
@@ -51,16 +65,18 @@ class StopAfterStep(pl.Callback):
         self._received = 0
         self._requeue: Any = None
         self._requeue_signal = 0
-        self._loops: Any = None
+        self._saved_step = -1
+        self._diverged = torch.tensor(-1)  # the first step whose loss was not finite
         self._bad: dict[tuple[str, str], list[str]] = {}
 
     # Signals
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_global_zero:  # those of the run that goes on
+        if trainer.is_global_zero:  # those of the run that is resumed
             self._bad = {(row["path"], row["stage"]): list(row.values()) for row in read_table(self.bad_videos)}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._diverged = torch.tensor(-1, device=trainer.strategy.root_device)
         if threading.current_thread() is not threading.main_thread():
             return
         self._trainer = trainer
@@ -83,28 +99,56 @@ class StopAfterStep(pl.Callback):
         if number != self._requeue_signal:
             log.warning("%s: stopping after this step", signal.Signals(number).name)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        # What a checkpoint says of the loops is right between two steps, not in the middle of a validation.
-        self._loops = copy.deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
+        loss = outputs["loss"].detach()
+        self._diverged = torch.where((self._diverged < 0) & ~loss.isfinite(), trainer.global_step, self._diverged)
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return  # gradients are not saved
-        if trainer.world_size == 1 or trainer.global_step % SYNC_STEPS == 0 or trainer.is_last_batch:
+        every = 1 if trainer.world_size == 1 else SYNC_STEPS
+        if trainer.is_last_batch or trainer.global_step % (GPU_STEPS if loss.is_cuda else every) == 0:
+            self._check_loss(trainer, pl_module)
+        if trainer.is_last_batch or trainer.global_step % every == 0:
             self._obey(trainer)
             self._count_bad(trainer)
 
-    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._loops is not None:
-            batch_idx = args[2]
-            if trainer.world_size == 1 or batch_idx % SYNC_STEPS == 0:
-                self._obey(trainer)
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if trainer.world_size == 1 or batch_idx % SYNC_STEPS == 0:
+            self._obey(trainer)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        if trainer.validating and self._received:
-            checkpoint["loops"] = self._loops
+        self._check_loss(trainer, pl_module)
+        tensors = [tensor for tensor in checkpoint["state_dict"].values() if tensor.is_floating_point()]
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise self._say_diverged(trainer, pl_module, "a weight", trainer.global_step)
+        self._saved_step = trainer.global_step
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._saved_step != trainer.global_step and not trainer.fast_dev_run:
+            self._save(trainer)  # whatever the intervals of checkpoints are
+
+    # Divergence
+
+    def _check_loss(self, trainer: Any, pl_module: Any) -> None:
+        step = int(trainer.strategy.reduce(self._diverged.clone(), reduce_op="max"))
+        if step >= 0:
+            raise self._say_diverged(trainer, pl_module, "the loss", step)
+
+    def _say_diverged(self, trainer: Any, pl_module: Any, what: str, step: int) -> Diverged:
+        kept = f"; the last finite checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else ""
+        return Diverged(
+            f"training diverged: {what} is not finite at step {step} (epoch {trainer.current_epoch}); try a lower "
+            f"model.base_lr ({pl_module.hparams.base_lr:g} now), model.warmup or trainer.gradient_clip_val{kept}",
+            step,
+            trainer.current_epoch,
+        )
+
+    # What stops it
 
     def _obey(self, trainer: Any) -> None:
         received = int(trainer.strategy.reduce(torch.tensor(self._received, device=trainer.strategy.root_device),
@@ -135,7 +179,7 @@ class StopAfterStep(pl.Callback):
         raise InputError(
             f"{count} of {total} training videos cannot be read, more than data.max_bad={data.max_bad:g} of them; they "
             f"are named in {self.bad_videos}. See what is wrong (data/check_videos.py names all of them), or raise "
-            f"data.max_bad, and go on by --ckpt_path {self.checkpoint}"
+            f"data.max_bad, and resume with --ckpt_path last"
         )
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -1,6 +1,5 @@
 """Runs on this machine: one after the other, or several at once on stated devices; each in a process of its own."""
 
-import json
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
-from video_gn.files import take_lock, write_text
+from video_gn.files import take_lock, write_json
 from video_gn.pool import end_with_parent
 
 POLL = 0.5  # seconds
@@ -126,7 +125,7 @@ class Process:
         note = {"status": status, "exit_code": code, "seconds": round(seconds, 1)}
         if status == "failed":
             note["error"] = self._error(code)
-        write_text(self.run.folder / "ablation.json", json.dumps(note, indent=1) + "\n")
+        write_json(self.run.folder / "ablation.json", note)
         return note
 
     def _error(self, code: int) -> str:

@@ -1,6 +1,5 @@
 """The report of an ablation: the paper's table from what was measured, beside what the paper reports."""
 
-import json
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from video_gn.ablate.measured import (
 )
 from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
 from video_gn.ablate.plan import Run, differing
-from video_gn.files import write_text
+from video_gn.files import write_json, write_text
 from video_gn.statistics import CHOICES
 
 
@@ -60,7 +59,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
             write_text(out / "figures" / f"{block.name}.svg", block.svg)
     write_text(out / "results.md", to_markdown(blocks, "figures"))
     write_text(out / "results.html", to_html(blocks, grid.title))
-    write_text(out / "results.json", json.dumps(_as_data(grid, runs, cells, differences), indent=1) + "\n")
+    write_json(out / "results.json", _as_data(grid, runs, cells, differences))
     return to_text(table)
 
 

@@ -1,0 +1,300 @@
+"""Stops at every step, two in a row and of every kind: the run ends as if nothing had happened."""
+
+import copy
+import json
+import os
+import random
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train
+from video_gn import stops
+from video_gn.classifier import VideoClassifier
+
+STEPS = int(os.environ.get("VIDEO_GN_STEPS", 4))  # of an epoch: 12 gives 36 in all
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Tiny images to train on and 8 to validate, of 2 classes: videos of one frame, which are quick to read."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", STEPS), ("val", 4)):
+        for label in ("dark", "light"):
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 128, (20, 20, 3)) + 100 * (label == "light")
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / label / f"{i}.png")
+    return root
+
+
+def command(root, run_dir, **settings):
+    """3 epochs of a network of one narrow layer a stage, with dropout."""
+    given = {
+        "data.root": root, "data.train": "train", "data.val": "val", "data.images": "true", "data.num_frames": 1,
+        "data.crop_size": 16, "data.test_short_side": 16, "data.batch_size": 2, "data.num_workers": 0,
+        "model.geometry": "flat_small", "model.depth": 11, "model.width": 4, "model.num_groups": 2,
+        "model.lr_schedule": "cosine", "model.base_lr": 0.3, "trainer.max_epochs": EPOCHS, "trainer.accelerator": "cpu",
+        "trainer.enable_progress_bar": "false", "trainer.logger": "false", "trainer.num_sanity_val_steps": 0,
+        "ckpt_path": "last", "run_dir": run_dir,
+    } | settings  # fmt: skip
+    return ["fit", *(str(word) for key, value in given.items() for word in (f"--{key}", value))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Two threads take four times as long on networks this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def difference(a, b, at=""):
+    """Where two states differ first, bit for bit; the paths of files may. Empty if they do not."""
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return f"{at}: {a.keys() ^ b.keys()}"
+        return next(filter(None, (difference(a[key], b[key], f"{at}/{key}") for key in a if not _names(key))), "")
+    if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return f"{at}: {len(a)} and {len(b)}"
+        return next(filter(None, (difference(*pair, f"{at}/{i}") for i, pair in enumerate(zip(a, b, strict=True)))), "")
+    equal = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a is b or a == b
+    return "" if equal else f"{at}: {a} and {b}"
+
+
+def _names(key):  # current_score is not resumed by Lightning, nor used
+    return str(key).endswith(("path", "best_k_models", "current_score"))
+
+
+def what_counts(checkpoint):
+    """Weights, optimiser, schedule, where the run stands, sums of the epoch, the best so far."""
+    best = {name: {key: value for key, value in state.items() if key != "dirpath"}
+            for name, state in checkpoint["callbacks"].items()}  # fmt: skip
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "training_sums", "validation", "loops", "epoch")
+    return {name: checkpoint[name] for name in parts} | {"callbacks": best}
+
+
+def ends(run_dir):
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    best = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    return what_counts(checkpoint) | {"best": best, "history": (run_dir / "history.csv").read_text()}
+
+
+class Record:
+    """What a stop after each step of a run would leave: the checkpoint, and the other files."""
+
+    def __init__(self, monkeypatch, run_dir):
+        self.states, self.files = {}, {}
+        real = stops.StopAfterStep.on_train_batch_end
+
+        def record(callback, trainer, *args):
+            real(callback, trainer, *args)
+            step = trainer.global_step
+            self.states[step] = copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint(False))
+            found = (run_dir / "history.csv", run_dir / "checkpoints" / "best.ckpt")
+            self.files[step] = {path.relative_to(run_dir): path.read_bytes() for path in found if path.exists()}
+
+        monkeypatch.setattr(stops.StopAfterStep, "on_train_batch_end", record)
+
+    def put(self, step, run_dir):
+        (run_dir / "checkpoints").mkdir(parents=True)
+        torch.save(self.states[step], run_dir / "checkpoints" / "last.ckpt")
+        for name, content in self.files[step].items():
+            (run_dir / name).write_bytes(content)
+
+
+def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, monkeypatch):
+    """So a second stop, at any later step, leaves what it would have left without the first; and so on for a third."""
+    with monkeypatch.context() as patched:
+        whole = Record(patched, tmp_path / "whole")
+        assert train.main(command(pictures, tmp_path / "whole")) == 0
+    expected = ends(tmp_path / "whole")
+    assert sorted(whole.states) == list(range(1, EPOCHS * STEPS + 1))
+    assert expected["history"].count("\n") == EPOCHS + 1
+    for step in whole.states:
+        run_dir = tmp_path / f"from{step}"
+        whole.put(step, run_dir)
+        with monkeypatch.context() as patched:
+            again = Record(patched, run_dir)
+            assert train.main(command(pictures, run_dir)) == 0
+        assert sorted(again.states) == list(range(step + 1, EPOCHS * STEPS + 1))
+        for later, state in again.states.items():
+            assert not (d := difference(what_counts(state), what_counts(whole.states[later]))), (step, later, d)
+        assert not (d := difference(ends(run_dir), expected)), (step, d)
+
+
+def stop_at(patched, number, when):
+    """Has a signal come in the middle of the n-th call of a step, training's or validation's."""
+    hook, count = when
+    real, calls = getattr(VideoClassifier, hook), []
+
+    def sends(self, *args):
+        calls.append(1)
+        if len(calls) == count:
+            os.kill(os.getpid(), number)
+        return real(self, *args)
+
+    patched.setattr(VideoClassifier, hook, sends)
+
+
+class Killed(BaseException):
+    """In the place of kill -9: nothing more is saved."""
+
+
+def die_at(patched, when):
+    hook, count = when
+    real, calls = getattr(VideoClassifier, hook), []
+
+    def dies(self, *args):
+        calls.append(1)
+        if len(calls) == count:
+            raise Killed
+        return real(self, *args)
+
+    patched.setattr(VideoClassifier, hook, dies)
+
+
+def test_stops_of_every_kind_in_a_row(pictures, tmp_path, monkeypatch):
+    """Two or three of them, in steps, last steps and validations; also where checkpoints are saved within epochs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may run in the background
+    every = {"checkpoint.every_n_train_steps": 1}
+    assert train.main(command(pictures, tmp_path / "whole", **every)) == 0
+    expected = ends(tmp_path / "whole")
+    draw = random.Random(0)
+    for attempt in range(8):
+        run_dir = tmp_path / f"stopped{attempt}"
+        for _ in range(draw.choice([2, 3])):
+            hook, most = draw.choice([("training_step", STEPS), ("validation_step", 2), ("training_step", STEPS + 1)])
+            when = hook, draw.randint(1, most) if most <= STEPS else STEPS
+            kind = draw.choice([signal.SIGTERM, signal.SIGINT, None])
+            with monkeypatch.context() as patched:
+                if kind:
+                    stop_at(patched, kind, when)
+                    assert train.main(command(pictures, run_dir, **every)) == 128 + kind
+                    continue
+                die_at(patched, when)
+                with pytest.raises(Killed):
+                    train.main(command(pictures, run_dir, **every))
+        assert train.main(command(pictures, run_dir, **every)) == 0
+        assert not (d := difference(ends(run_dir), expected)), (attempt, d)
+
+
+# Other settings after a stop
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Epoch, row and rate of every video that is trained on."""
+    found = []
+    real = VideoClassifier.training_step
+
+    def step(self, batch, batch_idx):
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        found.extend((self.trainer.current_epoch, row, rate) for row in batch.rows.tolist())
+        return real(self, batch, batch_idx)
+
+    monkeypatch.setattr(VideoClassifier, "training_step", step)
+    return found
+
+
+def stopped(pictures, run_dir, monkeypatch, step, **settings):
+    with monkeypatch.context() as patched:
+        stop_at(patched, signal.SIGTERM, ("training_step", step))
+        assert train.main(command(pictures, run_dir, **settings)) == 143
+
+
+@pytest.mark.parametrize(
+    "change", [{"data.batch_size": 4}, {"data.batch_size": 1}, {"trainer.accumulate_grad_batches": 2}]
+)
+def test_a_run_resumed_with_another_batch_takes_up_its_epoch_at_the_same_video(
+    change, pictures, tmp_path, monkeypatch, seen
+):
+    """Each video once an epoch, and the rate follows the share of the training that is done."""
+    stopped(pictures, tmp_path, monkeypatch, STEPS + 2)
+    before = len(seen)
+    assert before == 2 * (STEPS + 2)
+    assert train.main(command(pictures, tmp_path, **change)) == 0
+    for epoch in range(EPOCHS):
+        assert sorted(row for e, row, _ in seen if e == epoch) == list(range(2 * STEPS))
+    batch, accumulated = change.get("data.batch_size", 2), change.get("trainer.accumulate_grad_batches", 1)
+    peak = 0.3 * batch * accumulated / 64
+    for i, (_, _, rate) in enumerate(seen[before:], before):
+        begun = i // (batch * accumulated) * batch * accumulated / (2 * STEPS * EPOCHS)
+        at_most = peak * 0.5 * (1 + np.cos(np.pi * max(0.0, begun - 4 / (2 * STEPS * EPOCHS))))
+        at_least = peak * 0.5 * (1 + np.cos(np.pi * min(1.0, begun + 4 / (2 * STEPS * EPOCHS))))
+        assert at_least - 1e-9 <= rate <= at_most + 1e-9
+    run = json.loads((tmp_path / "results.json").read_text())["run"]
+    assert run["lr"] == pytest.approx(peak) and run["clips_per_step"] == batch * accumulated
+
+
+def test_a_changed_rate_is_used_and_said(pictures, tmp_path, monkeypatch, seen, capsys):
+    stopped(pictures, tmp_path, monkeypatch, 5)
+    assert train.main(command(pictures, tmp_path, **{"model.base_lr": 0.1, "model.weight_decay": 0.01})) == 0
+    done = 5 / (STEPS * EPOCHS)
+    assert seen[10][2] == pytest.approx(0.1 * 2 / 64 * 0.5 * (1 + np.cos(np.pi * done)))
+    assert (
+        "other settings than before: model.base_lr 0.3 -> 0.1, model.weight_decay 0.0001 -> 0.01"
+        in capsys.readouterr().err
+    )
+    assert json.loads((tmp_path / "results.json").read_text())["run"]["lr"] == pytest.approx(0.1 * 2 / 64)
+    groups = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert groups[0]["weight_decay"] == 0.01
+
+
+def test_a_change_that_would_repeat_videos_is_refused(pictures, tmp_path, monkeypatch, capsys):
+    stopped(pictures, tmp_path, monkeypatch, 5)
+    assert train.main(command(pictures, tmp_path, seed_everything=1)) == 2
+    assert "seed_everything is 1, and was 0 when this checkpoint was saved within an epoch" in capsys.readouterr().err
+    extra = pictures / "train" / "dark" / "extra.png"
+    shutil.copy(extra.with_name("0.png"), extra)
+    try:
+        assert train.main(command(pictures, tmp_path)) == 2
+    finally:
+        extra.unlink()
+    assert f"data.train has {2 * STEPS + 1} videos, and was {2 * STEPS}" in capsys.readouterr().err
+
+
+def test_a_run_that_max_steps_ended_within_an_epoch_trains_the_rest_of_it(pictures, tmp_path, seen):
+    assert train.main(command(pictures, tmp_path / "whole")) == 0
+    expected, rows = ends(tmp_path / "whole"), seen[:]
+    seen.clear()
+    fixed = {"model.lr_schedule": "step", "model.decay_points": "[]"}
+    assert train.main(command(pictures, tmp_path / "a", **fixed)) == 0
+    assert train.main(command(pictures, tmp_path / "b", **fixed, **{"trainer.max_steps": STEPS + 3})) == 0
+    seen.clear()
+    assert train.main(command(pictures, tmp_path / "b", **fixed)) == 0
+    assert [one[:2] for one in seen] == [one[:2] for one in rows[2 * (STEPS + 3) :]]
+    assert not difference(ends(tmp_path / "a"), ends(tmp_path / "b"))
+    assert expected["history"] != ""
+
+
+# The folder
+
+
+def test_a_moved_run_keeps_its_best(pictures, tmp_path, monkeypatch):
+    """Its checkpoints name files by absolute paths."""
+    assert train.main(command(pictures, tmp_path / "whole")) == 0
+    stopped(pictures, tmp_path / "old", monkeypatch, 2 * STEPS + 1)
+    (tmp_path / "else").mkdir()
+    shutil.move(tmp_path / "old", tmp_path / "else" / "new")
+    moved = tmp_path / "else" / "new"
+    best = moved / "checkpoints" / "best.ckpt"
+    state = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
+    key = next(name for name in state["callbacks"] if "val/top1" in name)
+    path, score = next(iter(state["callbacks"][key]["best_k_models"].items()))
+    state["callbacks"][key]["best_k_models"][path] = torch.tensor(2.0)  # better than anything to come
+    state["callbacks"][key]["kth_value"] = torch.tensor(2.0)
+    torch.save(state, moved / "checkpoints" / "last.ckpt")
+    before = best.read_bytes()
+    assert score <= 1 and train.main(command(pictures, moved)) == 0
+    assert best.read_bytes() == before
+    assert not (tmp_path / "old").exists()
+    assert not difference(ends(moved)["state_dict"], ends(tmp_path / "whole")["state_dict"])

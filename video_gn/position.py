@@ -1,0 +1,182 @@
+"""Where a training run stands, so that one that was stopped at any time continues as if it had not been.
+
+Lightning's own account of its loops depends on the hook in which a checkpoint is saved, and is wrong in some of them:
+resumed from an epoch's last batch it forgets the validation, and after a second stop it repeats batches. Here a run
+stands after a number of videos of an epoch, validated there or not, and Lightning's counters follow from that.
+"""
+
+import logging
+from collections.abc import Mapping
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loops.loop import _Loop
+
+from video_gn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class Position(pl.Callback):
+    """Keeps in every checkpoint where the run stands, and has a resumed run start there.
+
+    It is counted in videos, so a run may be resumed with another batch size, accumulation or number of processes: it
+    takes up the epoch at the same video.
+
+    Attributes:
+        epoch: That is being trained.
+        batch: How many of its batches are done.
+        validated: Whether the validation that is due after them is done.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = self.batch = 0
+        self.validated = False
+        self._trainer: Any = None
+        self._loaded: dict[str, Any] | None = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._trainer = trainer
+
+    # Keeping count
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.epoch, self.batch, self.validated = trainer.current_epoch, batch_idx + 1, False
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.validated = True
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.batch >= trainer.num_training_batches:  # otherwise max_steps or max_time ended it before
+            self.epoch, self.batch, self.validated = self.epoch + 1, 0, False
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain numbers."""
+        data = self._trainer.datamodule
+        return {
+            "epoch": self.epoch,
+            "videos": self._whole_steps() * videos_per_batch(self._trainer),
+            "validated": self.validated,
+            "steps": self._trainer.global_step,
+            "list": len(data.lists.get("train", ())),
+            "seed": data.seed,
+        }
+
+    def _whole_steps(self) -> int:
+        """Batches that are done, less those whose gradients wait for the step's others: they are not saved."""
+        waiting = self.batch % self._trainer.accumulate_grad_batches
+        return self.batch - (waiting if self.batch < self._trainer.num_training_batches else 0)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        state = _counters(trainer, self.epoch, self._whole_steps(), trainer.global_step)
+        checkpoint["loops"]["fit_loop"] |= state
+        checkpoint["epoch"] = max(0, self.epoch - (self.batch == 0))  # the one that was trained last
+
+    # Resuming
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        for callback in trainer.checkpoint_callbacks:
+            if state := checkpoint.get("callbacks", {}).get(callback.state_key):
+                _move(state, Path(callback.dirpath))
+        changed = [
+            f"{half}.{name} {old!r} -> {settings[name]!r}"
+            for half, key, settings in (
+                ("model", "hyper_parameters", pl_module.hparams),
+                ("data", "datamodule_hyper_parameters", trainer.datamodule.hparams),
+            )
+            for name, old in checkpoint.get(key, {}).items()
+            if name in settings and _plain(settings[name]) != _plain(old) and name != "class_names"
+        ]
+        if changed:
+            log.info("resumed with other settings than before: %s", ", ".join(dict.fromkeys(changed)))
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        state, self._loaded = self._loaded, None
+        if state is None:
+            progress = trainer.fit_loop.epoch_loop.batch_progress.current
+            self.epoch, self.batch = trainer.current_epoch, progress.ready
+            return
+        data = trainer.datamodule
+        for name, now in (("list", len(data.lists["train"])), ("seed", data.seed)):
+            if state["videos"] and state[name] != now:
+                what = "data.train has {} videos" if name == "list" else "seed_everything is {}"
+                raise InputError(
+                    f"{what.format(now)}, and was {state[name]} when this checkpoint was saved within an epoch: "
+                    "its order would change; resume with the same, or from a checkpoint of the end of an epoch"
+                )
+        size, batches = videos_per_batch(trainer), int(trainer.num_training_batches)
+        self.epoch, self.validated = state["epoch"], state["validated"]
+        self.batch = min(ceil(state["videos"] / size), batches)
+        data.origin = (self.epoch, self.batch, state["videos"])
+        loop = trainer.fit_loop
+        loop.load_state_dict(loop.state_dict() | _counters(trainer, self.epoch, self.batch, state["steps"]))
+        if not self.batch:
+            _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]  # its own takes max_steps for a restart
+        elif loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+            loop.epoch_loop._batches_that_stepped -= 1  # counted after a validation
+            if not self.validated:  # which Lightning repeats if it was broken off in a batch
+                loop.epoch_loop.val_loop.batch_progress.total.ready = 1
+                loop.epoch_loop.val_loop.batch_progress.total.started = 1
+        loop.update_restart_stage()
+
+
+def videos_per_batch(trainer: Any) -> int:
+    """Videos of a training batch over all processes."""
+    data = trainer.datamodule
+    return trainer.world_size * data.batch_size // data.clips_per_video
+
+
+def _counters(trainer: Any, epoch: int, batch: int, steps: int) -> dict[str, Any]:
+    """Lightning's counters after so many epochs, batches of the next one, and steps of the optimiser."""
+    batches = int(trainer.num_training_batches)
+    started = epoch + (batch > 0)
+    epochs = {"ready": started, "started": started, "processed": epoch, "completed": epoch}
+    total, current = (
+        dict.fromkeys(("ready", "started", "processed", "completed"), count)
+        for count in (epoch * batches + batch, batch)
+    )
+    none = dict.fromkeys(total, 0)
+    taken = {"total": {"ready": steps, "completed": steps}, "current": {"ready": 0, "completed": 0}}
+    cleared = {part: count | {"started": count["ready"]} for part, count in taken.items()}
+    return {
+        "epoch_progress": {"total": epochs, "current": epochs},
+        "epoch_loop.state_dict": {"_batches_that_stepped": steps},
+        "epoch_loop.batch_progress": {"total": total, "current": current, "is_last_batch": batch >= batches},
+        "epoch_loop.scheduler_progress": taken,
+        "epoch_loop.automatic_optimization.optim_progress": {"optimizer": {"step": taken, "zero_grad": cleared}},
+        "epoch_loop.val_loop.batch_progress": {"total": none, "current": none, "is_last_batch": False},
+    }
+
+
+def _move(state: dict[str, Any], folder: Path) -> None:
+    """Has what a ModelCheckpoint kept name the files in its folder today; files that are not there are forgotten."""
+
+    def here(path: str) -> str:
+        found = folder / Path(path).name
+        return str(found) if path and found.is_file() else ""
+
+    state["dirpath"] = str(folder)
+    state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items() if here(path)}
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[name] = here(state[name])
+    if not state["best_model_path"]:
+        state["best_model_score"] = None
+
+
+def _plain(value: Any) -> Any:
+    """A setting as files hold it."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if hasattr(value, "__dict__") and not isinstance(value, type):
+        return _plain(vars(value))
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,40 @@
+"""Checkpoints that are whole or not there."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+
+from video_gn.files import replacing
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint beside the one that it replaces, and replaces it when all is on disk.
+
+    Lightning's own would write to TMPDIR and then copy over the old file wherever that is another disk, so that a kill
+    or a full disk leaves neither. The checkpoint before `last.ckpt` stays as `previous.ckpt`.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        if "://" in str(path):
+            return super().save_checkpoint(checkpoint, path, storage_options)
+        path = Path(path)
+        with replacing(path) as part:
+            with open(part, "wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:
+                    if isinstance(error.__context__, OSError):  # a full disk, seen by torch as a wrong position
+                        raise error.__context__ from None
+                    raise
+            if path.name == LAST and path.is_file():
+                previous = path.with_name(PREVIOUS)
+                with suppress(OSError):  # a file system without hard links keeps none
+                    previous.unlink(missing_ok=True)
+                    os.link(path, previous)
+        return None
