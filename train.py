@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from video_gn.checkpoint import check_architecture, find_resume, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
-from video_gn.files import FolderLock
+from video_gn.files import UNWRITABLE, FolderLock, unwritable
 from video_gn.kinetics import KineticsData
 from video_gn.messages import first_process, one_line, set_up_messages
 from video_gn.norm import batch_norms, norm_label
@@ -85,6 +85,8 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             if first_process() and not config.trainer.fast_dev_run:
                 self.lock = FolderLock(self.run_dir, PATIENCE)
+                for part in (*self.run_dir.glob("*.part"), *self.run_dir.glob("checkpoints/*.part")):
+                    part.unlink()  # of a run that was killed while it wrote
             config.ckpt_path = find_resume(self.run_dir, config.ckpt_path)
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
 
@@ -202,6 +204,13 @@ def main(args: list[str] | None = None) -> int:
     except SLIPS as error:
         if first_process():
             print(f"error: {_explain(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        if first_process():
+            place = error.filename or "to the run's folder, TMPDIR or a logger's folder"
+            print(f"error: {unwritable(place, error)}", file=sys.stderr)
         return 2
     except Stopped as stop:
         if first_process():

@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on the CPU
 
 import train
+from video_gn.classifier import VideoClassifier
 from video_gn.motion import Motion, prepare
 
 REPO = Path(__file__).parents[1]
@@ -101,3 +104,65 @@ def randomize(net):
         elif value.ndim == 1 and value.is_floating_point():
             value.normal_(1 if name.endswith("weight") else 0, 0.2)
     return net.eval()
+
+
+# A run that takes a second: images, which are videos of one frame, and a network of one narrow layer a stage
+
+STEPS = int(os.environ.get("VIDEO_GN_STEPS", 4))  # of an epoch: 12 gives 36 in all
+EPOCHS = 3
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Tiny images to train on and 8 to validate, of 2 classes: videos of one frame, which are quick to read."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", STEPS), ("val", 4)):
+        for label in ("dark", "light"):
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 128, (20, 20, 3)) + 100 * (label == "light")
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / label / f"{i}.png")
+    return root
+
+
+def tiny(root, run_dir, **settings):
+    """3 epochs of a network of one narrow layer a stage, with dropout."""
+    given = {
+        "data.root": root, "data.train": "train", "data.val": "val", "data.images": "true", "data.num_frames": 1,
+        "data.crop_size": 16, "data.test_short_side": 16, "data.batch_size": 2, "data.num_workers": 0,
+        "model.geometry": "flat_small", "model.depth": 11, "model.width": 4, "model.num_groups": 2,
+        "model.lr_schedule": "cosine", "model.base_lr": 0.3, "trainer.max_epochs": EPOCHS, "trainer.accelerator": "cpu",
+        "trainer.enable_progress_bar": "false", "trainer.logger": "false", "trainer.num_sanity_val_steps": 0,
+        "ckpt_path": "last", "run_dir": run_dir,
+    } | settings  # fmt: skip
+    return ["fit", *(str(word) for key, value in given.items() for word in (f"--{key}", value))]
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Two threads take four times as long on networks this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def stop_at(patched, number, when):
+    """Has a signal come in the middle of the n-th call of a step, training's or validation's."""
+    hook, count = when
+    real, calls = getattr(VideoClassifier, hook), []
+
+    def sends(self, *args):
+        calls.append(1)
+        if len(calls) == count:
+            os.kill(os.getpid(), number)
+        return real(self, *args)
+
+    patched.setattr(VideoClassifier, hook, sends)
+
+
+def stopped(pictures, run_dir, monkeypatch, step, **settings):
+    with monkeypatch.context() as patched:
+        stop_at(patched, signal.SIGTERM, ("training_step", step))
+        assert train.main(tiny(pictures, run_dir, **settings)) == 143

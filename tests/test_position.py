@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import random
 import shutil
 import signal
@@ -10,50 +9,13 @@ import signal
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from conftest import EPOCHS, STEPS, stop_at, stopped, tiny
 
 import train
 from video_gn import stops
 from video_gn.classifier import VideoClassifier
 
-STEPS = int(os.environ.get("VIDEO_GN_STEPS", 4))  # of an epoch: 12 gives 36 in all
-EPOCHS = 3
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Tiny images to train on and 8 to validate, of 2 classes: videos of one frame, which are quick to read."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", STEPS), ("val", 4)):
-        for label in ("dark", "light"):
-            (root / split / label).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 128, (20, 20, 3)) + 100 * (label == "light")
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / label / f"{i}.png")
-    return root
-
-
-def command(root, run_dir, **settings):
-    """3 epochs of a network of one narrow layer a stage, with dropout."""
-    given = {
-        "data.root": root, "data.train": "train", "data.val": "val", "data.images": "true", "data.num_frames": 1,
-        "data.crop_size": 16, "data.test_short_side": 16, "data.batch_size": 2, "data.num_workers": 0,
-        "model.geometry": "flat_small", "model.depth": 11, "model.width": 4, "model.num_groups": 2,
-        "model.lr_schedule": "cosine", "model.base_lr": 0.3, "trainer.max_epochs": EPOCHS, "trainer.accelerator": "cpu",
-        "trainer.enable_progress_bar": "false", "trainer.logger": "false", "trainer.num_sanity_val_steps": 0,
-        "ckpt_path": "last", "run_dir": run_dir,
-    } | settings  # fmt: skip
-    return ["fit", *(str(word) for key, value in given.items() for word in (f"--{key}", value))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads take four times as long on networks this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def difference(a, b, at=""):
@@ -115,7 +77,7 @@ def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, m
     """So a second stop, at any later step, leaves what it would have left without the first; and so on for a third."""
     with monkeypatch.context() as patched:
         whole = Record(patched, tmp_path / "whole")
-        assert train.main(command(pictures, tmp_path / "whole")) == 0
+        assert train.main(tiny(pictures, tmp_path / "whole")) == 0
     expected = ends(tmp_path / "whole")
     assert sorted(whole.states) == list(range(1, EPOCHS * STEPS + 1))
     assert expected["history"].count("\n") == EPOCHS + 1
@@ -124,25 +86,11 @@ def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, m
         whole.put(step, run_dir)
         with monkeypatch.context() as patched:
             again = Record(patched, run_dir)
-            assert train.main(command(pictures, run_dir)) == 0
+            assert train.main(tiny(pictures, run_dir)) == 0
         assert sorted(again.states) == list(range(step + 1, EPOCHS * STEPS + 1))
         for later, state in again.states.items():
             assert not (d := difference(what_counts(state), what_counts(whole.states[later]))), (step, later, d)
         assert not (d := difference(ends(run_dir), expected)), (step, d)
-
-
-def stop_at(patched, number, when):
-    """Has a signal come in the middle of the n-th call of a step, training's or validation's."""
-    hook, count = when
-    real, calls = getattr(VideoClassifier, hook), []
-
-    def sends(self, *args):
-        calls.append(1)
-        if len(calls) == count:
-            os.kill(os.getpid(), number)
-        return real(self, *args)
-
-    patched.setattr(VideoClassifier, hook, sends)
 
 
 class Killed(BaseException):
@@ -166,7 +114,7 @@ def test_stops_of_every_kind_in_a_row(pictures, tmp_path, monkeypatch):
     """Two or three of them, in steps, last steps and validations; also where checkpoints are saved within epochs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may run in the background
     every = {"checkpoint.every_n_train_steps": 1}
-    assert train.main(command(pictures, tmp_path / "whole", **every)) == 0
+    assert train.main(tiny(pictures, tmp_path / "whole", **every)) == 0
     expected = ends(tmp_path / "whole")
     draw = random.Random(0)
     for attempt in range(8):
@@ -178,12 +126,12 @@ def test_stops_of_every_kind_in_a_row(pictures, tmp_path, monkeypatch):
             with monkeypatch.context() as patched:
                 if kind:
                     stop_at(patched, kind, when)
-                    assert train.main(command(pictures, run_dir, **every)) == 128 + kind
+                    assert train.main(tiny(pictures, run_dir, **every)) == 128 + kind
                     continue
                 die_at(patched, when)
                 with pytest.raises(Killed):
-                    train.main(command(pictures, run_dir, **every))
-        assert train.main(command(pictures, run_dir, **every)) == 0
+                    train.main(tiny(pictures, run_dir, **every))
+        assert train.main(tiny(pictures, run_dir, **every)) == 0
         assert not (d := difference(ends(run_dir), expected)), (attempt, d)
 
 
@@ -205,12 +153,6 @@ def seen(monkeypatch):
     return found
 
 
-def stopped(pictures, run_dir, monkeypatch, step, **settings):
-    with monkeypatch.context() as patched:
-        stop_at(patched, signal.SIGTERM, ("training_step", step))
-        assert train.main(command(pictures, run_dir, **settings)) == 143
-
-
 @pytest.mark.parametrize(
     "change", [{"data.batch_size": 4}, {"data.batch_size": 1}, {"trainer.accumulate_grad_batches": 2}]
 )
@@ -221,7 +163,7 @@ def test_a_run_resumed_with_another_batch_takes_up_its_epoch_at_the_same_video(
     stopped(pictures, tmp_path, monkeypatch, STEPS + 2)
     before = len(seen)
     assert before == 2 * (STEPS + 2)
-    assert train.main(command(pictures, tmp_path, **change)) == 0
+    assert train.main(tiny(pictures, tmp_path, **change)) == 0
     for epoch in range(EPOCHS):
         assert sorted(row for e, row, _ in seen if e == epoch) == list(range(2 * STEPS))
     batch, accumulated = change.get("data.batch_size", 2), change.get("trainer.accumulate_grad_batches", 1)
@@ -237,7 +179,7 @@ def test_a_run_resumed_with_another_batch_takes_up_its_epoch_at_the_same_video(
 
 def test_a_changed_rate_is_used_and_said(pictures, tmp_path, monkeypatch, seen, capsys):
     stopped(pictures, tmp_path, monkeypatch, 5)
-    assert train.main(command(pictures, tmp_path, **{"model.base_lr": 0.1, "model.weight_decay": 0.01})) == 0
+    assert train.main(tiny(pictures, tmp_path, **{"model.base_lr": 0.1, "model.weight_decay": 0.01})) == 0
     done = 5 / (STEPS * EPOCHS)
     assert seen[10][2] == pytest.approx(0.1 * 2 / 64 * 0.5 * (1 + np.cos(np.pi * done)))
     assert (
@@ -251,26 +193,26 @@ def test_a_changed_rate_is_used_and_said(pictures, tmp_path, monkeypatch, seen, 
 
 def test_a_change_that_would_repeat_videos_is_refused(pictures, tmp_path, monkeypatch, capsys):
     stopped(pictures, tmp_path, monkeypatch, 5)
-    assert train.main(command(pictures, tmp_path, seed_everything=1)) == 2
+    assert train.main(tiny(pictures, tmp_path, seed_everything=1)) == 2
     assert "seed_everything is 1, and was 0 when this checkpoint was saved within an epoch" in capsys.readouterr().err
     extra = pictures / "train" / "dark" / "extra.png"
     shutil.copy(extra.with_name("0.png"), extra)
     try:
-        assert train.main(command(pictures, tmp_path)) == 2
+        assert train.main(tiny(pictures, tmp_path)) == 2
     finally:
         extra.unlink()
     assert f"data.train has {2 * STEPS + 1} videos, and was {2 * STEPS}" in capsys.readouterr().err
 
 
 def test_a_run_that_max_steps_ended_within_an_epoch_trains_the_rest_of_it(pictures, tmp_path, seen):
-    assert train.main(command(pictures, tmp_path / "whole")) == 0
+    assert train.main(tiny(pictures, tmp_path / "whole")) == 0
     expected, rows = ends(tmp_path / "whole"), seen[:]
     seen.clear()
     fixed = {"model.lr_schedule": "step", "model.decay_points": "[]"}
-    assert train.main(command(pictures, tmp_path / "a", **fixed)) == 0
-    assert train.main(command(pictures, tmp_path / "b", **fixed, **{"trainer.max_steps": STEPS + 3})) == 0
+    assert train.main(tiny(pictures, tmp_path / "a", **fixed)) == 0
+    assert train.main(tiny(pictures, tmp_path / "b", **fixed, **{"trainer.max_steps": STEPS + 3})) == 0
     seen.clear()
-    assert train.main(command(pictures, tmp_path / "b", **fixed)) == 0
+    assert train.main(tiny(pictures, tmp_path / "b", **fixed)) == 0
     assert [one[:2] for one in seen] == [one[:2] for one in rows[2 * (STEPS + 3) :]]
     assert not difference(ends(tmp_path / "a"), ends(tmp_path / "b"))
     assert expected["history"] != ""
@@ -281,7 +223,7 @@ def test_a_run_that_max_steps_ended_within_an_epoch_trains_the_rest_of_it(pictur
 
 def test_a_moved_run_keeps_its_best(pictures, tmp_path, monkeypatch):
     """Its checkpoints name files by absolute paths."""
-    assert train.main(command(pictures, tmp_path / "whole")) == 0
+    assert train.main(tiny(pictures, tmp_path / "whole")) == 0
     stopped(pictures, tmp_path / "old", monkeypatch, 2 * STEPS + 1)
     (tmp_path / "else").mkdir()
     shutil.move(tmp_path / "old", tmp_path / "else" / "new")
@@ -294,7 +236,7 @@ def test_a_moved_run_keeps_its_best(pictures, tmp_path, monkeypatch):
     state["callbacks"][key]["kth_value"] = torch.tensor(2.0)
     torch.save(state, moved / "checkpoints" / "last.ckpt")
     before = best.read_bytes()
-    assert score <= 1 and train.main(command(pictures, moved)) == 0
+    assert score <= 1 and train.main(tiny(pictures, moved)) == 0
     assert best.read_bytes() == before
     assert not (tmp_path / "old").exists()
     assert not difference(ends(moved)["state_dict"], ends(tmp_path / "whole")["state_dict"])

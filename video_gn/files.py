@@ -16,6 +16,9 @@ from typing import IO, Any
 
 from video_gn.errors import InputError
 
+# How an operating system says that something cannot be written.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
+
 
 @contextmanager
 def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
@@ -57,7 +60,8 @@ def _flush_folder(folder: Path) -> None:
 
 def unwritable(path: str | Path, error: OSError) -> str:
     """Why a file cannot be written and what to do, in one line."""
-    remedy = "free space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free space there" if full else "make it writable"
     return f"cannot write {path}: {error.strerror or error}; {remedy}, or take another folder"
 
 

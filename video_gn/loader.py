@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
+from video_gn.errors import InputError
 from video_gn.views import NONE, Batch, VideoViews, collate
 
 
@@ -91,7 +92,11 @@ class VideoLoader:
         self.videos, self._order, self.batch_size = videos, sampler, batch_size
         self.position, self.set_aside = position, set_aside
         self._children: list[Any] = []
-        videos.in_hand = torch.full((max(num_workers, 1), 2), NONE).share_memory_()
+        videos.in_hand = torch.full((max(num_workers, 1), 2), NONE)
+        try:
+            videos.in_hand.share_memory_()
+        except RuntimeError as error:
+            raise _without_memory(str(error)) from None
         # Held, not inherited from: Lightning makes DataLoaders anew for its purposes, and would need to know ours.
         self._loader: DataLoader = DataLoader(
             videos,
@@ -119,16 +124,19 @@ class VideoLoader:
         # The body runs when the first batch is asked for. By then Lightning has read a checkpoint and counted what was
         # done; when it makes the iterator it has not (Lightning issue 21938).
         epoch, done = self.position()
-        batches = self._start(epoch, done)
+        batches = None
         while True:
             try:
+                batches = batches or self._start(epoch, done)
                 batch = next(batches)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError):  # the latter: a batch whose memory a dead worker was to hand over
+            except (RuntimeError, OSError, EOFError) as error:  # the last two: of a dead worker's shared memory
+                if "No space left" in str(error) or "shared memory" in str(error):
+                    raise _without_memory(str(error)) from None
                 if not self._blame():
                     raise
-                batches = self._start(epoch, done)
+                batches = None
                 continue
             done += self.batch_size * self._order.world_size
             yield batch
@@ -150,6 +158,8 @@ class VideoLoader:
         rows = dict(self.videos.in_hand.tolist())
         ended = {child: rows.get(child.pid, NONE) for child in self._children if child.exitcode is not None}
         culprits = {row: child.exitcode for child, row in ended.items() if row != NONE}
+        if -signal.SIGBUS in culprits.values():  # it touched memory that there is not
+            raise _without_memory("bus error")
         for row, code in culprits.items():
             hung = code == -signal.SIGALRM
             reason = f"its decoder hung for {self.videos.timeout:g} s" if hung else "its decoder crashed"
@@ -161,6 +171,15 @@ class VideoLoader:
         self.videos.in_hand.fill_(NONE)
         self._children = []
         return bool(culprits)
+
+
+def _without_memory(reason: str) -> InputError:
+    """Of the memory in which workers hand over batches."""
+    last = reason.strip().splitlines()[-1]
+    return InputError(
+        f"/dev/shm is too small for the loader's workers ({last}); enlarge it (docker run --shm-size 8g), or set "
+        "data.num_workers 0"
+    )
 
 
 def _start_worker(number: int) -> None:
