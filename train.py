@@ -131,7 +131,7 @@ class CLI(LightningCLI):
             StopAfterStep(self.run_dir, save_epochs=bool(config.checkpoint.every_n_train_steps)),
             statistics,
             *bar,
-            ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False),
+            *([] if given.limit_val_batches == 0 else [_best(folder)]),
             *([LearningRateMonitor("step")] if given.logger is None else []),
         ]
 
@@ -154,6 +154,10 @@ class CLI(LightningCLI):
             for choice in CHOICES:
                 self.model.hparams["bn_statistics"] = choice
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+
+def _best(folder: str) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
 
 
 def run_name(model: Any, data: Any, seed: int) -> str:

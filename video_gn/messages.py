@@ -71,6 +71,7 @@ def set_up_messages() -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         "The number of training batches",
         "Be aware that when using `ckpt_path`, callbacks",
+        "You're using the WeightAveraging callback with a model that overrides",
         "Found .* module\\(s\\) in eval mode at the start of training",  # frozen stages
     ):
         warnings.filterwarnings("ignore", noise)

@@ -169,7 +169,7 @@ class RunReport(pl.Callback):
         data = trainer.datamodule
         seen = data.seen[split]
         result = seen | {
-            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else "weights at the end of training",
+            "checkpoint": str(trainer.ckpt_path or _averaged(trainer) or "weights at the end of training"),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **pl_module.results[split],
             "bn_statistics": pl_module.hparams.bn_statistics if batch_norms(pl_module.net) else None,
@@ -249,6 +249,11 @@ class RunReport(pl.Callback):
             "model": model,
             "data": data,
         }
+
+
+def _averaged(trainer: Any) -> Path | None:
+    """The checkpoint of averaged weights that this training ended with."""
+    return next((path for one in trainer.callbacks if (path := getattr(one, "averaged", None))), None)
 
 
 def versions() -> dict[str, str | None]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from video_gn.errors import InputError
 from video_gn.files import read_table, write_table
@@ -57,6 +58,9 @@ class StopAfterStep(pl.Callback):
         run_dir: The run's folder: the checkpoint is `checkpoints/last.ckpt` in it, the bad videos are in
             `bad_videos.csv`.
         save_epochs: Whether the end of each epoch is saved in it, too, because nobody else does.
+
+    Attributes:
+        averaged: The checkpoint of weights that were averaged over training, if they were.
     """
 
     def __init__(self, run_dir: Path, save_epochs: bool = False) -> None:
@@ -65,6 +69,7 @@ class StopAfterStep(pl.Callback):
         self._received = 0
         self._requeue: Any = None
         self._requeue_signal = 0
+        self.averaged: Path | None = None
         self._saved_step = -1
         self._diverged = torch.tensor(-1)  # the first step whose loss was not finite
         self._bad: dict[tuple[str, str], list[str]] = {}
@@ -132,6 +137,15 @@ class StopAfterStep(pl.Callback):
         if self._saved_step != trainer.global_step and not trainer.fast_dev_run:
             self._save(trainer)  # whatever the intervals of checkpoints are
 
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Keeps weights that a callback put in place when training ended, which no checkpoint has."""
+        if not any(isinstance(one, StochasticWeightAveraging | WeightAveraging) for one in trainer.callbacks):
+            return
+        if not trainer.fast_dev_run:
+            self.averaged = self.checkpoint.with_name("averaged.ckpt")
+            trainer.save_checkpoint(self.averaged, weights_only=False)
+            log.info("the averaged weights, which the figures are of, are in %s", self.averaged)
+
     # Divergence
 
     def _check_loss(self, trainer: Any, pl_module: Any) -> None:
@@ -164,7 +178,7 @@ class StopAfterStep(pl.Callback):
         raise Stopped(received, self.checkpoint)
 
     def _save(self, trainer: Any) -> None:
-        trainer.save_checkpoint(self.checkpoint)
+        trainer.save_checkpoint(self.checkpoint, weights_only=False)
         self.write_bad_videos(trainer)
 
     # Bad videos
@@ -185,7 +199,7 @@ class StopAfterStep(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.write_bad_videos(trainer)
         if self.save_epochs and not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:

@@ -116,13 +116,16 @@ class Run:
         """In the plan: finished, half-done, failed before, or nothing."""
         if self.results():
             return "finished"
+        note = self.note()
+        if note.get("status") == "failed" and "diverged" in note.get("error", ""):
+            return f"diverged{self._progress('at')}"
         if (self.folder / "checkpoints" / "last.ckpt").is_file():
-            return f"goes on{self._progress()}"
-        return "failed before" if self.note().get("status") == "failed" else ""
+            return f"goes on{self._progress('from')}"
+        return "failed before" if note.get("status") == "failed" else ""
 
-    def _progress(self) -> str:
+    def _progress(self, word: str) -> str:
         share = self.progress()
-        return f" from {100 * share:.0f} %" if share else ""
+        return f" {word} {100 * share:.0f} %" if share else ""
 
     def progress(self) -> float:
         """Share of training that is done, as the run says."""

@@ -1,0 +1,161 @@
+"""Figures are true: divergence, ties, scores that are not finite, epochs without validation, averaged weights."""
+
+import csv
+import json
+
+import pytest
+import torch
+from conftest import stopped, tiny
+
+import train
+from video_gn.classifier import Accuracy, VideoClassifier, ranks, top
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NAN, INF = float("nan"), float("inf")
+
+
+def read(path):
+    return json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+
+
+# Ranks
+
+
+@pytest.mark.parametrize(
+    ("scores", "label", "rank"),
+    [
+        ([0.1, 0.7, 0.2], 1, 1),
+        ([0.1, 0.7, 0.2], 2, 2),
+        ([0.25] * 4, 0, 4),  # all alike: the last place for every class
+        ([0.25] * 4, 3, 4),
+        ([0.5, 0.5, 0.0], 0, 2),
+        ([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 3, 7),  # saturated: no top-5
+        ([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 0, 1),
+        ([0.1, NAN, 0.2], 0, 0),
+        ([NAN] * 3, 0, 0),
+        ([0.1, INF, 0.2], 1, 0),
+        ([0.1, -INF, 0.2], 2, 0),
+    ],
+)
+def test_rank_of_the_true_class(scores, label, rank):
+    assert ranks(torch.tensor(scores), torch.tensor(label)).item() == rank
+    assert top(torch.tensor(rank), 1).item() == (rank == 1) and top(torch.tensor(rank), 5).item() == (1 <= rank <= 5)
+
+
+def test_accuracy_counts_scores_that_are_not_finite_as_wrong():
+    accuracy = Accuracy()
+    good, bad = torch.tensor([[0.6, 0.4]]), torch.tensor([[NAN, 0.4]])
+    accuracy.update(torch.stack([good, bad, good]), torch.tensor([0, 0, 1]), 1)
+    found = {name: value.item() for name, value in accuracy.compute().items()}
+    assert found["videos"] == 4 and found["unreadable"] == 1 and found["not_finite"] == 1
+    assert found["top1"] == found["clip_top1"] == 0.25 and found["top5"] == 0.5
+    assert found["loss"] == pytest.approx(-(torch.tensor(0.6).log() + torch.tensor(0.4).log()).item() / 2)
+
+
+# Divergence
+
+
+def test_training_stops_where_the_loss_is_not_finite(pictures, tmp_path, monkeypatch, capsys):
+    stopped(pictures, tmp_path, monkeypatch, 3)
+    capsys.readouterr()
+    wild = {"model.base_lr": 1e9, "model.lr_schedule": "step", "trainer.max_epochs": 30}
+    assert train.main(tiny(pictures, tmp_path, **wild)) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "training diverged: the loss is not finite at step" in errors[0] or "a weight is not finite" in errors[0]
+    assert "try a lower model.base_lr (1e+09 now)" in errors[0]
+    results = read(tmp_path / "results.json")
+    assert results["diverged"]["step"] > 3 and "fit" not in results
+    assert f"at step {results['diverged']['step']} (epoch {results['diverged']['epoch']})" in errors[0]
+    kept = list(tmp_path.glob("checkpoints/*.ckpt"))
+    assert kept and f"the last finite checkpoint is {tmp_path}/checkpoints/last.ckpt" in errors[0]
+    for path in kept:
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point())
+    assert train.main(tiny(pictures, tmp_path)) == 0  # from there, at a rate that works
+    results = read(tmp_path / "results.json")
+    assert "diverged" not in results and results["fit"]["train"]["loss"] is not None
+
+
+@pytest.mark.parametrize("at", ["loss", "weights"])
+def test_weights_that_are_not_finite_are_never_saved(at, pictures, tmp_path, monkeypatch):
+    """The loss turns in a step, or the weights in the update after a finite loss."""
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": 1})) == 0
+    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    real = VideoClassifier.training_step
+
+    def step(self, batch, batch_idx):
+        loss = real(self, batch, batch_idx)
+        if at == "loss":
+            return loss * NAN
+        self.net.blocks[-1].proj.weight.register_hook(lambda gradient: gradient * INF)
+        return loss
+
+    monkeypatch.setattr(VideoClassifier, "training_step", step)
+    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_test_of_scores_that_are_not_finite(pictures, tmp_path, monkeypatch, capsys):
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": 1})) == 0
+    real = VideoClassifier.scores
+    monkeypatch.setattr(VideoClassifier, "scores", lambda self, clips: real(self, clips) * NAN)
+    test = ["test", "--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt"), "--trainer.enable_progress_bar=false"]
+    assert train.main(test) == 0
+    result = read(tmp_path / "results.json")["tests"][-1]
+    assert result["top1"] == result["top5"] == 0 and result["not_finite"] == result["videos"] == 8
+    assert result["loss"] is None
+    with open(tmp_path / result["videos_file"], newline="") as file:
+        assert {(row["predicted"], row["rank"]) for row in csv.DictReader(file)} == {("", "")}
+    assert "the scores of 8 videos are not finite; they count as wrong" in capsys.readouterr().out
+
+
+# What was measured when
+
+
+def history(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_epochs_without_validation_repeat_no_figures(pictures, tmp_path):
+    settings = {"trainer.check_val_every_n_epoch": 2, "trainer.max_epochs": 3, "trainer.num_sanity_val_steps": 2}
+    assert train.main(tiny(pictures, tmp_path, **settings)) == 0
+    assert [bool(row["val/top1"]) for row in history(tmp_path)] == [False, True, False]
+    assert all(row["train/epoch_loss"] for row in history(tmp_path))
+    assert read(tmp_path / "results.json")["fit"]["val"]["epoch"] == 1
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 3 * len(list((pictures / "train").rglob("*.png"))) // 2
+
+
+@pytest.mark.parametrize("settings", [{"trainer.check_val_every_n_epoch": 5}, {"trainer.limit_val_batches": 0}])
+def test_a_run_without_validation_has_a_checkpoint_and_no_figures_of_one(settings, pictures, tmp_path):
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.num_sanity_val_steps": 2, **settings})) == 0
+    assert read(tmp_path / "results.json")["fit"]["val"] is None
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_intervals_of_checkpoints_that_never_come(pictures, tmp_path):
+    settings = {"checkpoint.every_n_epochs": 5, "checkpoint.save_on_train_epoch_end": "false"}
+    assert train.main(tiny(pictures, tmp_path, **settings)) == 0
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["callbacks"]["Position"]["epoch"] == 3
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")  # Lightning's; it runs
+@pytest.mark.parametrize("name", ["StochasticWeightAveraging", "EMAWeightAveraging"])
+def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp_path, capsys):
+    given = {"class_path": f"pytorch_lightning.callbacks.{name}"}
+    if name == "StochasticWeightAveraging":
+        given["init_args"] = {"swa_lrs": 0.01, "device": "cpu"}
+    args = tiny(pictures, tmp_path, test_after_fit="true", **{"trainer.callbacks": json.dumps([given])})
+    assert train.main(args) == 0
+    averaged = tmp_path / "checkpoints" / "averaged.ckpt"
+    first = read(tmp_path / "results.json")["tests"][0]
+    assert first["checkpoint"] == str(averaged) and str(averaged) in capsys.readouterr().err
+    assert train.main(["test", "--ckpt_path", str(averaged), "--trainer.enable_progress_bar=false"]) == 0
+    second = read(tmp_path / "results.json")["tests"][1]
+    assert second["loss"] == pytest.approx(first["loss"], rel=1e-6)
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    kept = torch.load(averaged, weights_only=True)["state_dict"]
+    assert name == "EMAWeightAveraging" or any(not torch.equal(last[key], kept[key]) for key in kept)
