@@ -60,6 +60,17 @@ def test_ranks_share_one_permutation():
     assert parts == [whole[0::2], whole[1::2]]
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_rest_of_an_epoch_on_any_number_of_ranks(world_size):
+    """From the 8th video on, whatever dealt the first 7."""
+    whole = [row for _, row in RowSampler(20, 0, True)]
+    samplers = [RowSampler(20, 0, True, rank, world_size) for rank in range(world_size)]
+    for sampler in samplers:
+        sampler.first = 7
+    rest = [row for step in zip(*samplers, strict=True) for _, row in step]
+    assert rest == whole[7 : 7 + 13 // world_size * world_size]
+
+
 def batches(videos, views, workers=0, position=(0, 0), batch_size=5, set_aside=lambda *_: None, timeout=60.0):
     samples = VideoViews(videos, views, 0, replace=True, timeout=timeout)
     sampler = RowSampler(len(videos), 0, True)

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import EPOCHS, STEPS, stop_at, stopped, tiny
+from conftest import EPOCHS, REPO, STEPS, stop_at, stopped, tiny
 
 import train
 from video_gn import stops
@@ -240,3 +240,18 @@ def test_a_moved_run_keeps_its_best(pictures, tmp_path, monkeypatch):
     assert best.read_bytes() == before
     assert not (tmp_path / "old").exists()
     assert not difference(ends(moved)["state_dict"], ends(tmp_path / "whole")["state_dict"])
+
+
+def test_a_checkpoint_of_the_first_format_is_resumed(pictures, tmp_path, seen):
+    """Saved by version 0.1.0 when SIGTERM came in the last step of the first of 3 epochs of 4 steps."""
+    if STEPS != 4:
+        pytest.skip("it is of epochs of 4 steps")
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(REPO / "tests" / "files" / "format1.ckpt", tmp_path / "checkpoints" / "last.ckpt")
+    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert [epoch for epoch, *_ in seen] == [1] * 8 + [2] * 8
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 12
+    history = (tmp_path / "history.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in history] == ["0", "1", "2"]  # the first epoch's validation was not lost
+    assert all(row.split(",")[4] for row in history)

@@ -85,6 +85,8 @@ class Position(pl.Callback):
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit":
             return
+        if self.state_key not in checkpoint.get("callbacks", {}):
+            self._loaded = _of_lightning(checkpoint["loops"]["fit_loop"])
         for callback in trainer.checkpoint_callbacks:
             if state := checkpoint.get("callbacks", {}).get(callback.state_key):
                 _move(state, Path(callback.dirpath))
@@ -106,18 +108,18 @@ class Position(pl.Callback):
             progress = trainer.fit_loop.epoch_loop.batch_progress.current
             self.epoch, self.batch = trainer.current_epoch, progress.ready
             return
-        data = trainer.datamodule
+        data, size, batches = trainer.datamodule, videos_per_batch(trainer), int(trainer.num_training_batches)
+        videos = state["videos"] if "videos" in state else state["batch"] * size
         for name, now in (("list", len(data.lists["train"])), ("seed", data.seed)):
-            if state["videos"] and state[name] != now:
+            if videos and state.get(name, now) != now:
                 what = "data.train has {} videos" if name == "list" else "seed_everything is {}"
                 raise InputError(
                     f"{what.format(now)}, and was {state[name]} when this checkpoint was saved within an epoch: "
                     "its order would change; resume with the same, or from a checkpoint of the end of an epoch"
                 )
-        size, batches = videos_per_batch(trainer), int(trainer.num_training_batches)
         self.epoch, self.validated = state["epoch"], state["validated"]
-        self.batch = min(ceil(state["videos"] / size), batches)
-        data.origin = (self.epoch, self.batch, state["videos"])
+        self.batch = min(ceil(videos / size), batches)
+        data.origin = (self.epoch, self.batch, videos)
         loop = trainer.fit_loop
         loop.load_state_dict(loop.state_dict() | _counters(trainer, self.epoch, self.batch, state["steps"]))
         if not self.batch:
@@ -128,6 +130,15 @@ class Position(pl.Callback):
                 loop.epoch_loop.val_loop.batch_progress.total.ready = 1
                 loop.epoch_loop.val_loop.batch_progress.total.started = 1
         loop.update_restart_stage()
+
+
+def _of_lightning(loop: dict[str, Any]) -> dict[str, Any]:
+    """Where a run stands whose checkpoint is older than this file, by Lightning's counters at the end of a step."""
+    epoch, batch = (loop[name]["current"] for name in ("epoch_progress", "epoch_loop.batch_progress"))
+    within = epoch["started"] > epoch["processed"]
+    steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+    done = {"epoch": epoch["processed"], "batch": batch["processed"] if within else 0}
+    return {**done, "validated": False, "steps": steps}
 
 
 def videos_per_batch(trainer: Any) -> int:
