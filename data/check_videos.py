@@ -51,7 +51,7 @@ def main(args: list[str] | None = None) -> int:
     root = given.root or given.list.parent
     return exit_code(
         lambda: check_list(given.list, root, given.workers, given.timeout),
-        "stopped; the same command goes on from here",
+        "stopped; the same command continues from here",
     )
 
 

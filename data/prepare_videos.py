@@ -53,7 +53,7 @@ def main(args: list[str] | None = None) -> int:
     root = given.root or given.list.parent
     return exit_code(
         lambda: prepare_list(given.list, root, given.out, settings, given.workers, given.timeout),
-        "stopped; the same command goes on from here",
+        "stopped; the same command continues from here",
     )
 
 

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from video_gn.errors import InputError
+from video_gn.files import UNWRITABLE, unwritable
 
 
 def first_process() -> bool:
@@ -38,6 +39,11 @@ def exit_code(job: Callable[[], None], stopped: str) -> int:
         job()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: {unwritable(error.filename or 'a file', error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

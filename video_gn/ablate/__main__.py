@@ -21,6 +21,7 @@ from video_gn.ablate.local import Clock, Terminated, in_words, make_slots, run_a
 from video_gn.ablate.plan import Run, make_plan, plan_table
 from video_gn.ablate.report import write_report
 from video_gn.errors import InputError
+from video_gn.files import UNWRITABLE, unwritable
 
 
 def main(args: list[str] | None = None) -> int:
@@ -37,8 +38,13 @@ def main(args: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: {unwritable(error.filename or 'the ablation', error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command continues from here", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
 
 
