@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "files", "pool", "predictions"},
-    {"messages", "pickles", "programs"},
+    {"messages", "pickles"},
     {"kernels.choice", "sampling", "lists", "checkpoint", "libav"},
     {"kernels.device"},
     {"kernels.group_norm", "kernels.max_pool"},
@@ -48,7 +48,6 @@ MODEL, DATA = (
         "hub",
         "classifier",
         "statistics",
-        "programs",
         "trained",
         "export",
     },

@@ -14,7 +14,8 @@ from video_gn.trained import Settings
 LOAD = {
     "safetensors": "`python -m video_gn.predict {file} VIDEO`, `--model.init {file}`, or `safetensors.torch.load_file`",
     "onnx": '`onnxruntime.InferenceSession("{file}").run(["logits", "scores"], {{"clips": clips}})`',
-    "torch": '`torch.export.load("{file}").module()(clips)` gives logits and scores',
+    "torch": '`torch.export.load("{file}").module()(clips)` gives logits and scores; it is a program: only if '
+    "you trust its maker",
     "pytorchvideo": '`torch.load("{file}", weights_only=True)["model_state"]`, for `create_resnet` (below)',
     "detector": '`torch.load("{file}", weights_only=True)`, for `resnet{depth}` of torchvision (below)',
 }

@@ -8,7 +8,8 @@
 | `pytorchvideo` | `.pth`          | a state dict for pytorchvideo's `create_resnet`                                |
 | `detector`     | `.backbone.pth` | a flat network as torchvision's 2D ResNet, for its detectors                   |
 
-Each is loaded again and compared with the checkpoint before it is kept, and a model card lies beside them.
+Each is loaded again and compared with the checkpoint before it is kept, and a model card is written beside them. For
+others, take `safetensors` or `onnx`: they hold no code. A `.pt2` is a program; who opens it has to trust who made it.
 """
 
 import argparse
