@@ -16,11 +16,11 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from video_gn.checkpoint import check_architecture, find_resume, with_checkpoint
+from video_gn.checkpoint import CheckResumed, check_architecture, find_resume, not_restored, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
-from video_gn.messages import first_process, one_line, set_up_messages
+from video_gn.messages import first_process, one_line, printable, set_up_messages
 from video_gn.norm import batch_norms, norm_label
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 from video_gn.statistics import CHOICES, EvaluationStatistics
@@ -110,6 +110,7 @@ class CLI(LightningCLI):
             return [statistics, *bar, RunReport(self.run_dir, self.name, settings)]
         folder = config.checkpoint.dirpath
         return [
+            CheckResumed(),
             # Before the progress bar, which asks for means over all processes in the first process alone.
             StopAfterStep(self.run_dir, save_epochs=bool(config.checkpoint.every_n_train_steps)),
             statistics,
@@ -128,6 +129,14 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.ckpt_path:
             check_architecture(config.ckpt_path, self.model.hparams)
+
+    def _run_subcommand(self, subcommand: str) -> None:  # pinned private method
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if slip := not_restored(error, str(self.config[subcommand].ckpt_path)):
+                raise slip from None
+            raise
 
     def after_fit(self) -> None:
         if self.trainer.state.status != "finished":
@@ -187,7 +196,7 @@ def main(args: list[str] | None = None) -> int:
         _run(CLI, sys.argv[1:] if args is None else args)
     except SLIPS as error:
         if first_process():
-            print(f"error: {_explain(error)}", file=sys.stderr)
+            print(f"error: {printable(_explain(error))}", file=sys.stderr)
         return 2
     except Stopped as stop:
         if first_process():

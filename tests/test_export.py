@@ -20,11 +20,12 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 import train
-from video_gn import export, predict, trained
+from video_gn import export, predict
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
 from video_gn.norm import NORMS
+from video_gn.stored import CLIP, NEWER
 from video_gn.trained import Settings, open_trained
 
 NAMES = [f"class {i}" for i in range(5)]
@@ -359,4 +360,4 @@ def test_settings_round_trip(exported):
         json.loads(json.dumps(dict(settings.model))), json.loads(json.dumps(dict(settings.clip))), settings.run
     )
     assert np.isfinite(settings.clip["crop_size"])
-    assert trained.NEWER.keys() <= set(trained.CLIP)
+    assert NEWER.keys() <= set(CLIP)

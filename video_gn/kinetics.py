@@ -25,6 +25,7 @@ from video_gn.files import read_table
 from video_gn.images import CentreImage, RandomImage
 from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
 from video_gn.loader import RowSampler, VideoLoader
+from video_gn.messages import is_text
 from video_gn.views import BadVideo, Batch, ProtocolViews, RandomView, VideoViews, Views, spread
 
 log = logging.getLogger(__name__)
@@ -193,6 +194,8 @@ class KineticsData(pl.LightningDataModule):
         names = given or (
             list(motion12.CLASSES) if self.motion else names_of(read_rows(self.root / self.train, self.suffixes))
         )
+        if odd := [name for name in names if not is_text(name)]:
+            raise InputError(f"data.class_names has {odd[0]!r}, which is no text in UTF-8; rename that class")
         repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else None
         if repeated:
             raise InputError(f"data.class_names has {', '.join(sorted(repeated))} more than once; names have to differ")
@@ -204,8 +207,15 @@ class KineticsData(pl.LightningDataModule):
         return len(self.class_names)
 
     def prepare_data(self) -> None:
-        if self.motion and self.trainer and self.trainer.state.fn != "predict":
+        if not self.motion or not self.trainer or self.trainer.state.fn == "predict":
+            return
+        if self.trainer.state.fn == "fit":
             motion12.prepare(self.root, self.motion)
+        elif not motion12.is_made(self.root, self.motion):  # a test may take its settings from a file: it makes nothing
+            raise InputError(
+                f"the embedded set {self.root / self.motion.folder} is not there; training makes it (train.py fit), "
+                "and tests only read it; is data.root right?"
+            )
 
     def setup(self, stage: str) -> None:
         if self.trainer and self.trainer._accelerator_connector.use_distributed_sampler:

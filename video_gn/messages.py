@@ -18,6 +18,19 @@ def first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: what is not printable (control characters, newlines, lone surrogates) as a backslash escape.
+
+    Names out of files and of files may hold anything; a raw one could move the cursor, or fail to be written.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name has something in it and can be written as UTF-8; those of folders may be any bytes."""
+    return name.strip() != "" and not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def one_line(message: str, keys: list[str]) -> str:
     """An error's message as one line, with those of the known keys that a mistyped one may have meant."""
     if "Traceback" in message:  # a loader's worker sends its whole traceback; the last line is the message
@@ -37,7 +50,7 @@ def exit_code(job: Callable[[], None], stopped: str) -> int:
     try:
         job()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
@@ -50,7 +63,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if first_process() or record.levelno >= logging.WARNING:
-            tqdm.write(record.getMessage(), file=sys.stderr)
+            tqdm.write(printable(record.getMessage()), file=sys.stderr)
 
 
 def _no_tip(record: logging.LogRecord) -> bool:

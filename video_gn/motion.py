@@ -81,6 +81,11 @@ class Motion:
         }
 
 
+def is_made(root: Path, motion: Motion) -> bool:
+    """Whether the set is there, whole."""
+    return (root / motion.folder / "classes.txt").is_file()
+
+
 def prepare(root: Path, motion: Motion) -> Path:
     """Makes what is missing of the set below `root`, on every core, and returns its folder.
 
@@ -88,7 +93,7 @@ def prepare(root: Path, motion: Motion) -> Path:
     time, from the videos that are there.
     """
     folder = root / motion.folder
-    if not (folder / "classes.txt").is_file():
+    if not is_made(root, motion):
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             take_lock(lock)  # of several runs that begin at once, one makes it

@@ -17,16 +17,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from video_gn.checkpoint import read_checkpoint
+from video_gn.checkpoint import check_network, read_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
-from video_gn.inflate import check_norm, start_from
-from video_gn.norm import norm_label
+from video_gn.stored import CLIP, clip_settings, model_settings, read_settings, shown
 from video_gn.weights import METADATA, read_content, read_weights
 
-# What of the data's settings a clip is made by, in training and after it.
-CLIP = ("num_frames", "frame_interval", "crop_size", "test_short_side", "test_protocol", "images", "short_side", "flip")
-NEWER = {"images": False}  # and what older checkpoints meant that lack it
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".onnx", ".pt2")
 
 
@@ -64,25 +60,24 @@ class Settings:
         """
         if not text:
             raise InputError(f"{path} does not say how its clips are made; it is no export of this project")
-        try:
-            found = cls(**json.loads(text))
-            missing = {"class_names", "mean", "std", "geometry"} - set(found.model) | set(CLIP) - set(found.clip)
-        except (ValueError, TypeError, AttributeError):
-            missing = {"everything"}
-        if missing:
-            raise InputError(f"the settings in {path} lack {', '.join(sorted(missing))}; export the checkpoint anew")
-        return found
+        found = read_settings(text, path)
+        model, clip = model_settings(found.get("model"), path), clip_settings(found.get("clip"), path)
+        run, versions = (found.get(name) or {} for name in ("run", "versions"))
+        if not _texts(run) or not _texts(versions):
+            raise InputError(f"the settings in {path} have {shown(run)} for a run; the file is damaged")
+        return cls(model, clip, run, versions)
 
     @classmethod
     def of_checkpoint(cls, path: str) -> "Settings":
         """Of a checkpoint."""
-        content = read_checkpoint(path)
-        model, data = (
-            {name: value for name, value in content[key].items() if not name.startswith("_")}
-            for key in ("hyper_parameters", "datamodule_hyper_parameters")
-        )
-        clip = {name: data[name] if name in data else NEWER[name] for name in CLIP}
-        return cls(model, clip, {"steps": content["global_step"], "epochs": content["epoch"] + 1})
+        found = read_checkpoint(path)
+        clip = {name: found.clip[name] for name in CLIP}
+        return cls(found.model, clip, {"steps": found.global_step, "epochs": found.epoch + 1})
+
+
+def _texts(given: Any) -> bool:
+    """Whether it is names, with text or a number each."""
+    return isinstance(given, dict) and all(isinstance(value, str | int | float | None) for value in given.values())
 
 
 class Trained(Protocol):
@@ -166,14 +161,11 @@ def rebuild(path: str, settings: Settings) -> VideoClassifier:
     Raises:
         InputError: The weights are not those that the settings promise.
     """
-    own = {"init": None, "freeze_stages": 0, "compile": False}
-    try:
-        model = VideoClassifier(**{**settings.model, **own})
-    except TypeError as error:
-        raise InputError(f"{path} has settings of another version of this project: {error}") from None
-    weights, hp = read_weights(path), model.hp
-    check_norm(weights, norm_label(hp.norm, hp.num_groups, hp.channels_per_group))
-    start_from(model.net, weights, hp.geometry, hp.class_names, hp.std)
+    state = check_network(read_weights(path), settings.model, settings.clip)
+    own = {"init": None, "freeze_stages": 0, "compile": False, "low_memory": False, "bn_statistics": "running"}
+    model = VideoClassifier(**{**settings.model, **own})
+    counters = {name: value for name, value in model.net.state_dict().items() if name.endswith("num_batches_tracked")}
+    model.net.load_state_dict(counters | state)  # old files lack the counters
     return model.eval()
 
 
