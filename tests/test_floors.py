@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "files", "pool", "predictions"},
+    {"errors", "files", "pool"},
     {"messages", "pickles"},
-    {"kernels.choice", "sampling", "lists", "libav"},
+    {"kernels.choice", "sampling", "lists", "libav", "predictions"},
     {"kernels.device"},
     {"kernels.group_norm", "kernels.max_pool"},
     {"kernels.ops"},

@@ -26,6 +26,26 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def as_markdown(text: str) -> str:
+    """Text as Markdown that reads as that text: no heading, link, picture, tag, cell or line of it is one.
+
+    What has no meaning where it is, as the underscore of `slow_up`, stays as it is.
+    """
+    text = re.sub(r"&(?=#|\w+;)", "&amp;", printable(text.strip())).replace("<", "&lt;")
+    text = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    text = re.sub(r":(?=//)", r"\:", re.sub(r"(?i)\bwww(?=\.)", r"\g<0>\\", text))
+    return re.sub(r"^(?:#|>|[-+=]+(?=\s|$)|\d+(?=[.)]))", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"{found[0]}\\" if found[0][0].isdigit() else f"\\{found[0]}"
+
+
+def as_code(text: str) -> str:
+    """Text as a span of code in Markdown, where nothing but the backtick has a meaning."""
+    return "`" + printable(text).replace("`", "'") + "`"
+
+
 def is_text(name: str) -> bool:
     """Whether a name has something in it and can be written as UTF-8; those of folders may be any bytes."""
     return name.strip() != "" and not any("\ud800" <= c <= "\udfff" for c in name)

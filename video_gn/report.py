@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files import read_table, write_table, write_text
+from video_gn.files import read_table, spreadsheet, write_table, write_text
 from video_gn.norm import batch_norms
 from video_gn.predictions import entry, json_lines, table
 
@@ -184,7 +184,9 @@ class RunReport(pl.Callback):
         rows = []
         for row, (path, label) in enumerate(zip(videos.paths, videos.labels, strict=True)):
             predicted, rank = outcomes.get(row, (None, ""))
-            rows.append((path, names[label], "" if predicted is None else names[predicted], rank))
+            # People open it in spreadsheets; an ablation only compares its names with those of other such tables.
+            named = (path, names[label], "" if predicted is None else names[predicted])
+            rows.append((*map(spreadsheet, named), rank))
         path = self.path.with_name(f"test-{number}.csv")
         write_table(path, OUTCOMES, rows)
         return path.name

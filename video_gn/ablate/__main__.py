@@ -21,6 +21,7 @@ from video_gn.ablate.local import Clock, Terminated, in_words, make_slots, run_a
 from video_gn.ablate.plan import Run, make_plan, plan_table
 from video_gn.ablate.report import write_report
 from video_gn.errors import InputError
+from video_gn.messages import printable
 
 
 def main(args: list[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return _run(given, extra, words)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("stopped; the same command goes on from here", file=sys.stderr)
