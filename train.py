@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, get_loader, set_loader
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from video_gn.checkpoint import CheckResumed, check_architecture, find_resume, not_restored, with_checkpoint
 from video_gn.classifier import VideoClassifier
+from video_gn.configs import look_through, named_configs, read_yaml
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
 from video_gn.messages import first_process, one_line, printable, set_up_messages
@@ -33,6 +34,17 @@ DESCRIPTION = (
 # What both halves need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can mend
+
+_read_value = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """A config, or a value of the command line, read only where it has no key twice and does not grow."""
+    look_through(text)
+    return _read_value(text)
+
+
+set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
 
 
 class CLI(LightningCLI):
@@ -67,6 +79,12 @@ class CLI(LightningCLI):
             parser.add_argument("--json", type=str | None, help="File for JSON lines; - is standard output.")
             parser.link_arguments("videos", "data.videos")
         return parser
+
+    def _set_seed(self) -> None:  # pinned private method
+        seed = self.config[self.subcommand].seed_everything
+        if not isinstance(seed, bool) and not 0 <= (seed or 0) < 2**32:
+            raise InputError(f"seed_everything is {seed}; it has to be a whole number from 0 to {2**32 - 1}")
+        super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:  # pinned private method
         """Lightning would put the checkpoint's settings above the user's; `with_checkpoint` puts them below."""
@@ -210,6 +228,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(cli: type[CLI], args: list[str]) -> CLI:
+    for path in named_configs(args):
+        read_yaml(path)
     return cli(
         VideoClassifier,
         KineticsData,

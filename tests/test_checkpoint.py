@@ -24,7 +24,7 @@ from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
 from video_gn.messages import set_up_messages
-from video_gn.stored import shown
+from video_gn.rules import shown
 from video_gn.trained import open_trained
 
 STEM, HEAD = "net.blocks.0.conv.weight", "net.blocks.6.proj.weight"

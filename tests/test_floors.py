@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "files", "pool"},
-    {"messages", "pickles"},
+    {"messages", "pickles", "configs"},
+    {"rules"},
     {"kernels.choice", "sampling", "lists", "libav", "predictions"},
     {"kernels.device"},
     {"kernels.group_norm", "kernels.max_pool"},

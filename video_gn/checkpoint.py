@@ -21,8 +21,9 @@ from video_gn.messages import first_process, printable
 from video_gn.motion import Motion
 from video_gn.norm import make_norm
 from video_gn.resnet3d import resnet3d
+from video_gn.rules import DATA, Rule, shown
 from video_gn.sampling import find_protocol
-from video_gn.stored import CLIP, DATA, MODEL, Rule, clip_settings, model_settings, shown
+from video_gn.stored import CLIP, clip_settings, model_settings
 from video_gn.weights import Weights, read_weights
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,7 @@ _PATH = Rule(lambda x: x is None or (isinstance(x, str) and 0 < len(x) < 4096 an
 RUN_DATA = {
     **dict.fromkeys(("root", "train", "val", "test"), _PATH),
     "motion": Rule(lambda x: x is None or _is_motion(x), "parameters of the embedded set"),
-    "batch_size": MODEL["batch_size"],
-    "clips_per_video": MODEL["batch_size"],
-    "num_workers": Rule(lambda x: type(x) is int and 0 <= x <= 1024, "a whole number from 0 to 1024"),
+    **{name: DATA[name] for name in ("batch_size", "clips_per_video", "num_workers")},
     "backend": _PATH,
     "inspect": DATA["flip"],
     "decode_timeout": Rule(lambda x: type(x) in (int, float) and 0 < x <= 3600, "at most an hour, in seconds"),
