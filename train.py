@@ -66,7 +66,7 @@ class CLI(LightningCLI):
         for name in SHARED:
             parser.link_arguments(f"data.{name}", f"model.{name}")
         for half in ("data", "model"):
-            parser.link_arguments("seed_everything", f"{half}.seed")
+            parser.link_arguments("seed_everything", f"{half}.seed", compute_fn=int)  # it may be true or false
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

@@ -189,6 +189,9 @@ DAMAGE = {
     "short side of three": data(short_side=[72, 80, 90]),
     "test side huge": data(test_short_side=10**6),
     "a gigabyte a clip": data(num_frames=4096, test_short_side=4096),
+    "short sides turned round": data(short_side=[80, 72]),
+    "short side below the crop": data(short_side=[8, 80]),
+    "an image of 8 frames": data(images=True),
     "protocol unknown": data(test_protocol="100-view"),
     "protocol a list": data(test_protocol=["gn-10clip"]),
     "images a word": data(images="no"),
@@ -444,6 +447,7 @@ SETTINGS = {
     "width": lambda text: changed(text, "model", width=1024),
     "protocol": lambda text: changed(text, "clip", test_protocol=7),
     "unknown": lambda text: changed(text, "model", from_tomorrow=1),
+    "a tensor": lambda text: torch.zeros(3),
 }  # fmt: skip
 
 
@@ -452,6 +456,8 @@ SETTINGS = {
 def test_damaged_settings_of_an_export_are_one_line(name, suffix, exported_small, tmp_path, capsys):
     tensors, text = exported_small
     path = tmp_path / f"damaged{suffix}"
+    if name == "a tensor" and suffix != ".pth":
+        return
     if suffix == ".pth":
         torch.save({"model_state": tensors, "video_gn": SETTINGS[name](text)}, path)
     else:
@@ -477,6 +483,17 @@ def test_damaged_tensors_of_an_export_are_one_line(change, exported_small, tmp_p
         tensors[stem] = tensors[stem][:, :, :1].clone()
     save_file(tensors, tmp_path / "damaged.safetensors", {"video_gn": text})
     one_line(lambda: predict.main([str(tmp_path / "damaged.safetensors"), "x.mp4"]), capsys)
+
+
+def test_a_test_of_tiny_frames_is_refused_before_it_fails(tmp_path, capsys):
+    """Pools without padding cannot halve a frame of a few pixels."""
+    unpadded = SMALL | {"geometry": "i3d_nonlocal", "crop_size": 64, "depth": 50}
+    checkpoint(tmp_path / "tiny.ckpt", 16, **unpadded)
+    content = torch.load(tmp_path / "tiny.ckpt", weights_only=True)
+    data(test_short_side=2)(content)
+    torch.save(content, tmp_path / "tiny.ckpt")
+    line = one_line(lambda: predict.main([str(tmp_path / "tiny.ckpt"), "x.mp4"]), capsys)
+    assert "tested at 2, which its network (i3d_nonlocal at 64) cannot see" in line
 
 
 def test_a_new_classifier_is_only_for_training_and_is_said(sound, tmp_path, capsys):

@@ -183,6 +183,14 @@ def test_configs_elsewhere(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("given", "seed"), [("false", 0), ("true", 1), ("7", 7)])
+def test_seeds_that_lightning_knows(given, seed):
+    resolved = train.resolve(["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given])
+    assert str(resolved["seed_everything"]).lower() == given
+    config = train._run(train._Parsed, ["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given]).config.fit
+    assert config.data.seed == config.model.seed == seed and type(config.data.seed) is int
+
+
 def test_aliases_within_reason_are_read(tmp_path):
     (tmp_path / "a.yaml").write_text("a: &a {norm: bn, depth: 11}\nb: {<<: *a, depth: 14}\nc: [*a, *a]\n")
     small = {"norm": "bn", "depth": 11}

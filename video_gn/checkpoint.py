@@ -145,11 +145,12 @@ def check_network(weights: Weights, model: Mapping[str, Any], clip: Mapping[str,
     try:
         if crop != clip["crop_size"]:
             raise ValueError("two sizes of crops")
-        net(torch.empty(1, 3, frames, crop, crop, device="meta"))
+        for side in (crop, clip["test_short_side"]):
+            net(torch.empty(1, 3, frames, side, side, device="meta"))
     except (RuntimeError, ValueError):
         raise InputError(
-            f"{weights.source} says that a clip is {frames} frames at a crop of {clip['crop_size']} pixels; its "
-            f"network ({model['geometry']} at {crop}) cannot see such clips, so the file is damaged"
+            f"{weights.source} says that a clip is {frames} frames with crops of {clip['crop_size']}, tested at "
+            f"{clip['test_short_side']}, which its network ({model['geometry']} at {crop}) cannot see; it is damaged"
         ) from None
     return state
 
@@ -243,7 +244,8 @@ def check_state(checkpoint: Checkpoint) -> None:
     wrong = [f"{name} is missing" for name in ("epoch_progress", "epoch_loop.batch_progress") if name not in kept]
     wrong += [f"{len(content[one])} {one}" for one in ("optimizer_states", "lr_schedulers") if len(content[one]) != 1]
     wrong += [shown(leaf) for leaf in _leaves(content["loops"]) if not _is_count(leaf)]
-    wrong += [shown(leaf) for leaf in _leaves(content["callbacks"]) if isinstance(leaf, str) and ".." in leaf]
+    named = [leaf for leaf in _leaves(content["callbacks"]) if isinstance(leaf, str)]
+    wrong += [shown(leaf) for leaf in named if ".." in Path(leaf).parts]
     for state in content["lr_schedulers"]:
         names = state.keys() if isinstance(state, dict) else [state]
         known = torch.optim.lr_scheduler.LambdaLR
@@ -262,7 +264,7 @@ def _leaves(state: Any, depth: int = 0) -> Any:
     """Keys that are no names, and what is in dictionaries and lists, however deep; what is deeper than a state is."""
     if depth < 20 and isinstance(state, dict):
         for name, value in state.items():
-            yield from [] if isinstance(name, str) and ".." not in name else [name]
+            yield from [] if isinstance(name, str) and ".." not in Path(name).parts else [name]
             yield from _leaves(value, depth + 1)
     elif depth < 20 and isinstance(state, list | tuple):
         for value in state:

@@ -115,6 +115,13 @@ def clip_settings(given: Any, path: str, extra: Sequence[str] = ()) -> dict[str,
         raise InputError(
             f"{path} says that a clip is {frames} frames of {side} pixels; that is more than a gigabyte, and refused"
         )
+    low, high = found["short_side"]
+    crop, images = found["crop_size"], found["images"]
+    if not (frames == 1 and crop <= side if images else crop <= low <= high):
+        raise InputError(
+            f"{path} says that a clip has {frames} frames with crop_size={crop}, short_side={[low, high]}, "
+            f"test_short_side={side} and images={images}, which do not fit together; the file is damaged"
+        )
     return found
 
 

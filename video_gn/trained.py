@@ -59,7 +59,7 @@ class Settings:
         Raises:
             InputError: The file has none, or they are not whole.
         """
-        if not text:
+        if not isinstance(text, str | bytes) or not text:
             raise InputError(f"{path} does not say how its clips are made; it is no export of this project")
         found = read_settings(text, path)
         model, clip = model_settings(found.get("model"), path), clip_settings(found.get("clip"), path)
