@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, get_loader, set_loader
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
@@ -17,15 +17,17 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from video_gn.checkpoint import check_architecture, find_resume, with_checkpoint
+from video_gn.checkpoint import check_architecture, with_checkpoint
 from video_gn.classifier import VideoClassifier
+from video_gn.configs import look_through, named_configs, read_yaml
 from video_gn.errors import InputError
 from video_gn.files import UNWRITABLE, FolderLock, unwritable
 from video_gn.kinetics import KineticsData
-from video_gn.messages import first_process, one_line, set_up_messages
+from video_gn.messages import first_process, one_line, printable, set_up_messages
 from video_gn.norm import batch_norms, norm_label
 from video_gn.position import Position
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
+from video_gn.resume import CheckResumed, find_resume, not_restored
 from video_gn.saving import WholeCheckpoints
 from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
@@ -38,6 +40,17 @@ DESCRIPTION = (
 SHARED = ("batch_size", "crop_size")
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can mend
+
+_read_value = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """A config, or a value of the command line, read only where it has no key twice and does not grow."""
+    look_through(text)
+    return _read_value(text)
+
+
+set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
 
 
 class CLI(LightningCLI):
@@ -60,7 +73,7 @@ class CLI(LightningCLI):
         for name in SHARED:
             parser.link_arguments(f"data.{name}", f"model.{name}")
         for half in ("data", "model"):
-            parser.link_arguments("seed_everything", f"{half}.seed")
+            parser.link_arguments("seed_everything", f"{half}.seed", compute_fn=int)  # it may be true or false
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -74,20 +87,22 @@ class CLI(LightningCLI):
             parser.link_arguments("videos", "data.videos")
         return parser
 
+    def _set_seed(self) -> None:  # pinned private method
+        seed = self.config[self.subcommand].seed_everything
+        if not isinstance(seed, bool) and not 0 <= (seed or 0) < 2**32:
+            raise InputError(f"seed_everything is {seed}; it has to be a whole number from 0 to {2**32 - 1}")
+        super()._set_seed()
+
     def _parse_ckpt_path(self) -> None:  # pinned private method
         """Lightning would put the checkpoint's settings above the user's; `with_checkpoint` puts them below."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        self.lock: FolderLock | None = None
         self.name = run_name(config.model, config.data, config.seed_everything)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
-            if first_process() and not config.trainer.fast_dev_run:
-                self.lock = FolderLock(self.run_dir, PATIENCE)
-                for part in (*self.run_dir.glob("*.part"), *self.run_dir.glob("checkpoints/*.part")):
-                    part.unlink()  # of a run that was killed while it wrote
-            config.ckpt_path = find_resume(self.run_dir, config.ckpt_path)
+            self.asked = config.ckpt_path
+            config.ckpt_path = find_resume(self.run_dir, self.asked)
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
 
     def instantiate_trainer(self, **kwargs: Any):
@@ -124,6 +139,7 @@ class CLI(LightningCLI):
             return [statistics, *bar, RunReport(self.run_dir, self.name, settings)]
         folder = config.checkpoint.dirpath
         return [
+            CheckResumed(),
             # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
             # And before the progress bar, which asks for means over all processes in the first process alone.
             Position(),
@@ -142,8 +158,27 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            self._take_folder()
         if config.ckpt_path:
             check_architecture(config.ckpt_path, self.model.hparams)
+
+    def _take_folder(self) -> None:
+        """Keeps the run's folder for this run alone, and looks again what is in it: another one may have ended."""
+        if first_process() and not self.config.fit.trainer.fast_dev_run:
+            self.lock = FolderLock(self.run_dir, PATIENCE)
+            for part in (*self.run_dir.glob("*.part"), *self.run_dir.glob("checkpoints/*.part")):
+                part.unlink()  # of a run that was killed while it wrote
+        resume = find_resume(self.run_dir, self.asked)
+        self.config.fit.ckpt_path = self.config_init.fit.ckpt_path = resume
+
+    def _run_subcommand(self, subcommand: str) -> None:  # pinned private method
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if slip := not_restored(error, str(self.config[subcommand].ckpt_path)):
+                raise slip from None
+            raise
 
     def after_fit(self) -> None:
         if self.trainer.state.status != "finished":
@@ -207,7 +242,7 @@ def main(args: list[str] | None = None) -> int:
         _run(CLI, sys.argv[1:] if args is None else args)
     except SLIPS as error:
         if first_process():
-            print(f"error: {_explain(error)}", file=sys.stderr)
+            print(f"error: {printable(_explain(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -228,6 +263,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(cli: type[CLI], args: list[str]) -> CLI:
+    for path in named_configs(args):
+        read_yaml(path)
     return cli(
         VideoClassifier,
         KineticsData,

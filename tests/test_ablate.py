@@ -480,7 +480,8 @@ def test_a_page_as_markdown_and_html():
         Figure("f", "<svg/>", "c"),
     ]
     assert to_markdown(blocks, "figures") == (
-        "# A <b>\n\nx & y\n\n    run it\n\n| n | v |\n| --- | ---: |\n| a\\|b | <1 |\n\n![c](figures/f.svg)\n\n*c*\n"
+        "# A &lt;b>\n\nx & y\n\n    run it\n\n"
+        "| n | v |\n| --- | ---: |\n| a\\|b | &lt;1 |\n\n![c](figures/f.svg)\n\n*c*\n"
     )
     page = to_html(blocks, "t")
     assert "<h1>A &lt;b&gt;</h1>" in page and "<td>&lt;1</td>" in page and "<pre>run it</pre>" in page

@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -143,3 +144,37 @@ def test_memory_order_follows_the_device_unless_set(setting, device, last):
 def test_bad_settings(options, words):
     with pytest.raises(InputError, match=words):
         small(**options)
+
+
+FLOATS = (
+    "base_lr", "head_lr", "momentum", "weight_decay", "norm_weight_decay", "dropout", "warmup", "r_max", "d_max",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, -math.inf, True, "1", None, [1.0]])
+@pytest.mark.parametrize("name", FLOATS)
+def test_a_number_is_a_finite_one(name, value):
+    """A comparison with nan is false, and so passes what only asks for what is wrong."""
+    if value is None:
+        assert small(**{name: 1.0 if name in ("r_max", "head_lr") else 0.0}).hp[name] in (0.0, 1.0)
+        return
+    with pytest.raises(InputError, match=rf"model\.{name} is .*it has to be a number from") as caught:
+        small(**{name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "width": (10**6, 0, -1, 1025), "num_groups": (0, -1, 10**20), "channels_per_group": (0, -1, 10**6),
+        "crop_size": (0, 10**6), "batch_size": (0, 10**12), "precise_steps": (0, -5), "seed": (-1,),
+        "decay_points": ([math.nan], [-1.0], [2.0], ["x"]), "mean": ((math.nan,) * 3, (1.0, 2.0), (math.inf, 0, 0)),
+        "std": ((0.2, 0.2, math.nan), (0.2, -0.2, 0.2), (1e-300,) * 3), "depth": (10**6, -1, 0), "norm_batch": (0, -1),
+        "freeze_stages": (-1, 10**6),
+    }.items(),
+)  # fmt: skip
+def test_bounds(name, values):
+    for value in values:
+        with pytest.raises(InputError) as caught:
+            small(**{name: value})
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 300

@@ -1,16 +1,20 @@
 """Every shipped configuration is parsed, and trains: the six cells of Table 8 as combinations of four files."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
-from conftest import REPO
+from conftest import REPO, fit
 from jsonargparse import dict_to_namespace
 
 import train
+from video_gn.ablate.grid import read_grid
 from video_gn.classifier import scaled_lr
+from video_gn.configs import read_yaml
+from video_gn.errors import InputError
 
 CONFIGS = REPO / "configs"
 # The overlays of each cell, and what they have to come to: norm, frames, interval, clips per GPU, lr on 8 GPUs.
@@ -116,3 +120,85 @@ def test_every_config_is_covered():
     assert {path.stem for path in (CONFIGS / "imagenet").glob("*.yaml")} == {"base", "demo", "norms", "groups"}
     overlays = {name for cell in CELLS for name in cell} | {"nodes4"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"base", "demo"} | overlays
+
+
+# Files that are no configs, or do more than they show
+
+LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{letter}: &{letter} [{','.join(['*' + before] * 9)}]\n"
+    for before, letter in itertools.pairwise("abcdefghi")
+)  # fmt: skip
+SLIPS = {
+    "empty": (b"", "holds nothing"),
+    "comment": (b"# nothing\n", "holds nothing"),
+    "list": (b"- 1\n- 2\n", "holds a list"),
+    "text": (b"hello", "holds a str"),
+    "latin": (b"model: {norm: caf\xe9}\n", "is not UTF-8 (byte 17)"),
+    "binary": (bytes(100), "cannot be read as YAML"),
+    "half": (b"model: [1\n", "cannot be read as YAML"),
+    "tabs": (b"model:\n\t- b", "cannot be read as YAML"),
+    "twice": (b"model: {norm: bn}\nmodel: {norm: gn}\n", "the key 'model' stands in it twice"),
+    "twice below": (b"model:\n  norm: bn\n  depth: 11\n  norm: gn\n", "the key 'norm' stands in it twice"),
+    "laughs": (LAUGHS.encode(), "more than 1000000 values, with every alias written out"),
+    "laughing keys": (LAUGHS.replace("[", "{? ").replace(",", ", ? ").replace("]", "}").encode(), "YAML"),
+    "itself": (b"model: &a [*a]\n", "the alias *a stands before its anchor, or inside of it"),
+    "deep": (b"a: " + b"{a: " * 3000, "more than 50 values inside each other"),
+    "deeper": (b"[" * 100_000, "cannot be read as YAML"),
+    "two": (b"model: {}\n---\nmodel: {}\n", "expected a single document"),
+    "code": (b"a: !!python/object/apply:os.system [exit]\n", "could not determine a constructor"),
+    "number": (b"data: {num_frames: " + b"9" * 5000 + b"}\n", "cannot be read as YAML (ValueError"),
+    "date": (b"data: {root: 2001-99-99}\n", "cannot be read as YAML (ValueError"),
+    "key of a list": (b"[1, 2]: 3\n", "cannot be read as YAML"),
+    "key of a number": (b"1: 2\n", "Key must be a string"),
+    "nan": (b"model: {base_lr: .nan}\n", "model.base_lr is nan; it has to be a number from 0 to 1e+12"),
+    "inf": (b"data: {max_bad: .inf}\n", "data.max_bad is inf; it has to be a number from 0 to 1"),
+    "seed": (b"seed_everything: -1\n", "seed_everything is -1; it has to be a whole number from 0"),
+    "unknown": (b"mdel: {norm: bn}\n", "mdel"),
+    "escape": ("mdel\u009b31m: 1\n".encode(), "error"),
+}
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_config_that_is_none_is_one_line(name, tmp_path, capsys):
+    content, words = SLIPS[name]
+    path = tmp_path / "slip.yaml"
+    path.write_bytes(content)
+    for option in ("-c", "--config"):
+        assert train.main([*fit(tmp_path / "run", tmp_path), option, str(path)]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and words in lines[0] and lines[0].isprintable(), lines
+    assert not (tmp_path / "run").exists()
+
+
+def test_configs_elsewhere(tmp_path, capsys):
+    """A folder, nothing, and what is read as YAML on the command line."""
+    for args, words in (
+        (["-c", str(tmp_path)], "cannot read the config"),
+        (["-c", str(tmp_path / "gone.yaml")], "No such file"),
+        ([f"--config={tmp_path}"], "cannot read the config"),
+        (["--data.motion", "{train_per_class: 1, train_per_class: 2}"], "motion"),
+        (["--data.short_side", f"{{{LAUGHS}}}"], "short_side"),
+    ):
+        assert train.main([*fit(tmp_path / "run", tmp_path), *args]) == 2
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "seed"), [("false", 0), ("true", 1), ("7", 7)])
+def test_seeds_that_lightning_knows(given, seed):
+    resolved = train.resolve(["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given])
+    assert str(resolved["seed_everything"]).lower() == given
+    config = train._run(train._Parsed, ["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given]).config.fit
+    assert config.data.seed == config.model.seed == seed and type(config.data.seed) is int
+
+
+def test_aliases_within_reason_are_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a {norm: bn, depth: 11}\nb: {<<: *a, depth: 14}\nc: [*a, *a]\n")
+    small = {"norm": "bn", "depth": 11}
+    assert read_yaml(tmp_path / "a.yaml") == {"a": small, "b": {"norm": "bn", "depth": 14}, "c": [small, small]}
+
+
+def test_grids_are_looked_through_too(tmp_path):
+    for content in (b"base: [x]\nbase: [y]\n", b"caf\xe9: 1\n", b"", LAUGHS.encode()):
+        (tmp_path / "grid.yaml").write_bytes(content)
+        with pytest.raises(InputError, match=r"grid\.yaml"):
+            read_grid(tmp_path / "grid.yaml")

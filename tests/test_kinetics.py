@@ -1,10 +1,11 @@
+import math
 from types import SimpleNamespace
 
 import pytest
 
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
-from video_gn.motion import CLASSES
+from video_gn.motion import CLASSES, Motion
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,27 @@ def test_hyper_parameters_are_plain_and_complete(data_root, motion):
     assert data.hparams["motion"]["train_per_class"] == 2
     again = KineticsData(**{k: v for k, v in data.hparams.items() if k != "motion"})
     assert again.class_names == data.class_names
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "max_bad": (math.nan, -1.0, 2.0, math.inf), "decode_timeout": (math.nan, math.inf, 0.0, -1.0),
+        "num_frames": (0, -1, 10**6, 8.0), "frame_interval": (-1, 10**6), "crop_size": (0, 10**6),
+        "test_short_side": (0, 10**6), "batch_size": (0, 10**12), "num_workers": (-1, 10**5), "seed": (-1,),
+        "short_side": ((0, 10), (10**6, 10**6), (256,)), "clips_per_video": (0, -1), "max_span": (0, 10**12),
+    }.items(),
+)  # fmt: skip
+def test_bounds(name, values):
+    for value in values:
+        with pytest.raises(InputError, match=rf"data\.{name} is .*it has to be"):
+            KineticsData(class_names=["a"], **{name: value})
+    for name, value in {"wavelength": math.nan, "fast": math.inf, "train_per_class": 10**9, "size": 10**6}.items():
+        with pytest.raises(InputError, match=rf"motion\.{name} is"):
+            Motion(**{name: value})
+
+
+def test_class_names_that_are_not_utf8(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(InputError, match=r"cannot read .*names.txt \(data.class_names\) as UTF-8"):
+        KineticsData(class_names=str(tmp_path / "names.txt"))

@@ -72,7 +72,14 @@ def test_a_kill_while_a_checkpoint_is_written(tmp_path):
         files.save_checkpoint({"step": step}, path)
     child = os.fork()
     if not child:
-        torch.save = lambda content, file: [file.write(b"x") or file.flush() or time.sleep(0.01) for _ in range(1000)]
+
+        def save(content, file):
+            for _ in range(1000):
+                file.write(b"x")
+                file.flush()
+                time.sleep(0.01)
+
+        torch.save = save
         files.save_checkpoint({"step": 3}, path)
         os._exit(1)
     while not path.with_name("last.ckpt.part").exists():

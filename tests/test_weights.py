@@ -378,8 +378,10 @@ def test_a_public_name_brings_its_input_scale(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "init", ["torchvision:resnet5", "timm:resnet50_xx", "pytorchvideo:x", "torchvision:resnet50.V9"]
-)
+    "init",
+    ["torchvision:resnet5", "timm:resnet50_xx", "pytorchvideo:x", "torchvision:resnet50.V9", "timm:resnet50_gn.zzz",
+     "timm:resnet50_gn.", "timm:", "torchvision:", "timm:../../x"],
+)  # fmt: skip
 def test_unknown_public_names(init):
     with pytest.raises(InputError, match=r"there (are|is)|timm:resnet50_gn"):
         load_weights(init)

@@ -1,20 +1,24 @@
 """The model card that lies beside exports: data, norm, clip, recipe, results with their protocol, versions."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from video_gn.errors import InputError
 from video_gn.files import write_text
+from video_gn.messages import as_code, as_markdown
 from video_gn.norm import make_norm, norm_label
 from video_gn.trained import Settings
 
 LOAD = {
     "safetensors": "`python -m video_gn.predict {file} VIDEO`, `--model.init {file}`, or `safetensors.torch.load_file`",
     "onnx": '`onnxruntime.InferenceSession("{file}").run(["logits", "scores"], {{"clips": clips}})`',
-    "torch": '`torch.export.load("{file}").module()(clips)` gives logits and scores',
+    "torch": '`torch.export.load("{file}").module()(clips)` gives logits and scores; it is a program: only if '
+    "you trust its maker",
     "pytorchvideo": '`torch.load("{file}", weights_only=True)["model_state"]`, for `create_resnet` (below)',
     "detector": '`torch.load("{file}", weights_only=True)`, for `resnet{depth}` of torchvision (below)',
 }
@@ -26,7 +30,7 @@ def write_card(
     settings: Settings,
     files: Mapping[str, Path],
     differences: Mapping[str, float],
-    results: Path,
+    known: Mapping[str, Any],
     checkpoint: str,
 ) -> None:
     """Writes the card as Markdown.
@@ -37,45 +41,62 @@ def write_card(
         settings: Of it.
         files: By format.
         differences: Of each format's logits from the checkpoint's, as a fraction of the largest logit.
-        results: The run's `results.json`, if there is one.
+        known: Of the run's `results.json` (`read_results`).
         checkpoint: Name of the file that was exported.
     """
-    known = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
     hp, clip = settings.model, settings.clip
     sections = [
-        f"# {settings.run['name']}",
+        f"# {as_markdown(settings.run['name'])}",
         _summary(model, settings),
         "## Files",
         _table(
             ("file", "size", "largest difference of logits", "to load it"),
             [
                 (
-                    file.name,
+                    as_markdown(file.name),
                     f"{file.stat().st_size / 2**20:.1f} MiB",
                     f"{differences[one]:.1e} of the largest",
-                    LOAD[one].format(file=file.name, depth=hp["depth"]),
+                    LOAD[one].format(file=as_code(file.name)[1:-1], depth=hp["depth"]),
                 )
                 for one, file in files.items()
             ],
         ),
-        f"Each was loaded again and compared with `{checkpoint}` on two random clips.",
+        f"Each was loaded again and compared with {as_code(checkpoint)} on two random clips.",
         *(_pytorchvideo(settings) if "pytorchvideo" in files else ()),
         *(_detector(settings, files["detector"]) if "detector" in files else ()),
         "## Input",
         _table(("", ""), _input(settings)),
         "## Classes",
-        f"{len(settings.class_names)}, in the order of the scores: {', '.join(settings.class_names)}.",
+        f"{len(settings.class_names)}, in the order of the scores: "
+        f"{', '.join(map(as_markdown, settings.class_names))}.",
         "## Training",
         _table(("", ""), _training(settings, known)),
         "## Results",
         *_results(known, checkpoint),
         "## Versions",
-        ", ".join(f"{name} {value}" for name, value in settings.versions.items() if value) + ".",
+        ", ".join(as_markdown(f"{name} {value}") for name, value in settings.versions.items() if value) + ".",
     ]
     if hp["norm"] in ("bn", "brn"):
         sections.insert(2, "BatchNorm normalizes by the running statistics of training.")
     assert clip
     write_text(path, "\n\n".join(sections) + "\n")
+
+
+def read_results(path: Path, settings: Settings) -> dict[str, Any]:
+    """What a run's `results.json` says, if there is one.
+
+    Raises:
+        InputError: It is not what a run writes.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        _training(settings, known)
+        _results(known, "")
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        raise InputError(f"{path} is not what a run writes ({type(error).__name__}); move it away") from None
+    return known
 
 
 def _summary(model: nn.Module, settings: Settings) -> str:
@@ -110,18 +131,23 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
     clip, fit = settings.clip, known.get("fit")
     crops = "a random part" if clip["images"] else f"random short side in {list(clip['short_side'])}"
     rows = [
-        ("data", f"`{data['root']}`, {data['train']}" if data and not data.get("motion") else ""),
-        ("data", f"the embedded set motion12, {data['motion']}" if data.get("motion") else ""),
+        (
+            "data",
+            f"{as_code(str(data['root']))}, {as_markdown(str(data['train']))}"
+            if data and not data.get("motion")
+            else "",
+        ),
+        ("data", f"the embedded set motion12, {as_markdown(str(data['motion']))}" if data.get("motion") else ""),
         ("augmentation", f"{crops}, crop {clip['crop_size']}" + (", flip" if clip["flip"] else ", no flip")),
-        ("started from", f"`{hp['init']}`" if hp.get("init") else "random weights"),
+        ("started from", as_code(hp["init"]) if hp.get("init") else "random weights"),
         ("length", f"{settings.run['steps']} steps, to epoch {settings.run['epochs']}"),
-        ("epochs, steps of the whole run", f"{fit['epochs']}, {fit['steps']}" if fit else ""),
-        ("clips per step", f"{run['clips_per_step']} ({hp['batch_size']} per process)" if run else ""),
+        ("epochs, steps of the whole run", f"{fit['epochs']:d}, {fit['steps']:d}" if fit else ""),
+        ("clips per step", f"{run['clips_per_step']:d} ({hp['batch_size']} per process)" if run else ""),
         ("learning rate", f"{run['lr']:g}, {hp['lr_schedule']}" if run else f"base_lr {hp['base_lr']:g} at 64 clips"),
         ("SGD", f"momentum {hp['momentum']}, weight decay {hp['weight_decay']:g}"),
         ("weight decay of norms", f"{hp['norm_weight_decay']:g}"),
         ("dropout", f"{hp['dropout']:g}"),
-        ("device", str(run.get("device", ""))),
+        ("device", as_markdown(str(run.get("device", "")))),
     ]
     return [row for row in rows if row[1]]
 
@@ -132,17 +158,17 @@ def _results(known: Mapping[str, Any], checkpoint: str) -> list[str]:
         return ["No test of the run lies beside the checkpoint."]
     rows = [
         (
-            f"{one['protocol']} ({one['views']})",
+            as_markdown(f"{one['protocol']} ({one['views']})"),
             f"{100 * one['top1']:.2f} %",
             f"{100 * one['top5']:.2f} %",
             f"{one['videos']:.0f} ({one['unreadable']:.0f} unreadable, counted wrong)",
-            Path(one["checkpoint"]).name if one["checkpoint"].endswith(".ckpt") else one["checkpoint"],
-            one["date"][:10],
+            as_markdown(Path(one["checkpoint"]).name if one["checkpoint"].endswith(".ckpt") else one["checkpoint"]),
+            as_markdown(one["date"][:10]),
         )
         for one in tests
     ]
     head = ("protocol", "top-1", "top-5", "files", "tested", "date")
-    return [_table(head, rows), f"Exported is `{checkpoint}`; a row of another file is of other weights."]
+    return [_table(head, rows), f"Exported is {as_code(checkpoint)}; a row of another file is of other weights."]
 
 
 def _pytorchvideo(settings: Settings) -> list[str]:
@@ -165,7 +191,7 @@ def _detector(settings: Settings, file: Path) -> list[str]:
                 "```python",
                 f"norm = {norm}",
                 f"trunk = torchvision.models.resnet{hp['depth']}(num_classes={classes}, norm_layer=norm)",
-                f'trunk.load_state_dict(torch.load("{file.name}", weights_only=True))',
+                f"trunk.load_state_dict(torch.load({json.dumps(file.name)}, weights_only=True))",
                 "backbone = BackboneWithFPN(trunk, {f'layer{i}': str(i - 1) for i in (1, 2, 3, 4)},",
                 "                           [256, 512, 1024, 2048], 256, norm_layer=norm)",
                 "model = MaskRCNN(backbone, num_classes=91,",
@@ -185,4 +211,6 @@ def _groups(hp: Mapping[str, Any]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", str(cell)) for cell in line) + " |" for line in lines
+    )

@@ -1,93 +1,142 @@
-"""Checkpoints as files: which one a run goes on from, and the settings that travel in it."""
+"""Checkpoints as files: what is taken from them.
+
+A checkpoint brings along the network and how its clips are made. Where the data is comes with it only out of a run's
+folder, which is trusted as a config is (docs/security.md); a single file names no folder, list or program.
+"""
 
 import itertools
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 
 from video_gn.errors import InputError
-from video_gn.messages import first_process
+from video_gn.inflate import own_state
+from video_gn.motion import Motion
+from video_gn.norm import make_norm
+from video_gn.resnet3d import resnet3d
+from video_gn.rules import DATA, Rule, shown
+from video_gn.sampling import find_protocol
+from video_gn.stored import CLIP, clip_settings, model_settings
+from video_gn.weights import Weights, read_weights
 
 log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
 ARCHITECTURE = ("geometry", "depth", "width", "norm", "num_groups", "channels_per_group", "class_names")
+# What describes the network to `validate`, `test` and `predict`.
+NETWORK = (
+    "norm", "num_groups", "channels_per_group", "r_max", "d_max", "freeze_affine", "depth", "width", "geometry",
+    "dropout", "zero_init_gamma", "mean", "std",
+)  # fmt: skip
+# What a checkpoint says besides, and is asked for only in the folder of its run.
+RUN_MODEL = ("norm_batch", "bn_statistics", "precise_steps", "compile", "channels_last", "low_memory")
+_PATH = Rule(lambda x: x is None or (isinstance(x, str) and 0 < len(x) < 4096 and x.isprintable()), "a path")
+RUN_DATA = {
+    **dict.fromkeys(("root", "train", "val", "test"), _PATH),
+    "motion": Rule(lambda x: x is None or _is_motion(x), "parameters of the embedded set"),
+    **{name: DATA[name] for name in ("batch_size", "clips_per_video", "num_workers")},
+    "backend": _PATH,
+    "inspect": DATA["flip"],
+    "decode_timeout": Rule(lambda x: type(x) in (int, float) and 0 < x <= 3600, "at most an hour, in seconds"),
+    "quarantine": Rule(
+        lambda x: isinstance(x, str) and x.isprintable() and x == Path(x).name and x.endswith(".csv"),
+        "a file name that ends in .csv",
+    ),
+}
 
 
-def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
-    """The checkpoint that fit resumes from, if any.
+def _is_motion(given: Any) -> bool:
+    known = {field.name for field in fields(Motion)}
+    return isinstance(given, dict) and given.keys() <= known and all(type(x) in (int, float) for x in given.values())
 
-    Args:
-        run_dir: The run's folder.
-        ckpt_path: A file; or the word last, which means the run's own newest one that can be read, if there is one.
 
-    Raises:
-        InputError: A new run would overwrite one that is there; or none of the run's checkpoints can be read.
+class Checkpoint(NamedTuple):
+    """What a checkpoint says of itself, checked.
+
+    Attributes:
+        path: The file.
+        model: Hyper-parameters of `VideoClassifier`, class names among them.
+        clip: How its clips are made (`CLIP`), and `max_span` and `seed` where it has them.
+        epoch: The last one.
+        global_step: Steps of the optimiser.
+        content: All of it, not checked but for the weights.
     """
-    last, previous = (run_dir / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
-    requeued = list(run_dir.glob("hpc_ckpt_*.ckpt"))  # Lightning's, when it requeues a SLURM job
-    began = any(run_dir.glob("checkpoints/*.ckpt")) or any(
-        (run_dir / name).exists() for name in ("results.json", "history.csv")
-    )
-    if ckpt_path == "last":
-        there = sorted((path for path in (last, previous, *requeued) if path.is_file()), key=_age)
-        ckpt_path = _first_readable(there) if there else None
-        if ckpt_path is None and not began:
-            return None  # nothing is lost by a start from the beginning
-    elif ckpt_path is not None:
-        read_checkpoint(ckpt_path)
-    own = ckpt_path is not None and run_dir.resolve() in Path(ckpt_path).resolve().parents
-    began |= (run_dir / "config.yaml").exists()
-    if first_process() and began and not own and not requeued:
-        remedy = f"resume it with --ckpt_path {last}, or " if last.is_file() else ""
-        if not remedy and not any(run_dir.glob("checkpoints/*.ckpt")):
-            remedy = "start it again with --ckpt_path last (it has no checkpoint yet), or "
-        raise InputError(f"{run_dir} already holds a run; {remedy}start another with --run_dir FOLDER")
-    return ckpt_path
+
+    path: str
+    model: Mapping[str, Any]
+    clip: Mapping[str, Any]
+    epoch: int
+    global_step: int
+    content: Mapping[str, Any]
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The folder of its run, if it lies in one: beside `checkpoints` is the run's config.yaml."""
+        folder = Path(self.path).absolute().parent
+        return folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
 
 
-def _age(path: Path) -> tuple[float, bool]:
-    """Sorts newest files first; of two that were written at once, `last.ckpt`."""
-    return -path.stat().st_mtime, path.name != "last.ckpt"
-
-
-def _first_readable(paths: list[Path]) -> str:
-    """The first checkpoint that is not damaged; says which ones are."""
-    for path in paths[:-1]:
-        try:
-            read_checkpoint(str(path))
-            return str(path)
-        except InputError as error:
-            log.warning("%s; the one before it is taken", error)
-    read_checkpoint(str(paths[-1]))
-    return str(paths[-1])
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
+def read_checkpoint(path: str) -> Checkpoint:
     """A checkpoint of this project, opened so that no code in it can run.
 
     Raises:
-        InputError: There is no such file, or it is something else.
+        InputError: There is no such file, it is something else, or says what makes no sense.
     """
     if not Path(path).is_file():
         raise InputError(f"there is no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, "cpu", weights_only=True, mmap=True)
+        content = torch.load(path, "cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load fails in many ways on what is no checkpoint
         raise InputError(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from None
-    if not {"state_dict", "hyper_parameters", "datamodule_hyper_parameters"} <= set(checkpoint):
+    needed = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch", "global_step"}
+    if not isinstance(content, dict) or not needed <= content.keys():
         raise InputError(
             f"{path} is not a checkpoint of this project's training; weights to start from go into "
             "--model.init, exports into python -m video_gn.predict"
         )
-    return checkpoint
+    for name in ("epoch", "global_step"):
+        if type(content[name]) is not int or not 0 <= content[name] < 2**53:
+            raise InputError(f"{path} says that {name} is {shown(content[name])}; the file is damaged")
+    model = model_settings(content["hyper_parameters"], path)
+    clip = clip_settings(content["datamodule_hyper_parameters"], path, ("max_span", "seed"))
+    find_protocol(clip["test_protocol"])
+    check_network(read_weights(path, content), model, clip)
+    return Checkpoint(path, model, clip, content["epoch"], content["global_step"], content)
+
+
+def check_network(weights: Weights, model: Mapping[str, Any], clip: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The state of the network that a file describes, nothing left out; the network itself takes no memory here.
+
+    Raises:
+        InputError: The weights are of another network, or it cannot see such clips.
+    """
+    crop, frames, names = model["crop_size"], clip["num_frames"], model["class_names"]
+    norm = make_norm(model["norm"], num_groups=model["num_groups"], channels_per_group=model["channels_per_group"])
+    with torch.device("meta"):
+        net = resnet3d(len(names), norm, model["depth"], model["width"], model["geometry"], crop, 0.0).eval()
+    state = own_state(weights, net, names)
+    try:
+        if crop != clip["crop_size"]:
+            raise ValueError("two sizes of crops")
+        for side in (crop, clip["test_short_side"]):
+            net(torch.empty(1, 3, frames, side, side, device="meta"))
+    except (RuntimeError, ValueError):
+        raise InputError(
+            f"{weights.source} says that a clip is {frames} frames with crops of {clip['crop_size']}, tested at "
+            f"{clip['test_short_side']}, which its network ({model['geometry']} at {crop}) cannot see; it is damaged"
+        ) from None
+    return state
 
 
 def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
-    """Puts the settings stored in a checkpoint below those given, so that a checkpoint alone is enough to use it.
+    """Puts what a checkpoint says below the settings given, so that a checkpoint alone is enough to use it.
+
+    That is the network and its clips. Out of a run's folder it is also where the data is and how it is read, each by
+    its rule; results go into that folder, and those of a single file into `runs/tested/`.
 
     Args:
         args: A command line.
@@ -103,25 +152,40 @@ def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
     if not paths:
         raise InputError(f"{args[0]} needs a checkpoint: --ckpt_path runs/NAME/checkpoints/last.ckpt")
     checkpoint = read_checkpoint(paths[-1])
-    run_dir = Path(paths[-1]).absolute().parent.parent
-    model, data = (
-        {name: value for name, value in checkpoint[key].items() if not name.startswith("_")}
-        for key in ("hyper_parameters", "datamodule_hyper_parameters")
-    )
-    for name in linked:
-        model.pop(name, None)
-    model["init"] = None  # the checkpoint holds the weights
-    seed = data.pop("seed", 0)
-    data.pop("videos", None)
-    stored = {"seed_everything": seed, "model": model, "data": data}
-    if (run_dir / "config.yaml").is_file():
-        stored["run_dir"] = str(run_dir)
+    model = {name: _plain(checkpoint.model[name]) for name in NETWORK if name in checkpoint.model}
+    data = {name: _plain(checkpoint.clip[name]) for name in (*CLIP, "max_span") if name in checkpoint.clip}
+    data["class_names"] = list(checkpoint.model["class_names"])
+    if checkpoint.run_dir:
+        model |= {name: checkpoint.model[name] for name in RUN_MODEL if name in checkpoint.model}
+        data |= _of_run(checkpoint)
+    stored = {
+        "seed_everything": checkpoint.clip.get("seed", 0) % 2**32,
+        "model": {name: value for name, value in model.items() if name not in linked},
+        "data": data,
+        "run_dir": str(checkpoint.run_dir or Path("runs", "tested", Path(paths[-1]).stem)),
+    }
     return [args[0], "--config", yaml.safe_dump(stored), *args[1:]]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _of_run(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Where a run's data is and how it was read; what breaks its rule is left to the user, and said."""
+    given = checkpoint.content["datamodule_hyper_parameters"]
+    found = {name: given[name] for name in RUN_DATA if name in given}
+    for name in [name for name in found if not RUN_DATA[name].holds(found[name])]:
+        log.warning(
+            "data.%s=%s is not taken from %s: it is not %s; give it by --data.%s",
+            name, shown(found.pop(name)), checkpoint.path, RUN_DATA[name].words, name,
+        )  # fmt: skip
+    return found
 
 
 def check_architecture(path: str, settings: Mapping[str, Any]) -> None:
     """Raises InputError if a checkpoint belongs to another network than a model with these hyper-parameters."""
-    stored = read_checkpoint(path)["hyper_parameters"]
+    stored = read_checkpoint(path).model
     different = [name for name in ARCHITECTURE if stored.get(name) != settings.get(name)]
     if different:
         raise InputError(

@@ -23,8 +23,17 @@ from video_gn.inflate import check_norm, input_scale, start_from
 from video_gn.kernels.choice import check
 from video_gn.norm import make_norm, norm_label, norm_parameters
 from video_gn.resnet3d import GEOMETRIES, resnet3d, select_kernels
+from video_gn.rules import check as check_rules
+from video_gn.stored import MODEL
 
 log = logging.getLogger(__name__)
+NUMBERS = {
+    name: MODEL[name] for name in (
+        "base_lr", "head_lr", "momentum", "weight_decay", "norm_weight_decay", "decay_points", "warmup", "dropout",
+        "mean", "std", "r_max", "d_max", "width", "num_groups", "channels_per_group", "crop_size", "batch_size",
+        "precise_steps", "seed",
+    )
+}  # fmt: skip
 REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
 
 
@@ -219,8 +228,7 @@ class VideoClassifier(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if std is not None and min(std) <= 0:
-            raise InputError(f"model.std is {list(std)}; standard deviations have to be above 0")
+        check_rules({name: value for name, value in locals().items() if value is not None}, NUMBERS, "model")
         if head_lr <= 0:
             raise InputError(f"model.head_lr is {head_lr}; it has to be above 0")
         if not all(0 < point < 1 for point in decay_points) or not 0 <= warmup < 1:

@@ -8,11 +8,13 @@
 | `pytorchvideo` | `.pth`          | a state dict for pytorchvideo's `create_resnet`                                |
 | `detector`     | `.backbone.pth` | a flat network as torchvision's 2D ResNet, for its detectors                   |
 
-Each is loaded again and compared with the checkpoint before it is kept, and a model card lies beside them.
+Each is loaded again and compared with the checkpoint before it is kept, and a model card is written beside them. For
+others, take `safetensors` or `onnx`: they hold no code. A `.pt2` is a program; who opens it has to trust who made it.
 """
 
 import argparse
 import copy
+import inspect
 import logging
 import sys
 import tempfile
@@ -30,14 +32,15 @@ from torch.export import Dim
 from tqdm import tqdm
 
 from video_gn import transforms
-from video_gn.card import write_card
+from video_gn.card import read_results, write_card
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.inflate import places
-from video_gn.messages import exit_code, set_up_messages
+from video_gn.messages import exit_code, printable, set_up_messages
 from video_gn.norm import make_norm
 from video_gn.report import versions
 from video_gn.resnet3d import DEPTHS, GEOMETRIES
+from video_gn.stored import MODEL
 from video_gn.trained import Program, Settings, optional, rebuild
 from video_gn.weights import METADATA, torchvision_name
 
@@ -221,14 +224,17 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
         InputError: There is no such checkpoint, the model has no such format, or a file is there already.
     """
     settings = Settings.of_checkpoint(str(checkpoint))
+    known_by = inspect.signature(VideoClassifier).parameters  # older checkpoints lack what they did not know
+    model_of = {name: one.default for name, one in known_by.items() if name in MODEL} | dict(settings.model)
     there = checkpoint.absolute().parent
     run_dir = there.parent if there.name == "checkpoints" else there
     out, name = out or run_dir / "export", run_dir.name
-    settings = Settings(settings.model, settings.clip, {"name": name, **settings.run}, versions())
+    settings = Settings(model_of, settings.clip, {"name": name, **settings.run}, versions())
     files = {one: out / f"{name}{FORMATS[one][0]}" for one in formats}
     card = out / f"{name}.md"
     if not overwrite and (taken := [path for path in (*files.values(), card) if path.exists()]):
         raise InputError(f"{taken[0]} is there already; --overwrite writes it anew, --out FOLDER elsewhere")
+    known = read_results(run_dir / "results.json", settings)
     model = rebuild(str(checkpoint), settings)
     if settings.model.get("bn_statistics", "running") != "running" and settings.model["norm"] in ("bn", "brn"):
         logging.getLogger(__name__).warning("exports normalize by the running statistics of %s", settings.model["norm"])
@@ -244,7 +250,7 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     finally:
         if not any(out.iterdir()):
             out.rmdir()
-    write_card(card, model, settings, files, differences, run_dir / "results.json", checkpoint.name)
+    write_card(card, model, settings, files, differences, known, checkpoint.name)
     return card
 
 
@@ -273,7 +279,7 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     set_up_messages()
     return exit_code(
-        lambda: print(f"model card: {export(given.checkpoint, given.to, given.out, given.overwrite)}"),
+        lambda: print(printable(f"model card: {export(given.checkpoint, given.to, given.out, given.overwrite)}")),
         "stopped; nothing was written",
     )
 

@@ -96,6 +96,14 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
     write_text(path, text.getvalue())
 
 
+def spreadsheet(cell: str) -> str:
+    """A cell that a spreadsheet takes for text: before one that begins as a formula does there is an apostrophe.
+
+    Only for tables that people open, and of which the program reads no names back that it looks up.
+    """
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file with a header; none if there is no such file."""
     if not path.is_file():

@@ -85,7 +85,10 @@ def _torchvision(name: str) -> Public:
 def _timm(name: str) -> Public:
     import timm  # here, because it takes a second
 
-    cfg = timm.models.get_pretrained_cfg(name)
+    try:
+        cfg = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that the network does not have
+        cfg = None
     if cfg is None or not cfg.hf_hub_id:
         raise InputError(f"timm has no pretrained weights {name!r}; timm:resnet50_gn.a1h_in1k is its ResNet-50 with GN")
 

@@ -123,7 +123,8 @@ def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[
     named = {name: weights.layout(place) for name, place in places(net).items()}
     head = {name for name in target if ".proj." in name}
     theirs = {weights.layout(Place(5, 0, "proj", what)) for what in ("weight", "bias")} & source.keys()
-    new = _new_classifier(weights, len(source[max(theirs)]) if theirs else 0, class_names)
+    classes = max((source[name].shape[0] if source[name].ndim else 0 for name in theirs), default=0)
+    new = _new_classifier(weights, classes, class_names)
     kept = set(target) - head if new else set(target)
     counters = {name for name in target if name.endswith("num_batches_tracked")}  # missing in old files
     missing = [named[name] for name in target if name in kept - counters and named[name] not in source]
@@ -156,17 +157,72 @@ def _frames(weight: Tensor) -> int:
 
 
 def _inflate(name: str, weight: Tensor, target: Tensor, weights: Weights) -> Tensor:
-    weight = weight.to(target.dtype)
     if weight.ndim == 4 and target.ndim == 5:
         weight = weight.unsqueeze(2)
-    if target.ndim == 5 and _frames(weight) == 1:
-        weight = weight.expand(-1, -1, target.shape[2], -1, -1) / target.shape[2]
-    if weight.shape != target.shape:
+    repeats = target.shape[2] if target.ndim == weight.ndim == 5 and weight.shape[2] == 1 else 1
+    shape = [*weight.shape[:2], repeats, *weight.shape[3:]] if repeats > 1 else list(weight.shape)
+    if shape != list(target.shape):
         known = f"; the file's geometry is {' or '.join(weights.geometries)}" if weights.geometries else ""
         raise InputError(
-            f"{weights.source} is another architecture: {name} is {list(weight.shape)}, not {list(target.shape)}{known}"
+            f"{weights.source} is another architecture: {name} is {shape}, not {list(target.shape)}{known}"
         )
-    return weight
+    weight = _sound(name, weight, target, weights.source)
+    return weight.expand(-1, -1, repeats, -1, -1) / repeats if repeats > 1 else weight
+
+
+def _sound(name: str, weight: Tensor, target: Tensor, source: str) -> Tensor:
+    """A weight in its target's type.
+
+    Raises:
+        InputError: It is not numbers that a network computes with.
+    """
+    if target.is_floating_point() and not weight.is_floating_point():
+        raise InputError(f"{source} has whole numbers in {name}; the file is damaged")
+    value = weight.detach().to(target.dtype)
+    if not weight.isfinite().all() or not value.isfinite().all():
+        raise InputError(
+            f"{source} has weights that are not finite ({name}): its training diverged, or the file is damaged; take "
+            "an earlier checkpoint"
+        )
+    if name.endswith("running_var") and (value < 0).any():
+        raise InputError(f"{source} has variances below 0 ({name}); the file is damaged")
+    return value
+
+
+def own_state(weights: Weights, net: Net, class_names: Sequence[str]) -> dict[str, Tensor]:
+    """The state of a network out of a file that describes it: every tensor of it, and no other.
+
+    Args:
+        weights: Of `video_gn.weights.read_weights`.
+        net: Made by the file's settings; on the meta device, nothing is allocated for it.
+        class_names: Of the file.
+
+    Raises:
+        InputError: The weights are not those of that network, its classifier included.
+    """
+    source, target = weights.source, net.state_dict()
+    prefix = "net." if any(name.startswith("net.") for name in weights.tensors) else ""
+    found = {name.removeprefix(prefix): weight for name, weight in weights.tensors.items()}
+    missing = [name for name in target if name not in found and not name.endswith("num_batches_tracked")]
+    unknown = sorted(found.keys() - target.keys())
+    if weights.kind != "ours" or missing or unknown:
+        raise InputError(
+            f"{source} is another architecture than it says: {_few('without', missing)}{_few('with unknown', unknown)}"
+            "the file is damaged, or was put together from two"
+        )
+    for name, weight in found.items():
+        outputs = weight.shape[0] if ".proj." in name and weight.ndim else len(class_names)
+        if outputs != len(class_names):
+            raise InputError(
+                f"{source} has a classifier of {outputs} outputs and names {len(class_names)} classes, so nothing says "
+                "which is which; take a file that is whole"
+            )
+        if weight.shape != target[name].shape:
+            raise InputError(
+                f"{source} is another architecture than it says: {name} is {list(weight.shape)}, not "
+                f"{list(target[name].shape)}"
+            )
+    return {name: _sound(name, weight, target[name], source) for name, weight in found.items()}
 
 
 def _numbers(values: Sequence[float]) -> str:

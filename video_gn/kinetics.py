@@ -25,6 +25,8 @@ from video_gn.files import read_table
 from video_gn.images import CentreImage, RandomImage
 from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
 from video_gn.loader import RowSampler, VideoLoader
+from video_gn.messages import is_text
+from video_gn.rules import DATA, check
 from video_gn.views import BadVideo, Batch, ProtocolViews, RandomView, VideoViews, Views, spread
 
 log = logging.getLogger(__name__)
@@ -106,11 +108,7 @@ class KineticsData(pl.LightningDataModule):
         videos: list[str] | None = None,
     ) -> None:
         super().__init__()
-        least = {"num_frames": 1, "frame_interval": 0, "crop_size": 1, "test_short_side": 1}
-        least |= {"batch_size": 1, "clips_per_video": 1, "num_workers": 0, "seed": 0, "max_bad": 0}
-        for name, bound in least.items():
-            if locals()[name] < bound:
-                raise InputError(f"data.{name} is {locals()[name]}; it has to be at least {bound}")
+        check(locals(), DATA, "data")
         clip_span = sampling.span(num_frames, frame_interval)
         if clip_span > max_span:
             raise InputError(
@@ -139,8 +137,6 @@ class KineticsData(pl.LightningDataModule):
             )
         if backend not in BACKENDS:
             raise InputError(f"there is no data.backend {backend!r}; the backends are: {', '.join(BACKENDS)}")
-        if decode_timeout <= 0:
-            raise InputError(f"data.decode_timeout is {decode_timeout}; it has to be above 0 seconds")
         protocol = sampling.find_protocol(test_protocol)
         self.root = Path(root)
         self.train, self.val, self.test = train, val, test or val
@@ -191,10 +187,16 @@ class KineticsData(pl.LightningDataModule):
         if isinstance(given, str):
             if not Path(given).is_file():
                 raise InputError(f"there is no file {given} of class names (data.class_names)")
-            given = [line.strip() for line in Path(given).read_text(encoding="utf-8").splitlines() if line.strip()]
+            try:
+                lines = Path(given).read_text(encoding="utf-8").splitlines()
+            except (UnicodeDecodeError, OSError) as error:
+                raise InputError(f"cannot read {given} (data.class_names) as UTF-8 ({error})") from None
+            given = [line.strip() for line in lines if line.strip()]
         names = given or (
             list(motion12.CLASSES) if self.motion else names_of(read_rows(self.root / self.train, self.suffixes))
         )
+        if odd := [name for name in names if not is_text(name)]:
+            raise InputError(f"data.class_names has {odd[0]!r}, which is no text in UTF-8; rename that class")
         repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else None
         if repeated:
             raise InputError(f"data.class_names has {', '.join(sorted(repeated))} more than once; names have to differ")
@@ -206,8 +208,15 @@ class KineticsData(pl.LightningDataModule):
         return len(self.class_names)
 
     def prepare_data(self) -> None:
-        if self.motion and self.trainer and self.trainer.state.fn != "predict":
+        if not self.motion or not self.trainer or self.trainer.state.fn == "predict":
+            return
+        if self.trainer.state.fn == "fit":
             motion12.prepare(self.root, self.motion)
+        elif not motion12.is_made(self.root, self.motion):  # a test may take its settings from a file: it makes nothing
+            raise InputError(
+                f"the embedded set {self.root / self.motion.folder} is not there; training makes it (train.py fit), "
+                "and tests only read it; is data.root right?"
+            )
 
     def setup(self, stage: str) -> None:
         if self.trainer and self.trainer._accelerator_connector.use_distributed_sampler:

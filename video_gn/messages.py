@@ -19,6 +19,39 @@ def first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: what is not printable (control characters, newlines, lone surrogates) as a backslash escape.
+
+    Names out of files and of files may hold anything; a raw one could move the cursor, or fail to be written.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def as_markdown(text: str) -> str:
+    """Text as Markdown that reads as that text: no heading, link, picture, tag, cell or line of it is one.
+
+    What has no meaning where it is, as the underscore of `slow_up`, stays as it is.
+    """
+    text = re.sub(r"&(?=#|\w+;)", "&amp;", printable(text.strip())).replace("<", "&lt;")
+    text = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    text = re.sub(r":(?=//)", r"\:", re.sub(r"(?i)\bwww(?=\.)", r"\g<0>\\", text))
+    return re.sub(r"^(?:#|>|[-+=]+(?=\s|$)|\d+(?=[.)]))", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"{found[0]}\\" if found[0][0].isdigit() else f"\\{found[0]}"
+
+
+def as_code(text: str) -> str:
+    """Text as a span of code in Markdown, where nothing but the backtick has a meaning."""
+    return "`" + printable(text).replace("`", "'") + "`"
+
+
+def is_text(name: str) -> bool:
+    """Whether a name has something in it and can be written as UTF-8; those of folders may be any bytes."""
+    return name.strip() != "" and not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def one_line(message: str, keys: list[str]) -> str:
     """An error's message as one line, with those of the known keys that a mistyped one may have meant."""
     if "Traceback" in message:  # a loader's worker sends its whole traceback; the last line is the message
@@ -38,7 +71,7 @@ def exit_code(job: Callable[[], None], stopped: str) -> int:
     try:
         job()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -56,7 +89,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if first_process() or record.levelno >= logging.WARNING:
-            tqdm.write(record.getMessage(), file=sys.stderr)
+            tqdm.write(printable(record.getMessage()), file=sys.stderr)
 
 
 def _no_tip(record: logging.LogRecord) -> bool:

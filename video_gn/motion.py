@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from video_gn.errors import InputError
 from video_gn.files import replacing, take_lock, write_table, write_text
+from video_gn.rules import check, number, whole
 
 _SIDES = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 _PAIRS = (("right", "left"), ("left", "right"), ("up", "down"), ("down", "up"))
@@ -34,6 +35,15 @@ CLASSES: tuple[str, ...] = (
     *(f"fast_{side}" for side in _SIDES),
     *(f"{first}_then_{second}" for first, second in _PAIRS),
 )
+RULES = {
+    "train_per_class": whole(1, 10**6),
+    "val_per_class": whole(1, 10**6),
+    "size": whole(16, 4096),
+    "num_frames": whole(48, 10**5),
+    "wavelength": number(2, 4096),
+    "fast": number(0, 0.5),
+    "seed": whole(0, 2**63 - 1),
+}
 FORMAT = 2  # part of the cache's key: raise it when the same parameters give other files
 
 
@@ -60,9 +70,7 @@ class Motion:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"train_per_class": 1, "val_per_class": 1, "size": 16, "num_frames": 48}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"motion.{name} is {getattr(self, name)}; it has to be at least {least}")
+        check(asdict(self), RULES, "motion")
         if self.size % 2:
             raise InputError(f"motion.size is {self.size}; H.264 with yuv420p needs an even number")
 
@@ -81,6 +89,11 @@ class Motion:
         }
 
 
+def is_made(root: Path, motion: Motion) -> bool:
+    """Whether the set is there, whole."""
+    return (root / motion.folder / "classes.txt").is_file()
+
+
 def prepare(root: Path, motion: Motion) -> Path:
     """Makes what is missing of the set below `root`, on every core, and returns its folder.
 
@@ -88,7 +101,7 @@ def prepare(root: Path, motion: Motion) -> Path:
     time, from the videos that are there.
     """
     folder = root / motion.folder
-    if not (folder / "classes.txt").is_file():
+    if not is_made(root, motion):
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             take_lock(lock)  # of several runs that begin at once, one makes it

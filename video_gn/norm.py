@@ -176,7 +176,7 @@ class BatchRenorm3d(BatchNorm3d):
     """
 
     def __init__(self, channels: int, norm_batch: int | None = None, r_max: float = 1.5, d_max: float = 0.5) -> None:
-        if r_max < 1 or d_max < 0:
+        if not r_max >= 1 or not d_max >= 0:
             raise InputError(f"r_max is {r_max} and d_max {d_max}; r_max has to be at least 1, and d_max at least 0")
         super().__init__(channels, norm_batch)
         self.r_max, self.d_max = r_max, d_max

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 from video_gn.files import replacing
+from video_gn.messages import printable
 
 Classes = Sequence[tuple[str, float]]  # name and score, the likeliest first
 INK, PAPER, BAR, EMPTY = (30, 30, 36), (255, 255, 255), (52, 104, 176), (232, 234, 238)
@@ -36,7 +37,7 @@ def strip(
     wide = max(len(frames) * (width + GAP) + GAP, 480)
     head = 28
     page = Image.new("RGB", (wide, head + len(rows) * (height + GAP) + GAP + len(top) * ROW + GAP), PAPER)
-    ImageDraw.Draw(page).text((GAP, 5), title, INK, _font(15))
+    ImageDraw.Draw(page).text((GAP, 5), printable(title), INK, _font(15))
     for y, row in enumerate(rows):
         for x, frame in enumerate(row):
             small = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
@@ -49,6 +50,7 @@ def bars(top: Classes, width: int) -> Image.Image:
     """The classes as bars from 0 to 100 %."""
     image = Image.new("RGB", (width, max(1, len(top)) * ROW), PAPER)
     draw, font = ImageDraw.Draw(image), _font(14)
+    top = [(printable(name), score) for name, score in top]  # PIL writes no line breaks into a line
     longest = max((draw.textlength(name, font) for name, _ in top), default=0)
     left, right = int(min(longest, 0.45 * width)) + 10, width - 62
     for i, (name, score) in enumerate(top):

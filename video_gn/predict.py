@@ -1,8 +1,8 @@
 """Classes of videos from a checkpoint or an export alone: `python -m video_gn.predict MODEL VIDEO ...`.
 
-MODEL is a checkpoint (`.ckpt`) or what `video_gn.export` wrote (`.safetensors`, `.pth`, `.onnx`, `.pt2`). VIDEO is a
-file, a folder or a pattern. The scores are those of `train.py predict`, which spreads long lists over GPUs; a picture
-of each shows what the model saw.
+MODEL is a checkpoint (`.ckpt`) or what `video_gn.export` wrote (`.safetensors`, `.pth`, `.onnx`; a `.pt2` is a program,
+whose code runs: it needs `--trust`). VIDEO is a file, a folder or a pattern. The scores are those of `train.py
+predict`, which spreads long lists over GPUs; a picture of each shows what the model saw.
 """
 
 import argparse
@@ -205,7 +205,7 @@ def run(given: argparse.Namespace) -> None:
         raise InputError(f"--batch_size is {given.batch_size} and --workers {given.workers}; at least 1, and 0")
     if (given.cam or given.mp4) and not given.pictures:
         raise InputError("--cam and --mp4 are about pictures; name a folder for them with --pictures")
-    model = open_trained(str(given.model), _device(given.device))
+    model = open_trained(str(given.model), _device(given.device), given.trust)
     if given.cam and model.model is None:
         raise InputError("--cam needs the network: take the checkpoint or its .safetensors, not a graph")
     videos = find_videos(given.videos, IMAGE_SUFFIXES if model.settings.clip["images"] else SUFFIXES)
@@ -223,7 +223,7 @@ def run(given: argparse.Namespace) -> None:
                 failed += 1
             else:
                 said = entry(path, one.scores.mean(0), model.settings.class_names)
-                if given.pictures:
+                if given.pictures and "top" in said:
                     try:
                         said["pictures"] = [str(file) for file in pictures.make(path, one.scores)]
                     except DecodeError as error:
@@ -264,6 +264,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (2)")
     parser.add_argument("--backend", choices=("decord", "pyav"), default="decord", help="what decodes (decord)")
     parser.add_argument("--device", help="of torch: cpu, cuda, cuda:1 (default: cuda where there is one)")
+    parser.add_argument("--trust", action="store_true", help="let the code in a .pt2 run; only if you trust its maker")
     given = parser.parse_args(args)
     set_up_messages()
     return exit_code(lambda: run(given), "stopped; what was said is kept")

@@ -22,7 +22,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files import FolderLock, read_table, write_json, write_table, write_text
+from video_gn.files import FolderLock, read_table, spreadsheet, write_json, write_table, write_text
 from video_gn.norm import batch_norms
 from video_gn.predictions import entry, json_lines, table
 
@@ -201,7 +201,9 @@ class RunReport(pl.Callback):
         rows = []
         for row, (path, label) in enumerate(zip(videos.paths, videos.labels, strict=True)):
             predicted, rank = outcomes.get(row, (0, 0))
-            rows.append((path, names[label], names[predicted] if rank else "", rank or ""))
+            # People open it in spreadsheets; an ablation only compares its names with those of other such tables.
+            named = (path, names[label], names[predicted] if rank else "")
+            rows.append((*map(spreadsheet, named), rank or ""))
         path = self.path.with_name(f"test-{number}.csv")
         write_table(path, OUTCOMES, rows)
         return path.name

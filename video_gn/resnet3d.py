@@ -36,6 +36,7 @@ from video_gn.norm import Norm, normalize
 # Bottlenecks of each stage. The small ones have one a stage; 11 ends after res4.
 DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 1), 14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 EXPANSION = 4
+MAX_WIDTH = 1024  # 16 times the papers': 7 billion parameters at depth 50
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,8 @@ def resnet3d(
     for name, value in {"num_classes": num_classes, "width": width, "crop_size": crop_size}.items():
         if value < 1:
             raise InputError(f"{name} is {value}; it has to be at least 1")
+    if width > MAX_WIDTH:
+        raise InputError(f"width is {width}; it has to be at most {MAX_WIDTH}, the papers' is 64")
     if not 0 <= dropout < 1:
         raise InputError(f"dropout is {dropout}; it has to be at least 0 and below 1")
     geo = GEOMETRIES[geometry]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 
+from video_gn.errors import InputError
 from video_gn.files import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -33,8 +34,8 @@ class WholeCheckpoints(TorchCheckpointIO):
                         raise error.__context__ from None
                     raise
             if path.name == LAST and path.is_file():
-                previous = path.with_name(PREVIOUS)
-                with suppress(OSError):  # a file system without hard links keeps none
-                    previous.unlink(missing_ok=True)
-                    os.link(path, previous)
+                # A file system without hard links keeps none.
+                with suppress(InputError), replacing(path.with_name(PREVIOUS), flush=False) as link:
+                    link.unlink(missing_ok=True)
+                    os.link(path, link)
         return None

@@ -15,7 +15,6 @@ Names and shapes were read in torchvision 0.29 and timm 1.0; Detectron `detectro
 pytorchvideo 0.1.5.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,16 +23,18 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.norm import norm_label
 from video_gn.pickles import read_arrays
+from video_gn.stored import model_settings, read_settings
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of torchvision's and timm's ResNets
 KINETICS = ((0.45,) * 3, (0.225,) * 3)  # of video-nonlocal-net, PySlowFast and pytorchvideo
 _DETECTRON_MEAN = (122.7717 / 255, 115.9465 / 255, 102.9801 / 255)  # RGB; detectron/core/config.py
 METADATA = "video_gn"  # key of an export's settings in a safetensors file
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 
 class Place(NamedTuple):
@@ -149,8 +150,12 @@ class Weights:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(path: str | Path, opened: Any = None) -> Weights:
     """The weights in a file, whatever the layout.
+
+    Args:
+        path: The file.
+        opened: What is in it, where that is known.
 
     Raises:
         InputError: There is no such file, it is damaged, holds code, or none of the layouts.
@@ -160,7 +165,7 @@ def read_weights(path: str | Path) -> Weights:
         raise InputError(
             f"there is no file {path} to start from (model.init), and no public name of that kind; see docs/weights.md"
         )
-    found, settings = read_tensors(path)
+    found, settings = read_tensors(path, opened)
     norm = "bn" if any(name.endswith(("running_mean", "_bn_rm")) for name in found) else None
     weights = Weights(path, found, torchvision_name, "torchvision", norm)
     if "conv1.weight" in found and "layer1.0.conv1.weight" in found:
@@ -184,9 +189,11 @@ def read_weights(path: str | Path) -> Weights:
 def _caffe2(weights: Weights) -> Weights:
     found = weights.tensors
     kept = {name: w for name, w in found.items() if not name.endswith("_momentum") and name not in ("lr", "model_iter")}
-    if "pred_w" in kept:  # of a linear layer, or of a 1x1x1 convolution
+    if "pred_w" in kept and kept["pred_w"].ndim > 1:  # of a linear layer, or of a 1x1x1 convolution
         kept["pred_w"] = kept["pred_w"].flatten(1)
     if "conv1_gn_s" in kept:
+        if kept["conv1_w"].ndim not in (4, 5) or kept["conv1_w"].shape[1] != 3:
+            raise InputError(f"{weights.source} is another architecture: its first kernel is not of 3 colours")
         # Its input is BGR less the mean, from 0 to 255. Channels are turned round and the scale is multiplied into the
         # kernels; the mean has to be the model's, because the zeros of the padding are the mean.
         std = torch.tensor(IMAGENET[1]).view(3, *(1,) * (kept["conv1_w"].ndim - 2))
@@ -202,8 +209,8 @@ def _caffe2(weights: Weights) -> Weights:
     )  # fmt: skip
 
 
-def _pytorchvideo(weights: Weights, prefix: str, settings: Mapping[str, Any]) -> Weights:
-    block = re.compile(re.escape(prefix) + r"blocks\.(\d+)\.(res_blocks)?")
+def _pytorchvideo(weights: Weights, prefix: str, settings: Any) -> Weights:
+    block = re.compile(re.escape(prefix) + r"blocks\.(\d{1,3})\.(res_blocks)?")
     found = [match.groups() for match in map(block.match, weights.tensors) if match]
     stages = sorted({int(number) for number, stage in found if stage})
     layout = pytorchvideo_name(stages, max(int(number) for number, _ in found), prefix)
@@ -212,6 +219,7 @@ def _pytorchvideo(weights: Weights, prefix: str, settings: Mapping[str, Any]) ->
     if not settings:
         zoo = ("i3d_8x8", "c2d_8x8", "slow_8x8")
         return replace(weights, layout=layout, kind="pytorchvideo", scale=KINETICS, geometries=zoo)
+    settings = model_settings(settings, weights.source)
     return replace(
         weights,
         layout=layout,
@@ -226,25 +234,40 @@ def _pytorchvideo(weights: Weights, prefix: str, settings: Mapping[str, Any]) ->
 # Opening files
 
 
-def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Names and tensors of a file, and the model's settings if it is one of this project's.
+def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]:
+    """Names and tensors of a file, and the model's settings, as they stand there, if it is one of this project's.
+
+    Args:
+        path: The file.
+        opened: What is in it, where that is known.
 
     Raises:
-        InputError: As `read_content`, or it holds no state dict.
+        InputError: As `read_content`, or it holds no state dict of plain tensors.
     """
-    content, metadata = read_content(path)
-    settings: dict[str, Any] = {}
+    content, metadata = (opened, {}) if opened is not None else read_content(path)
+    settings: Any = {}
     if isinstance(content, dict):
         text = content.get(METADATA, metadata.get(METADATA))
-        settings = json.loads(text).get("model", {}) if isinstance(text, str) else content.get("hyper_parameters", {})
+        settings = read_settings(text, path).get("model") if isinstance(text, str) else content.get("hyper_parameters")
     for key in ("state_dict", "model_state"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if isinstance(content, dict):
-        content = {str(name).removeprefix("module."): value for name, value in content.items()}
     if not isinstance(content, dict) or not content or not all(isinstance(w, Tensor) for w in content.values()):
         raise InputError(f"{path} holds no state dict (names and tensors)")
-    return content, dict(settings)
+    content = {str(name).removeprefix("module."): value for name, value in content.items()}
+    for name, value in content.items():
+        _check_plain(path, name, value)
+    return content, settings or {}
+
+
+def _check_plain(path: str, name: str, value: Tensor) -> None:
+    """Raises InputError if a tensor is not numbers in memory, one for each of its elements."""
+    plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu"
+    if not plain or value.is_quantized or value.is_nested or value.dtype not in _DTYPES:
+        what = f"{str(value.dtype).removeprefix('torch.')}, {str(value.layout).removeprefix('torch.')}, {value.device}"
+        raise InputError(f"{path} has a tensor of a kind that no weights are: {name} ({what}); the file is damaged")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise InputError(f"{path} has fewer numbers than {name} {list(value.shape)} takes; the file is damaged")
 
 
 def read_content(path: str) -> tuple[Any, dict[str, str]]:

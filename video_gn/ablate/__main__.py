@@ -22,6 +22,7 @@ from video_gn.ablate.plan import Run, make_plan, plan_table
 from video_gn.ablate.report import write_report
 from video_gn.errors import InputError
 from video_gn.files import UNWRITABLE, unwritable
+from video_gn.messages import printable
 
 
 def main(args: list[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return _run(given, extra, words)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in UNWRITABLE:

@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from video_gn.configs import read_yaml
 from video_gn.errors import InputError
 
 KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "paper"}
@@ -123,10 +124,7 @@ def read_grid(path: Path, extra: list[str] | None = None) -> Grid:
     if not path.is_file():
         there = ", ".join(sorted(str(p) for p in Path("configs/ablations").glob("*.yaml")))
         raise InputError(f"there is no grid {path}" + (f"; there are: {there}" if there else ""))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     try:
         return _grid(path.stem, content, extra or [])
     except InputError as error:

@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 UNITS = {"mean": "true standard deviations", "variance": "powers of 2"}
 STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
-    "svg.hashsalt": "video_gn", "legend.frameon": False, "lines.linewidth": 1.6,
+    "svg.hashsalt": "video_gn", "text.parse_math": False, "legend.frameon": False, "lines.linewidth": 1.6,
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The report of an ablation: the paper's table from what was measured, beside what the paper reports."""
 
 import platform
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -209,8 +210,9 @@ def _pictures(grid: Grid, cells: Cells) -> list[Block]:
     ]  # fmt: skip
     for axis in grid.axes:
         if picture := plots.along(grid, cells, axis):
+            name = re.sub(r"[^a-zA-Z0-9_.-]", "_", axis)
             caption = f"Test accuracy against {axis}: mean over seeds, and each seed as a point."
-            blocks += [Heading(f"Accuracy against {axis}"), Figure(f"accuracy_{axis}", picture, caption)]
+            blocks += [Heading(f"Accuracy against {axis}"), Figure(f"accuracy_{name}", picture, caption)]
     return blocks
 
 

@@ -1,0 +1,178 @@
+"""The checkpoint that a run resumes from: which one, and whether its state of training can be one."""
+
+import logging
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from video_gn.checkpoint import Checkpoint, read_checkpoint
+from video_gn.errors import InputError
+from video_gn.messages import first_process, printable
+from video_gn.rules import shown
+
+log = logging.getLogger(__name__)
+POSITION = ("epoch", "videos", "validated", "steps", "list", "seed")  # as video_gn/position.py keeps it
+
+
+def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
+    """The checkpoint that fit resumes from, if any.
+
+    Args:
+        run_dir: The run's folder.
+        ckpt_path: A file; or the word last, which means the run's own newest one that can be read, if there is one.
+
+    Raises:
+        InputError: A new run would overwrite one that is there; or the checkpoint is damaged.
+    """
+    last, previous = (run_dir / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
+    requeued = list(run_dir.glob("hpc_ckpt_*.ckpt"))  # Lightning's, when it requeues a SLURM job
+    began = any(run_dir.glob("checkpoints/*.ckpt")) or any(
+        (run_dir / name).exists() for name in ("results.json", "history.csv")
+    )
+    if ckpt_path == "last":
+        there = sorted((path for path in (last, previous, *requeued) if path.is_file()), key=_age)
+        ckpt_path = _first_readable(there) if there else None
+        if ckpt_path is None and not began:
+            return None  # nothing is lost by a start from the beginning
+    elif ckpt_path is not None:
+        check_state(read_checkpoint(ckpt_path))
+    own = ckpt_path is not None and run_dir.resolve() in Path(ckpt_path).resolve().parents
+    began |= (run_dir / "config.yaml").exists()
+    if first_process() and began and not own and not requeued:
+        remedy = f"resume it with --ckpt_path {last}, or " if last.is_file() else ""
+        if not remedy and not any(run_dir.glob("checkpoints/*.ckpt")):
+            remedy = "start it again with --ckpt_path last (it has no checkpoint yet), or "
+        raise InputError(f"{run_dir} already holds a run; {remedy}start another with --run_dir FOLDER")
+    return ckpt_path
+
+
+def _age(path: Path) -> tuple[float, bool]:
+    """Sorts newest files first; of two that were written at once, `last.ckpt`."""
+    return -path.stat().st_mtime, path.name != "last.ckpt"
+
+
+def _first_readable(paths: list[Path]) -> str:
+    """The first checkpoint that is not damaged; says which ones are."""
+    for path in paths[:-1]:
+        try:
+            check_state(read_checkpoint(str(path)))
+            return str(path)
+        except InputError as error:
+            log.warning("%s; the one before it is taken", error)
+    check_state(read_checkpoint(str(paths[-1])))
+    return str(paths[-1])
+
+
+# The state of training
+
+
+def check_state(checkpoint: Checkpoint) -> None:
+    """Raises InputError where the state of training in a checkpoint cannot be one.
+
+    Lightning takes counters, paths and attributes as they are: wrong ones would fail steps later, or name files
+    elsewhere.
+    """
+    content, path = checkpoint.content, checkpoint.path
+    kinds = {"loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
+    missing = sorted(name for name, kind in kinds.items() if not isinstance(content.get(name), kind))
+    if missing:
+        raise InputError(
+            f"{path} has no state of training ({', '.join(missing)}), so that nothing can be resumed from it; start "
+            f"from its weights with --model.init {path}"
+        )
+    loop = content["loops"].get("fit_loop")
+    kept = loop.keys() if isinstance(loop, dict) else set()
+    wrong = [f"{name} is missing" for name in ("epoch_progress", "epoch_loop.batch_progress") if name not in kept]
+    wrong += [f"{len(content[one])} {one}" for one in ("optimizer_states", "lr_schedulers") if len(content[one]) != 1]
+    wrong += [shown(leaf) for leaf in _leaves(content["loops"]) if not _is_count(leaf)]
+    position = content["callbacks"].get("Position", dict.fromkeys(POSITION, 0))
+    counts = position.values() if isinstance(position, dict) and set(position) == set(POSITION) else [position]
+    wrong += [f"where it stands: {shown(leaf)}" for leaf in counts if leaf is None or not _is_count(leaf)]
+    wrong += [f"the epoch's sums: {shown(leaf)}" for leaf in _numbers(content.get("training_sums", [0.0] * 5), 5)]
+    figures = content.get("validation") or {}
+    wrong += [f"its validation: {shown(leaf)}" for leaf in _numbers(figures)]
+    named = [leaf for leaf in _leaves(content["callbacks"]) if isinstance(leaf, str)]
+    wrong += [shown(leaf) for leaf in named if ".." in Path(leaf).parts]
+    for state in content["lr_schedulers"]:
+        names = state.keys() if isinstance(state, dict) else [state]
+        known = torch.optim.lr_scheduler.LambdaLR
+        wrong += [
+            shown(x) for x in names if not isinstance(x, str) or callable(getattr(known, x, None)) or x == "optimizer"
+        ]
+    if wrong:
+        raise InputError(f"{path} has a state of training that cannot be ({wrong[0]}); take another checkpoint")
+
+
+def _numbers(content: Any, count: int | None = None) -> list[Any]:
+    """What is no finite number in a list or dictionary, or the whole where it is not of so many; NaN stays a figure."""
+    values = list(content.values()) if isinstance(content, dict) else content
+    if not isinstance(values, list) or (count is not None and len(values) != count):
+        return [content]
+    return [one for one in values if type(one) not in (int, float) or (count and not isfinite(one))]
+
+
+def _is_count(leaf: Any) -> bool:
+    return leaf is None or type(leaf) is bool or (type(leaf) is int and 0 <= leaf < 2**53)
+
+
+def _leaves(state: Any, depth: int = 0) -> Any:
+    """Keys that are no names, and what is in dictionaries and lists, however deep; what is deeper than a state is."""
+    if depth < 20 and isinstance(state, dict):
+        for name, value in state.items():
+            yield from [] if isinstance(name, str) and ".." not in Path(name).parts else [name]
+            yield from _leaves(value, depth + 1)
+    elif depth < 20 and isinstance(state, list | tuple):
+        for value in state:
+            yield from _leaves(value, depth + 1)
+    else:
+        yield state
+
+
+class CheckResumed(pl.Callback):
+    """Refuses a resumed optimiser whose state is not of this model's parameters, before the first step."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.ckpt_path and (wrong := next(_wrong_state(trainer), None)):
+            raise InputError(f"{trainer.ckpt_path} has an optimiser's state that cannot be ({wrong})")
+
+
+def _wrong_state(trainer: Any) -> Any:
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            for name, default in optimizer.defaults.items():
+                kinds = (int, float) if type(default) in (int, float) else (bool, type(None))
+                value = group.get(name, "missing")
+                if type(value) not in kinds or not -1e15 < float(value or 0) < 1e15:
+                    yield f"{name} is {shown(value)}"
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items() if isinstance(state, dict) else [("state", state)]:
+                sound = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+                if value is not None and not (sound and value.isfinite().all()):
+                    yield f"{name} of a parameter {list(parameter.shape)}"
+    for config in trainer.lr_scheduler_configs:
+        scheduler = config.scheduler
+        rates, groups = [*scheduler.base_lrs, *scheduler._last_lr], len(scheduler.optimizer.param_groups)
+        if len(rates) != 2 * groups or not all(type(rate) in (int, float) and 0 <= rate < 1e15 for rate in rates):
+            yield f"learning rates {shown(rates)}"
+        if not _is_count(scheduler.last_epoch) or scheduler.last_epoch is None:
+            yield f"the schedule's step {shown(scheduler.last_epoch)}"
+
+
+def not_restored(error: Exception, path: str) -> InputError | None:
+    """What to say where Lightning fails to take a checkpoint's state; None if the error is of something else."""
+    frame = error.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        if code.co_filename.endswith("checkpoint_connector.py") and (
+            "restore" in code.co_name or "resume" in code.co_name
+        ):
+            why = printable(" ".join(str(error).split())[:200])
+            return InputError(
+                f"{path} cannot be loaded ({type(error).__name__}: {why}); it is damaged, or of other settings or "
+                "another version"
+            )
+        frame = frame.tb_next
+    return None

@@ -1,0 +1,99 @@
+"""What settings have to be, in the user's hands and in files: a rule is a test and its words.
+
+A comparison with nan is false, so that `value < 0` lets it through: rules ask for what is right.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from video_gn.errors import InputError
+from video_gn.messages import is_text, printable
+
+
+class Rule(NamedTuple):
+    """What a setting has to be.
+
+    Attributes:
+        holds: Whether a value is that. It may be anything.
+        words: The rule in words.
+    """
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def whole(low: int, high: int) -> Rule:
+    """A whole number, both ends counted."""
+    words = f"a whole number from {low} to {high}"
+    return Rule(lambda x: isinstance(x, int) and not isinstance(x, bool) and low <= x <= high, words)
+
+
+def number(low: float, high: float) -> Rule:
+    """A number, both ends counted."""
+    words = f"a number from {low:g} to {high:g}"
+    return Rule(lambda x: isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= high, words)
+
+
+def one_of(values: Sequence[Any] | Mapping[Any, Any]) -> Rule:
+    """A value of these, and of its type: True is no 1."""
+    known = {(type(value), value) for value in values}
+    words = f"one of: {', '.join(map(str, values))}"
+    return Rule(lambda x: isinstance(x, str | int) and (type(x), x) in known, words)
+
+
+def or_none(rule: Rule) -> Rule:
+    """As a rule, or nothing."""
+    return Rule(lambda x: x is None or rule.holds(x), f"{rule.words}, or nothing")
+
+
+def list_of(rule: Rule, count: int | None, words: str) -> Rule:
+    """A list of so many, or any number, each by a rule."""
+
+    def holds(x: Any) -> bool:
+        return isinstance(x, list | tuple) and count in (None, len(x)) and all(map(rule.holds, x))
+
+    return Rule(holds, words)
+
+
+FLAG = Rule(lambda x: type(x) is bool, "true or false")
+NAME = Rule(lambda x: isinstance(x, str) and len(x) <= 1000 and is_text(x), "text of 1 to 1000 characters")
+SIDE = whole(1, 8192)
+CROP = whole(1, 4096)
+BATCH = whole(1, 2**20)
+SEED = whole(0, 2**63 - 1)
+TIMEOUT = Rule(lambda x: number(0, 1e6).holds(x) and x > 0, "above 0 seconds, and at most a million")
+
+# Of the data's settings.
+DATA: dict[str, Rule] = {
+    "num_frames": whole(1, 4096),
+    "frame_interval": whole(0, 4096),
+    "max_span": whole(1, 2**24),
+    "crop_size": CROP,
+    "test_short_side": SIDE,
+    "test_protocol": NAME,
+    "images": FLAG,
+    "short_side": list_of(SIDE, 2, "a list of 2 whole numbers from 1 to 8192"),
+    "flip": FLAG,
+    "seed": SEED,
+    "batch_size": BATCH,
+    "clips_per_video": BATCH,
+    "num_workers": whole(0, 1024),
+    "decode_timeout": TIMEOUT,
+    "max_bad": number(0, 1),
+}
+
+
+def check(given: Mapping[str, Any], rules: Mapping[str, Rule], owner: str) -> None:
+    """Raises InputError for the first of the settings that breaks its rule, naming it `owner.name`."""
+    for name, rule in rules.items():
+        if name in given and not rule.holds(given[name]):
+            raise InputError(f"{owner}.{name} is {shown(given[name])}; it has to be {rule.words}")
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value out of a file, as a message shows it: in one line, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError, RuntimeError):  # an endless number, lists in lists in lists
+        text = f"a {type(value).__name__}"
+    return printable(text if len(text) <= 80 else f"{text[:80]}...")
