@@ -105,6 +105,14 @@ class CLI(LightningCLI):
             config.ckpt_path = find_resume(self.run_dir, self.asked)
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse's, about a dataclass that refuses its values
+            if "Union subtypes" not in str(error) or not isinstance(error.__cause__, InputError):
+                raise
+            raise error.__cause__ from None
+
     def instantiate_trainer(self, **kwargs: Any):
         given = self.config_init[self.subcommand].trainer
         if self.config[self.subcommand].get("json") == "-":

@@ -173,7 +173,7 @@ def test_a_missing_or_broken_grid(tmp_path, capsys):
     assert "there are: configs/ablations/batch.yaml" in capsys.readouterr().err
     (tmp_path / "bad.yaml").write_text("a: [1")
     assert main([str(tmp_path / "bad.yaml")]) == 2
-    assert "is not YAML" in capsys.readouterr().err
+    assert "cannot be read as YAML" in capsys.readouterr().err
 
 
 # The plan

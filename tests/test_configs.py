@@ -152,6 +152,8 @@ SLIPS = {
     "key of a number": (b"1: 2\n", "Key must be a string"),
     "nan": (b"model: {base_lr: .nan}\n", "model.base_lr is nan; it has to be a number from 0 to 1e+12"),
     "inf": (b"data: {max_bad: .inf}\n", "data.max_bad is inf; it has to be a number from 0 to 1"),
+    "motion": (b"data: {motion: {train_per_class: 0}}\n", "motion.train_per_class is 0; it has to be a whole number"),
+    "motion of nan": (b"data: {motion: {fast: .nan}}\n", "motion.fast is nan; it has to be a number from 0 to 0.5"),
     "seed": (b"seed_everything: -1\n", "seed_everything is -1; it has to be a whole number from 0"),
     "unknown": (b"mdel: {norm: bn}\n", "mdel"),
     "escape": ("mdel\u009b31m: 1\n".encode(), "error"),

@@ -7,16 +7,15 @@ folder, which is trusted as a config is (docs/security.md); a single file names 
 import itertools
 import logging
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import yaml
 
+from video_gn import motion
 from video_gn.errors import InputError
 from video_gn.inflate import own_state
-from video_gn.motion import Motion
 from video_gn.norm import make_norm
 from video_gn.resnet3d import resnet3d
 from video_gn.rules import DATA, Rule, shown
@@ -50,8 +49,9 @@ RUN_DATA = {
 
 
 def _is_motion(given: Any) -> bool:
-    known = {field.name for field in fields(Motion)}
-    return isinstance(given, dict) and given.keys() <= known and all(type(x) in (int, float) for x in given.values())
+    return isinstance(given, dict) and all(
+        name in motion.RULES and motion.RULES[name].holds(given[name]) for name in given
+    )
 
 
 class Checkpoint(NamedTuple):

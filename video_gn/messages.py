@@ -35,7 +35,7 @@ def as_markdown(text: str) -> str:
     text = re.sub(r"&(?=#|\w+;)", "&amp;", printable(text.strip())).replace("<", "&lt;")
     text = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
     text = re.sub(r":(?=//)", r"\:", re.sub(r"(?i)\bwww(?=\.)", r"\g<0>\\", text))
-    return re.sub(r"^(?:#|>|[-+=]+(?=\s|$)|\d+(?=[.)]))", _escaped, text)
+    return re.sub(r"^(?:#|>|[-+=]+(?=\s|$)|\d+(?=[.)](?:\s|$)))", _escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
