@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "files", "pool", "predictions"},
-    {"messages", "pickles", "programs"},
+    {"messages", "pickles", "programs", "containers"},
     {"kernels.choice", "sampling", "lists", "checkpoint", "libav"},
     {"kernels.device"},
     {"kernels.group_norm", "kernels.max_pool"},
@@ -52,7 +52,19 @@ MODEL, DATA = (
         "trained",
         "export",
     },
-    {"sampling", "lists", "libav", "images", "decode", "motion", "reencode", "views", "loader", "kinetics"},
+    {
+        "sampling",
+        "lists",
+        "containers",
+        "libav",
+        "images",
+        "decode",
+        "motion",
+        "reencode",
+        "views",
+        "loader",
+        "kinetics",
+    },
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from video_gn.errors import InputError
 from video_gn.files import replacing, take_lock, write_table, write_text
+from video_gn.libav import create_mp4
 
 _SIDES = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 _PAIRS = (("right", "left"), ("left", "right"), ("up", "down"), ("down", "up"))
@@ -215,7 +216,7 @@ class Window:
 
 def encode(frames: Iterator[np.ndarray], path: Path) -> None:
     """Writes frames, uint8 `[size, size, 3]`, as H.264 at 30 fps with a keyframe each 12."""
-    with av.open(str(path), "w", format="mp4") as container:
+    with create_mp4(path) as container:
         first = next(frames)
         # x264's macroblock tree reads memory that it never wrote in frames this small: about every third file then
         # differs from run to run, though its frames are the same.
