@@ -34,6 +34,7 @@ from video_gn.libav import (
 )
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
+SLACK = 1000  # frames
 LARGEST_FRAME = 9 << 20  # pixels, 4096 x 2304: decord decodes ahead without bound, and keeps what it decoded
 
 
@@ -128,6 +129,9 @@ class DecordVideo:
             if video.width * video.height > LARGEST_FRAME:
                 size = f"{video.width}x{video.height}"
                 raise DecodeError(self.path, f"frames of {size} pixels, of which decord would hold too many in memory")
+            if video.promised > 2 * video.num_frames + SLACK:  # decord sets memory aside for all of them
+                promised = f"its header promises {video.promised} frames"
+                raise DecodeError(self.path, f"damaged: {promised}, and {video.num_frames} are there")
             return _Look(video.num_frames, video.has_open_gop, video.lacks_times)
 
     def _check_index(self, look: "_Look | None") -> None:
@@ -200,6 +204,8 @@ _REASONS = {
     "wanted index": "no video stream",
     "Error reading": NO_INDEX,
     "EOF": "the last frames cannot be decoded",
+    "open codec": "damaged: its codec cannot be opened",
+    "Cannot create buffer source": "damaged: its frames have no size or no format",
 }
 
 

@@ -160,6 +160,7 @@ class LibavVideo:
         num_frames: Frames of the video, at least 1.
         fps: Mean frames a second, 0 if unknown.
         num_keyframes: Frames from which decoding can start.
+        promised: Frames that the header promises, as decord counts them before it reads the packets.
         width: Of the frames as they are stored, in pixels.
         height: As `width`.
     """
@@ -205,6 +206,7 @@ class LibavVideo:
         self._keys = [i for i, packet in enumerate(self._packets) if packet.is_keyframe]
         self.num_frames, self.num_keyframes = len(shown), len(self._keys)
         self.fps = float(stream.average_rate or 0)
+        self.promised = stream.frames or int(self.fps * float((stream.duration or 0) * (stream.time_base or 0)))
 
     def _is_cut(self, stream: Any) -> bool:
         """Whether frames are missing because the file ends before them; an edit list leaves some out, too."""
@@ -360,5 +362,7 @@ def reason(error: Exception) -> str:
         return "damaged: the decoder refuses a packet" if decoding else NO_INDEX
     if isinstance(error, MemoryError):
         return "damaged, or absurdly large: it does not fit in memory"
-    lines = str((isinstance(error, av.FFmpegError | OSError) and error.strerror) or error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    if isinstance(error, av.FFmpegError):
+        return f"damaged, or of a kind that libav cannot read ({error.strerror})"
+    lines = str((isinstance(error, OSError) and error.strerror) or error).splitlines()
+    return f"damaged ({lines[0] if lines else type(error).__name__})"
