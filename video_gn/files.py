@@ -3,13 +3,20 @@
 import csv
 import fcntl
 import io
+import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+log = logging.getLogger(__name__)
+
+
+QUIET = 1.0  # seconds of waiting for a lock without a word
 
 
 @contextmanager
@@ -48,21 +55,74 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def take_lock(file: IO[str], patience: float = math.inf) -> None:
     """Locks an open file for this process, and for its children that inherit it, until all of them have closed it.
 
+    The file then names the process. Whoever waits says for whom.
+
     Args:
-        file: Open for writing.
+        file: Open for writing; opened with "a", it keeps the name of the process that has it.
         patience: Seconds for which another process's lock is waited for.
 
     Raises:
         BlockingIOError: Another process holds it.
     """
-    until = time.monotonic() + patience
+    began, said = time.monotonic(), False
     while True:
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError:
-            if time.monotonic() > until:
+            waited = time.monotonic() - began
+            if waited > patience:
                 raise
+            if waited > QUIET and not said:
+                said = True
+                log.warning(
+                    "waiting for %s, which holds %s; if it should not run, end it", holder(file.name), file.name
+                )
             time.sleep(0.2)
+    file.truncate(0)
+    file.write(f"{os.getpid()} {socket.gethostname()}\n")
+    file.flush()
+
+
+def holder(path: str | Path) -> str:
+    """The process that has a lock's file, in words."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        words = file.read(200).split()
+    return f"process {words[0]} on {words[1]}" if len(words) == 2 and words[0].isdecimal() else "another process"
+
+
+@contextmanager
+def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
+    """Holds a lock file for this process alone: its children do not inherit it, so its death ends the lock.
+
+    Args:
+        path: The file; it stays.
+        patience: As `take_lock`.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        take_lock(file, patience)
+        _own.add(file.fileno())
+        try:
+            yield
+        finally:
+            _own.discard(file.fileno())
+
+
+_own: set[int] = set()  # what is open for `locked`
+
+
+def _let_go() -> None:
+    for number in _own:
+        nothing = os.open(os.devnull, os.O_RDONLY)  # in the file's place, which somebody may close later
+        os.dup2(nothing, number, inheritable=False)
+        os.close(nothing)
+    _own.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class Journal:
