@@ -63,10 +63,10 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     """
     if workers < 1 or timeout <= 0:
         raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0")
-    rows = read_rows(source)
+    rows = read_rows(source, root=root)
     target = checked_path(source)
     journal = Journal(target, COLUMNS)
-    known = {row["path"]: row for row in [*read_table(target), *journal.rows]}
+    known = {row["path"]: row for row in [*read_table(target, COLUMNS[:1]), *journal.rows]}
     found = {path: known[path] for path, _ in rows if path in known and _same(known[path], root / path)}
     todo = [path for path, _ in dict(rows).items() if path not in found]
     names = {str(root / path): path for path in todo}

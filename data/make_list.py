@@ -11,7 +11,6 @@ in `ROOT/SPLIT.missing.csv`, and files below the split that belong to no row in 
 """
 
 import argparse
-import csv
 import os
 import sys
 from collections import Counter
@@ -21,7 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from video_gn.errors import InputError
-from video_gn.files import write_table, write_text
+from video_gn.files import numbered_rows, write_table, write_text
 from video_gn.lists import SUFFIXES
 from video_gn.messages import exit_code
 
@@ -106,24 +105,17 @@ def read_annotations(path: Path) -> dict[str, str] | None:
     """Label of each video of an annotation file, by the name of the video's file without its ending."""
     if not path.is_file():
         return None
-    with open(path, newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        columns = set(table.fieldnames or ())
-        if not set(COLUMNS) <= columns:
-            raise InputError(
-                f"{path} needs the columns {', '.join(COLUMNS)}; it has {', '.join(table.fieldnames or ())}"
-            )
-        if "label" not in columns:
+    labels = {}
+    for number, row in numbered_rows(path, COLUMNS):
+        if "label" not in row:
             print(f"{path.stem}: {path} gives no labels; left out")
             return None
-        labels = {}
-        for number, row in enumerate(table, 2):
-            try:
-                stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
-            except (TypeError, ValueError):
-                raise InputError(f"{path}, line {number}: time_start and time_end have to be seconds") from None
-            labels[stem] = row["label"]
-        return labels
+        try:
+            stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+        except (ValueError, OverflowError):
+            raise InputError(f"{path}, line {number}: time_start and time_end have to be seconds") from None
+        labels[stem] = row["label"]
+    return labels
 
 
 def find_videos(root: Path, folder: str) -> list[str]:

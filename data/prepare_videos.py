@@ -68,7 +68,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
             f"--workers {workers}, --timeout {timeout:g}, --quality {settings.quality} and --gop {settings.gop} "
             "all have to be above 0"
         )
-    rows = read_rows(source)
+    rows = read_rows(source, root=root)
     if out.resolve() == root.resolve():
         raise InputError(f"{out} holds the originals; name another folder for the copies")
     _note_settings(out, settings)
@@ -105,7 +105,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
 
 def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | str:
     source, target, _ = item
-    if not source.is_file():
+    if not os.path.isfile(source):
         return "no such file"
     try:
         found = prepare_video(str(source), str(target), settings)

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "files", "pool", "predictions"},
+    {"errors"},
+    {"files", "pool", "predictions"},
     {"messages", "pickles", "programs", "containers"},
     {"kernels.choice", "sampling", "lists", "checkpoint", "libav"},
     {"kernels.device"},

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from video_gn.errors import InputError
+
 log = logging.getLogger(__name__)
 
 
+ESCAPED = "surrogateescape"  # how names of files that are not UTF-8 are read and written: as they are
 QUIET = 1.0  # seconds of waiting for a lock without a word
 
 
@@ -33,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file in one go, over one that is there."""
-    with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, open(part, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
         file.write(text)
 
 
@@ -44,12 +47,83 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
     write_text(path, text.getvalue())
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header; none if there is no such file."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def read_table(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header; none if there is no such file.
+
+    Args:
+        path: The file.
+        columns: That it has to have.
+
+    Raises:
+        InputError: As `numbered_rows`.
+    """
+    return [row for _, row in numbered_rows(path, columns)] if path.is_file() else []
+
+
+def numbered_rows(path: Path, columns: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """The first line and the cells of each row of a CSV file with a header.
+
+    Args:
+        path: The file, UTF-8; other bytes become lone surrogates, as in file names.
+        columns: That it has to have.
+
+    Raises:
+        InputError: It lacks a column, or a row cannot be taken apart; names the line.
+    """
+    reader = csv.reader(io.StringIO(read_text(path, ESCAPED), newline=""), strict=True)
+    header: list[str] | None = None
+    line = 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            hint = "; is a quote left open?" if "end of data" in str(error) or "expected after" in str(error) else ""
+            raise InputError(f"{path}, line {line}: this row cannot be read as CSV ({error}){hint}") from None
+        if cells is None:
+            break
+        if header is None:
+            header = cells
+            if missing := [name for name in columns if name not in header]:
+                raise InputError(
+                    f"{path} needs a header that names the columns {' and '.join(columns)}; {' and '.join(missing)} "
+                    f"{'is' if len(missing) == 1 else 'are'} missing"
+                )
+        elif any(cell.strip() for cell in cells):
+            if len(cells) < len(header) or any(cells[len(header) :]):
+                raise InputError(
+                    f"{path}, line {line}: {len(cells)} cells, and the header names {len(header)} columns; a cell with "
+                    "a comma needs quotes around it"
+                )
+            yield line, dict(zip(header, cells, strict=False))
+        line = reader.line_num + 1
+    if header is None and (missing := list(columns)):
+        raise InputError(f"{path} is empty; it needs a header that names the columns {' and '.join(missing)}")
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        errors: What becomes of bytes that are not UTF-8, as in `bytes.decode`.
+
+    Raises:
+        InputError: It is not UTF-8, or holds NUL bytes; names the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    at = data.find(b"\0")
+    try:
+        text = data.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        at = min(error.start, at) if at >= 0 else error.start
+    if at >= 0:
+        what = "a NUL byte" if data[at] == 0 else f"byte {data[at]:#04x}, which is not UTF-8"
+        line = 1 + data.count(b"\n", 0, at)
+        raise InputError(f"{path}, line {line}: {what}; save the file as UTF-8 text")
+    return text
 
 
 def take_lock(file: IO[str], patience: float = math.inf) -> None:
@@ -140,12 +214,12 @@ class Journal:
         self.path = table.with_name(f"{table.name}.journal")
         self._columns, header = columns, ",".join(columns) + "\r\n"
         left = self.path.read_bytes() if self.path.is_file() else b""
-        whole = left[: left.rfind(b"\n") + 1].decode()  # the last line may have been cut
+        whole = left[: left.rfind(b"\n") + 1].decode(errors=ESCAPED)  # the last line may have been cut
         write_text(self.path, whole if whole.startswith(header) else header)
         self.rows = read_table(self.path)
 
     def __enter__(self) -> "Journal":
-        self._file = open(self.path, "a", newline="", encoding="utf-8")
+        self._file = open(self.path, "a", newline="", encoding="utf-8", errors=ESCAPED)
         self._writer = csv.DictWriter(self._file, self._columns)
         return self
 

@@ -21,7 +21,7 @@ from video_gn import motion as motion12
 from video_gn import sampling
 from video_gn.decode import BACKENDS, IMAGE
 from video_gn.errors import InputError
-from video_gn.files import read_table
+from video_gn.files import ESCAPED, read_table, read_text
 from video_gn.images import CentreImage, RandomImage
 from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
 from video_gn.loader import RowSampler, VideoLoader
@@ -189,14 +189,15 @@ class KineticsData(pl.LightningDataModule):
         if isinstance(given, str):
             if not Path(given).is_file():
                 raise InputError(f"there is no file {given} of class names (data.class_names)")
-            given = [line.strip() for line in Path(given).read_text(encoding="utf-8").splitlines() if line.strip()]
-        names = given or (
-            list(motion12.CLASSES) if self.motion else names_of(read_rows(self.root / self.train, self.suffixes))
-        )
+            given = [line.strip() for line in read_text(Path(given)).splitlines() if line.strip()]
+        names = given or (list(motion12.CLASSES) if self.motion else self._names_in(self.root / self.train))
         repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else None
         if repeated:
             raise InputError(f"data.class_names has {', '.join(sorted(repeated))} more than once; names have to differ")
         return names
+
+    def _names_in(self, source: Path) -> list[str]:
+        return names_of(read_rows(source, self.suffixes, self.root), source)
 
     @property
     def num_classes(self) -> int:
@@ -236,7 +237,7 @@ class KineticsData(pl.LightningDataModule):
     def _respect_quarantine(self, split: str) -> None:
         videos = self.lists[split]
         base = self.quarantine.parent
-        if table := read_table(self.quarantine):
+        if table := read_table(self.quarantine, ("path", "reason")):
             reasons = {os.path.abspath(base / row["path"]): row["reason"] for row in table}
             paths = ((row, os.path.abspath(path)) for row, path in enumerate(videos.paths))
             videos.set_aside |= {row: f"in quarantine: {reasons[path]}" for row, path in paths if path in reasons}
@@ -277,7 +278,7 @@ class KineticsData(pl.LightningDataModule):
         named = os.path.relpath(path, self.quarantine.parent)
         try:
             new = not self.quarantine.exists()
-            with open(self.quarantine, "a", newline="", encoding="utf-8") as file:
+            with open(self.quarantine, "a", newline="", encoding="utf-8", errors=ESCAPED) as file:
                 csv.writer(file).writerows([*([("path", "reason")] if new else []), (named, reason)])
         except OSError as error:
             log.warning("cannot write %s (%s): another run will meet this video again", self.quarantine, error.strerror)

@@ -58,7 +58,8 @@ class StopAfterStep(pl.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:  # those of the run that goes on
-            self._bad = {(row["path"], row["stage"]): list(row.values()) for row in read_table(self.bad_videos)}
+            rows = read_table(self.bad_videos, BAD_COLUMNS)
+            self._bad = {(row["path"], row["stage"]): [row[name] for name in BAD_COLUMNS] for row in rows}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if threading.current_thread() is not threading.main_thread():
