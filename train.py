@@ -19,8 +19,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from video_gn.checkpoint import check_architecture, find_resume, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
+from video_gn.files import utf8_name
 from video_gn.kinetics import KineticsData
-from video_gn.messages import first_process, one_line, set_up_messages
+from video_gn.messages import first_process, one_line, printable, set_up_messages
 from video_gn.norm import batch_norms, norm_label
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 from video_gn.statistics import CHOICES, EvaluationStatistics
@@ -120,9 +121,9 @@ class CLI(LightningCLI):
         ]
 
     def _loggers(self) -> Any:
-        folder = str(self.run_dir)
-        fit = self.subcommand == "fit"
-        return [TensorBoardLogger(folder, "tensorboard", ""), CSVLogger(folder, "csv")] if fit else False
+        if self.subcommand != "fit":
+            return False
+        return [TensorBoardLogger(utf8_name(self.run_dir), "tensorboard", ""), CSVLogger(str(self.run_dir), "csv")]
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -187,7 +188,7 @@ def main(args: list[str] | None = None) -> int:
         _run(CLI, sys.argv[1:] if args is None else args)
     except SLIPS as error:
         if first_process():
-            print(f"error: {_explain(error)}", file=sys.stderr)
+            print(f"error: {printable(_explain(error))}", file=sys.stderr)
         return 2
     except Stopped as stop:
         if first_process():

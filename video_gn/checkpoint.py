@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from video_gn.errors import InputError
+from video_gn.files import is_utf8, utf8_named
 from video_gn.messages import first_process
 
 # What a checkpoint has to have in common with the model that it is loaded into.
@@ -45,7 +46,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise InputError(f"there is no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, "cpu", weights_only=True, mmap=True)
+        with utf8_named(path) as name:
+            checkpoint = torch.load(name, "cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load fails in many ways on what is no checkpoint
         raise InputError(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from None
     if not {"state_dict", "hyper_parameters", "datamodule_hyper_parameters"} <= set(checkpoint):
@@ -86,7 +88,14 @@ def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
     stored = {"seed_everything": seed, "model": model, "data": data}
     if (run_dir / "config.yaml").is_file():
         stored["run_dir"] = str(run_dir)
-    return [args[0], "--config", yaml.safe_dump(stored), *args[1:]]
+    # YAML has no form for names that are not UTF-8, a command line has.
+    raw = [f"--data.{name}={data.pop(name)}" for name, value in list(data.items()) if not _in_yaml(value)]
+    raw += [] if _in_yaml(stored.get("run_dir")) else [f"--run_dir={stored.pop('run_dir')}"]
+    return [args[0], "--config", yaml.safe_dump(stored), *raw, *args[1:]]
+
+
+def _in_yaml(value: Any) -> bool:
+    return not isinstance(value, str) or is_utf8(value)
 
 
 def check_architecture(path: str, settings: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from video_gn import motion as motion12
 from video_gn import sampling
 from video_gn.decode import BACKENDS, IMAGE
 from video_gn.errors import InputError
-from video_gn.files import ESCAPED, read_table, read_text
+from video_gn.files import ESCAPED, as_path, as_text, read_table, read_text
 from video_gn.images import CentreImage, RandomImage
 from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
 from video_gn.loader import RowSampler, VideoLoader
@@ -238,7 +238,7 @@ class KineticsData(pl.LightningDataModule):
         videos = self.lists[split]
         base = self.quarantine.parent
         if table := read_table(self.quarantine, ("path", "reason")):
-            reasons = {os.path.abspath(base / row["path"]): row["reason"] for row in table}
+            reasons = {os.path.abspath(base / as_path(row["path"])): row["reason"] for row in table}
             paths = ((row, os.path.abspath(path)) for row, path in enumerate(videos.paths))
             videos.set_aside |= {row: f"in quarantine: {reasons[path]}" for row, path in paths if path in reasons}
         left_out = videos.set_aside.keys() | (videos.damaged.keys() if split == "train" else set())
@@ -275,7 +275,7 @@ class KineticsData(pl.LightningDataModule):
     def _set_aside(self, videos: VideoList, row: int, reason: str) -> None:
         """Writes a video on which a decoder hung or crashed into the quarantine list."""
         path, label = videos.path(row), int(videos.labels[row])
-        named = os.path.relpath(path, self.quarantine.parent)
+        named = as_text(os.path.relpath(path, self.quarantine.parent))
         try:
             new = not self.quarantine.exists()
             with open(self.quarantine, "a", newline="", encoding="utf-8", errors=ESCAPED) as file:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from video_gn.errors import InputError
-from video_gn.files import ESCAPED, numbered_rows, read_text
+from video_gn.files import ESCAPED, as_label, as_path, as_text, is_utf8, numbered_rows, read_text
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
     rows: Iterable[tuple[int, str, str]]
     if source.is_dir():
         rows = [
-            (0, str(path.relative_to(source.parent)), folder.name)
+            (0, as_text(str(path.relative_to(source.parent))), as_label(folder.name))
             for folder in sorted(source.iterdir())
             if folder.is_dir()
             for path in sorted(folder.iterdir())
@@ -175,8 +175,7 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
     if not rows:
         raise InputError(f"{source} names no videos")
     if not source.is_dir():
-        for line, path, label in rows:
-            _check_row(f"{source}, line {line}", path, label, root or source.parent)
+        _check_rows(source, rows, root or source.parent)
     return [(path, label) for _, path, label in rows]
 
 
@@ -189,27 +188,25 @@ def _plain_rows(source: Path) -> Iterator[tuple[int, str, str]]:
             yield number, path.strip(), label
 
 
-def _check_row(where: str, path: str, label: str, root: Path) -> None:
-    """Refuses what is no path or no label; names that are not UTF-8 or of several lines have to be those of files."""
-    if not path or not label:
-        raise InputError(f"{where}: the {'label' if path else 'path'} is missing; each row needs both")
-    if not is_utf8(label):
-        raise InputError(f"{where}: label {shown(label)} is not UTF-8; save the list as UTF-8 text")
-    if (not is_utf8(path) or "\n" in path or "\r" in path) and not os.path.isfile(root / path):
-        if is_utf8(path):
-            raise InputError(f"{where}: path {shown(path)} goes over several lines; is a quote left open?")
-        raise InputError(
-            f"{where}: path {shown(path)} is not UTF-8, nor the name of a file; save the list as UTF-8 text"
-        )
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text is more than bytes that could not be decoded."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _check_rows(source: Path, rows: Iterable[tuple[int, str, str]], root: Path) -> None:
+    """Refuses what is no path or no label, and names of no file that come of another encoding or of an open quote."""
+    odd = []
+    for line, path, label in rows:
+        if not path or not label:
+            raise InputError(f"{source}, line {line}: the {'label' if path else 'path'} is missing; a row needs both")
+        if not is_utf8(label):
+            raise InputError(f"{source}, line {line}: label {shown(label)} is not UTF-8; save the list as UTF-8 text")
+        if "\n" in path or "\r" in path or not is_utf8(path):
+            odd.append((line, path))
+    # Files may have such names. Where one is there, the list means it so; a checked list was read before.
+    if not odd or checked_path(source).is_file() or any(os.path.isfile(root / as_path(path)) for _, path in odd):
+        return
+    line, path = odd[0]
+    if is_utf8(path):
+        raise InputError(f"{source}, line {line}: path {shown(path)} goes over several lines; is a quote left open?")
+    raise InputError(
+        f"{source}, line {line}: path {shown(path)} is not UTF-8, nor the name of a file; save the list as UTF-8 text"
+    )
 
 
 def names_of(rows: list[tuple[str, str]], source: Path | str = "the list") -> list[str]:
@@ -260,7 +257,7 @@ def read_list(source: Path, root: Path, class_names: list[str], suffixes: Set[st
                 f"{source}, video {row} ({path}): label {shown(text)} is outside the {len(class_names)} classes "
                 f"({', '.join(class_names[:3])}, ...); mend the list, or set data.class_names"
             )
-        paths.append(str(base / path))
+        paths.append(str(base / as_path(path)))
         labels.append(label)
     checks = read_checks(source, (path for path, _ in rows))
     few = paths[:: max(1, len(paths) // 100)]

@@ -1,6 +1,7 @@
 """What a run says on the terminal: its own messages, errors as one line, and none of the libraries' noise."""
 
 import difflib
+import io
 import logging
 import re
 import sys
@@ -16,6 +17,14 @@ from video_gn.errors import InputError
 def first_process() -> bool:
     """Whether this is the process that prints and writes."""
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what is not printable (control characters, newlines, lone surrogates) as a backslash escape.
+
+    Names out of files and of files may hold anything; a raw one could move the cursor, or fail to be written.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def one_line(message: str, keys: list[str]) -> str:
@@ -34,10 +43,11 @@ def one_line(message: str, keys: list[str]) -> str:
 
 def exit_code(job: Callable[[], None], stopped: str) -> int:
     """Does a tool's job; gives its exit code: 0, 2 for what the user can mend (said in one line), 130 if stopped."""
+    set_up_streams()
     try:
         job()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
@@ -45,12 +55,19 @@ def exit_code(job: Callable[[], None], stopped: str) -> int:
     return 0
 
 
+def set_up_streams() -> None:
+    """What a terminal or a file in another encoding cannot show is escaped, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class _Handler(logging.Handler):
     """Writes above the progress bar: everything of the first process, warnings of the others."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if first_process() or record.levelno >= logging.WARNING:
-            tqdm.write(record.getMessage(), file=sys.stderr)
+            tqdm.write(printable(record.getMessage()), file=sys.stderr)
 
 
 def _no_tip(record: logging.LogRecord) -> bool:
@@ -59,6 +76,7 @@ def _no_tip(record: logging.LogRecord) -> bool:
 
 def set_up_messages() -> None:
     """Our messages are shown; of the libraries' warnings, not those that a user can do nothing about."""
+    set_up_streams()
     logger = logging.getLogger("video_gn")
     logger.setLevel(logging.INFO)
     logger.handlers = [_Handler()]

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from video_gn.errors import InputError
 from video_gn.files import locked, replacing, write_table, write_text
 from video_gn.libav import create_mp4
+from video_gn.messages import printable
 from video_gn.pool import end_with_parent
 
 _SIDES = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
@@ -110,7 +111,7 @@ def _make(folder: Path, motion: Motion) -> None:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=end) as pool:
         try:
             made = pool.map(partial(_make_video, folder, motion), missing, chunksize=4)
-            list(tqdm(made, f"making {folder}", len(missing), unit=" videos", disable=not missing))
+            list(tqdm(made, printable(f"making {folder}"), len(missing), unit=" videos", disable=not missing))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from video_gn.messages import printable
+
 TOP = 5
 
 
@@ -29,10 +31,10 @@ def json_lines(entries: Iterable[dict[str, Any]]) -> str:
 
 def table(one: dict[str, Any]) -> str:
     """A video and its classes, or why it cannot be read, as people read it."""
-    lines = [f"\n{one['video']}"]
+    lines = [one["video"]]
     if "error" in one:
         lines.append(f"  cannot be read: {one['error']}")
     if "damage" in one:
         lines.append(f"  damaged: {one['damage']}")
     lines += [f"  {100 * top['score']:6.2f} %  {top['class']}" for top in one.get("top", ())]
-    return "\n".join(lines)
+    return "\n".join(["", *map(printable, lines)])
