@@ -21,7 +21,7 @@ from video_gn.checkpoint import check_architecture, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.configs import look_through, named_configs, read_yaml
 from video_gn.errors import InputError
-from video_gn.files import UNWRITABLE, FolderLock, unwritable
+from video_gn.files import UNWRITABLE, FolderLock, unwritable, utf8_name
 from video_gn.kinetics import KineticsData
 from video_gn.messages import first_process, one_line, printable, set_up_messages
 from video_gn.norm import batch_norms, norm_label
@@ -160,9 +160,9 @@ class CLI(LightningCLI):
         ]
 
     def _loggers(self) -> Any:
-        folder = str(self.run_dir)
-        fit = self.subcommand == "fit"
-        return [TensorBoardLogger(folder, "tensorboard", ""), CSVLogger(folder, "csv")] if fit else False
+        if self.subcommand != "fit":
+            return False
+        return [TensorBoardLogger(utf8_name(self.run_dir), "tensorboard", ""), CSVLogger(str(self.run_dir), "csv")]
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]

@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from video_gn.decode import BACKENDS, open_video
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import Journal, read_table, write_table
-from video_gn.libav import LibavVideo, decode_all, find_cut, rgb
+from video_gn.files import Journal, as_path, read_table, write_table
+from video_gn.libav import LibavVideo, decode_all, find_cut, refusing, rgb
 from video_gn.lists import checked_path, read_rows
-from video_gn.messages import exit_code
+from video_gn.messages import exit_code, printable
 from video_gn.pool import Ended, run_jobs
 
 COLUMNS = (
@@ -63,28 +63,28 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     """
     if workers < 1 or timeout <= 0:
         raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0")
-    rows = read_rows(source)
+    rows = read_rows(source, root=root)
     target = checked_path(source)
     journal = Journal(target, COLUMNS)
-    known = {row["path"]: row for row in [*read_table(target), *journal.rows]}
-    found = {path: known[path] for path, _ in rows if path in known and _same(known[path], root / path)}
+    known = {row["path"]: row for row in [*read_table(target, COLUMNS[:1]), *journal.rows]}
+    found = {path: known[path] for path, _ in rows if path in known and _same(known[path], root / as_path(path))}
     todo = [path for path, _ in dict(rows).items() if path not in found]
-    names = {str(root / path): path for path in todo}
+    names = {str(root / as_path(path)): path for path in todo}
     jobs = run_jobs(check_video, names, workers, timeout)
-    with journal, tqdm(jobs, f"checking {source}", len(todo), unit=" videos") as bar:
+    with journal, tqdm(jobs, printable(f"checking {source}"), len(todo), unit=" videos") as bar:
         for full, result in bar:
             finding = _ended(full, result) if isinstance(result, Ended) else result
             found[names[full]] = finding | {"path": names[full]}
             journal.add(found[names[full]])
             if finding["status"] != "ok":
-                bar.write(f"{finding['status']}: {names[full]}: {finding['reason']}", file=sys.stderr)
+                bar.write(printable(f"{finding['status']}: {names[full]}: {finding['reason']}"), file=sys.stderr)
     table = [found[path] | {"label": label} for path, label in rows]
     write_table(target, COLUMNS, [[row[column] for column in COLUMNS] for row in table])
     journal.remove()
     for column in ("status", "backend"):
         counts = Counter(row[column] or "none" for row in table)
         print(f"{column}: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
-    print(f"{len(table)} videos, {len(todo)} of them checked now: {target}")
+    print(printable(f"{len(table)} videos, {len(todo)} of them checked now: {target}"))
 
 
 def check_video(path: str) -> dict[str, Any]:
@@ -95,15 +95,16 @@ def check_video(path: str) -> dict[str, Any]:
     checksums: list[int] = []
     corrupt, deep, reformatter = 0, False, VideoReformatter()
     try:
-        for picture in decode_all(path):
-            pixels = np.ascontiguousarray(rgb(picture, reformatter))
-            checksums.append(zlib.crc32(pixels.data))
-            corrupt += picture.is_corrupt
-            if len(checksums) == 1:
-                height, width, _ = pixels.shape
-                deep = any(part.bits > 8 for part in picture.format.components)
-                finding |= {"width": width, "height": height, "rotation": picture.rotation % 360}
-        broken = find_cut(path)
+        with refusing(path):
+            for picture in decode_all(path):
+                pixels = np.ascontiguousarray(rgb(picture, reformatter))
+                checksums.append(zlib.crc32(pixels.data))
+                corrupt += picture.is_corrupt
+                if len(checksums) == 1:
+                    height, width, _ = pixels.shape
+                    deep = any(part.bits > 8 for part in picture.format.components)
+                    finding |= {"width": width, "height": height, "rotation": picture.rotation % 360}
+            broken = find_cut(path)
     except DecodeError as error:
         broken = f"decoding breaks off after {len(checksums)} frames" if checksums else error.reason
     finding["num_frames"] = len(checksums)
@@ -131,10 +132,11 @@ def _reads_right(path: str, backend: str, checksums: list[int], deep: bool, corr
         try:
             with open_video(path, backend, num_frames=total) as video:
                 frames = video.read(indices)
+            sums = [zlib.crc32(np.ascontiguousarray(frame).data) for frame in frames]
+            same = sums == [checksums[i] for i in indices]
+            if not same and not corrupt and not (deep and _close(path, frames, indices)):
+                return False
         except DecodeError:
-            return False
-        same = [zlib.crc32(np.ascontiguousarray(f).data) == checksums[i] for f, i in zip(frames, indices, strict=True)]
-        if not all(same) and not corrupt and not (deep and _close(path, frames, indices)):
             return False
     return True
 

@@ -11,7 +11,6 @@ in `ROOT/SPLIT.missing.csv`, and files below the split that belong to no row in 
 """
 
 import argparse
-import csv
 import os
 import sys
 from collections import Counter
@@ -21,9 +20,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from video_gn.errors import InputError
-from video_gn.files import write_table, write_text
+from video_gn.files import as_label, as_text, numbered_rows, write_table, write_text
 from video_gn.lists import SUFFIXES
-from video_gn.messages import exit_code
+from video_gn.messages import exit_code, printable
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 SPLITS = ("train", "val", "test")
@@ -83,11 +82,13 @@ def from_annotations(root: Path, name: str) -> Split | None:
     if labels is None:
         return None
     paths = {Path(path).stem: path for folder in (EXTRA, name) for path in find_videos(root, folder)}
-    found = [(paths[stem], label) for stem, label in labels.items() if stem in paths]
+    found = [(as_text(paths[stem]), label) for stem, label in labels.items() if stem in paths]
     if not found:
         raise InputError(f"none of the {len(labels)} videos of annotations/{name}.csv is below {root / name}")
     missing = [(stem, label) for stem, label in labels.items() if stem not in paths]
-    unlisted = sorted(path for stem, path in paths.items() if stem not in labels and path.startswith(f"{name}/"))
+    unlisted = sorted(
+        as_text(path) for stem, path in paths.items() if stem not in labels and path.startswith(f"{name}/")
+    )
     return Split(found, missing, unlisted)
 
 
@@ -96,40 +97,33 @@ def from_folders(root: Path, name: str) -> Split | None:
     if not (root / name).is_dir():
         return None
     paths = find_videos(root, name)
-    found = [(path, Path(path).parts[1]) for path in paths if len(Path(path).parts) == 3]
+    found = [(as_text(path), as_label(Path(path).parts[1])) for path in paths if len(Path(path).parts) == 3]
     if not found:
         raise InputError(f"{root / name} holds no videos in class folders: {name}/CLASS/VIDEO.mp4")
-    return Split(found, [], [path for path in paths if len(Path(path).parts) != 3])
+    return Split(found, [], [as_text(path) for path in paths if len(Path(path).parts) != 3])
 
 
 def read_annotations(path: Path) -> dict[str, str] | None:
     """Label of each video of an annotation file, by the name of the video's file without its ending."""
     if not path.is_file():
         return None
-    with open(path, newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        columns = set(table.fieldnames or ())
-        if not set(COLUMNS) <= columns:
-            raise InputError(
-                f"{path} needs the columns {', '.join(COLUMNS)}; it has {', '.join(table.fieldnames or ())}"
-            )
-        if "label" not in columns:
-            print(f"{path.stem}: {path} gives no labels; left out")
+    labels = {}
+    for number, row in numbered_rows(path, COLUMNS):
+        if "label" not in row:
+            print(printable(f"{path.stem}: {path} gives no labels; left out"))
             return None
-        labels = {}
-        for number, row in enumerate(table, 2):
-            try:
-                stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
-            except (TypeError, ValueError):
-                raise InputError(f"{path}, line {number}: time_start and time_end have to be seconds") from None
-            labels[stem] = row["label"]
-        return labels
+        try:
+            stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+        except (ValueError, OverflowError):
+            raise InputError(f"{path}, line {number}: time_start and time_end have to be seconds") from None
+        labels[stem] = row["label"]
+    return labels
 
 
 def find_videos(root: Path, folder: str) -> list[str]:
     """Path below `root` of every video below a folder, in order."""
     found = []
-    with tqdm(desc=f"looking through {root / folder}", unit=" files") as bar:
+    with tqdm(desc=printable(f"looking through {root / folder}"), unit=" files") as bar:
         for where, folders, names in os.walk(root / folder):
             folders.sort()
             bar.update(len(names))
@@ -149,10 +143,10 @@ def _count(root: Path, splits: dict[str, Split]) -> None:
         print(f"{name}: {total} expected, {len(split.found)} found, {len(split.missing)} missing", end="")
         empty = [label for label in names if not found[label]]
         print(f"; {len(split.unlisted)} files belong to none" if split.unlisted else "", end="")
-        print(f"; no video of {len(empty)} classes, {empty[0]} for one" if empty else "")
+        print(printable(f"; no video of {len(empty)} classes, {empty[0]} for one") if empty else "")
     write_table(root / "counts.csv", ("split", "label", "expected", "found", "missing"), rows)
     write_text(root / "classes.txt", "".join(f"{name}\n" for name in names))
-    print(f"{len(names)} classes; lists in {root}, counts of each class in {root / 'counts.csv'}")
+    print(printable(f"{len(names)} classes; lists in {root}, counts of each class in {root / 'counts.csv'}"))
 
 
 if __name__ == "__main__":

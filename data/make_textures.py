@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from video_gn.errors import InputError
 from video_gn.files import replacing
-from video_gn.messages import exit_code
+from video_gn.messages import exit_code, printable
 from video_gn.motion import Waves, Window, encode, log_uniform
 
 DIRECTIONS = {"vertical": 0.0, "rising": 45.0, "level": 90.0, "falling": 135.0}  # degrees of the wave vector
@@ -128,7 +128,7 @@ def make(folder: Path, images: int, videos: int, val: int, size: int = 64, seed:
         for i in range(count)
     ]
     missing = [path for path in paths if not (folder / path).exists()]
-    for path in tqdm(missing, f"making {folder}", unit=" files", disable=not missing, mininterval=1):
+    for path in tqdm(missing, printable(f"making {folder}"), unit=" files", disable=not missing, mininterval=1):
         _make(folder, size, seed, path)
     return len(missing)
 
@@ -144,7 +144,8 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
     given = vars(parser.parse_args(args))
     return exit_code(
-        lambda: print(f"{make(**given)} files made in {given['folder']}"), "stopped; the same command goes on"
+        lambda: print(printable(f"{make(**given)} files made in {given['folder']}")),
+        "stopped; the same command goes on",
     )
 
 

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from video_gn.decode import BACKENDS
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import Journal, read_table, write_table
+from video_gn.files import Journal, as_path, read_table, write_table
 from video_gn.lists import checked_path, read_rows
-from video_gn.messages import exit_code
+from video_gn.messages import exit_code, printable
 from video_gn.pool import Ended, run_jobs
 from video_gn.reencode import CODECS, Settings, prepare_video
 
@@ -68,7 +68,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
             f"--workers {workers}, --timeout {timeout:g}, --quality {settings.quality} and --gop {settings.gop} "
             "all have to be above 0"
         )
-    rows = read_rows(source)
+    rows = read_rows(source, root=root)
     if out.resolve() == root.resolve():
         raise InputError(f"{out} holds the originals; name another folder for the copies")
     _note_settings(out, settings)
@@ -77,14 +77,16 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     fields = ["path", "status", "reason", "backend", "num_frames", "psnr", "bytes_before", "bytes"]
     journal = Journal(target, fields)
     done = {row["path"]: row for row in [*read_table(checked_path(target)), *journal.rows]}
-    todo = [path for path, name in names.items() if name not in done or not (out / name).is_file()]
+    todo = [path for path, name in names.items() if name not in done or not (out / as_path(name)).is_file()]
     failed: list[tuple[str, str]] = []
-    jobs = run_jobs(partial(_job, settings), ((root / p, out / names[p], p) for p in todo), workers, timeout)
-    with journal, tqdm(jobs, f"preparing {source}", len(todo), unit=" videos") as bar:
+    jobs = run_jobs(
+        partial(_job, settings), ((root / as_path(p), out / as_path(names[p]), p) for p in todo), workers, timeout
+    )
+    with journal, tqdm(jobs, printable(f"preparing {source}"), len(todo), unit=" videos") as bar:
         for (_, _, path), result in bar:
             if isinstance(result, Ended | str):
                 failed.append((path, result.reason if isinstance(result, Ended) else result))
-                bar.write(f"not prepared: {path}: {failed[-1][1]}", file=sys.stderr)
+                bar.write(printable(f"not prepared: {path}: {failed[-1][1]}"), file=sys.stderr)
             else:
                 done[names[path]] = result | {"path": names[path]}
                 journal.add(done[names[path]])
@@ -105,7 +107,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
 
 def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | str:
     source, target, _ = item
-    if not source.is_file():
+    if not os.path.isfile(source):
         return "no such file"
     try:
         found = prepare_video(str(source), str(target), settings)
@@ -143,7 +145,7 @@ def _note_settings(out: Path, settings: Settings) -> None:
 
 
 def _sum_up(target: Path, rows: list[dict[str, Any]], failed: int) -> None:
-    print(f"{len(rows)} videos prepared, {failed} not: {target}")
+    print(printable(f"{len(rows)} videos prepared, {failed} not: {target}"))
     if rows := [row for row in rows if row.get("psnr")]:
         before, after = (sum(int(row[key]) for row in rows) for key in ("bytes_before", "bytes"))
         psnr = np.mean([float(row["psnr"]) for row in rows])

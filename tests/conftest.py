@@ -1,7 +1,9 @@
 import importlib.util
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -166,3 +168,35 @@ def stopped(pictures, run_dir, monkeypatch, step, **settings):
     with monkeypatch.context() as patched:
         stop_at(patched, signal.SIGTERM, ("training_step", step))
         assert train.main(tiny(pictures, run_dir, **settings)) == 143
+
+
+# Processes and their children
+
+
+def assert_children_end(work, least, timeout=10.0):
+    """Does some work in a process, kills it when it has children, and looks at what becomes of them."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    children = wait_for(lambda: len(found := children_of(process.pid)) >= least and found, 30)
+    process.kill()
+    process.join()
+    wait_for(lambda: not any(map(alive, children)), timeout)
+
+
+def wait_for(question, seconds):
+    until = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return answer
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

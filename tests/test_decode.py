@@ -72,7 +72,7 @@ SOURCES = {  # file, codec, encoder's options, how it is written, why decord doe
     "MPEG-TS": ("t.ts", "libx264", {"x264-params": H264}, {}, "MPEG-TS"),
     "AVI, B-frames, one keyframe": ("b.avi", "mpeg4", ONE_KEY, {}, "without time stamps"),
     "AVI, B-frames": ("c.avi", "mpeg4", {"bf": "2", "g": "12", "q:v": "3"}, {}, "do not increase"),
-    "MPEG-2": ("m.mpg", "mpeg2video", {"bf": "2", "g": "12"}, {}, "do not increase"),
+    "MPEG-2": ("m.mpg", "mpeg2video", {"bf": "2", "g": "12"}, {}, "MPEG program stream"),
     "VP9": ("v.webm", "libvpx-vp9", {"g": "12", "lag-in-frames": "16", "auto-alt-ref": "1"}, {}, None),
     # decord makes four channels of this one (not of the real clips) and cannot hand them out.
     "rotation 90": ("r.mp4", "libx264", {}, {"rotation": 90}, "size must exactly match"),
@@ -205,7 +205,9 @@ def test_damaged_files_raise_one_kind_of_error(motion_folder, tmp_path):
         reasons[name] = caught.value.reason
         assert reasons[name] and "\n" not in reasons[name]
     assert reasons["missing"] == "no such file"
-    assert reasons["index lost"] == reasons["text"] == reasons["empty"]
+    assert reasons["index lost"] == "not a video file, or its index is lost"
+    assert reasons["empty"] == "not a video file: it is empty"
+    assert "name the videos themselves" in reasons["text"]
     assert "MPEG-TS" in reasons["transport"]
     assert "damaged" in reasons["zeroed"]
 

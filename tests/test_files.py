@@ -1,4 +1,15 @@
-from video_gn.files import Journal
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from video_gn.files import Journal, holder, locked, take_lock
+
+fork = multiprocessing.get_context("fork")
 
 
 def test_a_journal_goes_on_behind_its_last_whole_line(tmp_path):
@@ -15,3 +26,59 @@ def test_a_journal_goes_on_behind_its_last_whole_line(tmp_path):
     assert journal.rows == []
     journal.remove()
     assert not list(tmp_path.iterdir())
+
+
+# Locks
+
+
+def test_a_lock_ends_with_its_process_and_not_with_its_children(tmp_path):
+    with locked(tmp_path / "lock"):
+        child = fork.Process(target=time.sleep, args=(60,), daemon=True)
+        child.start()
+        with pytest.raises(BlockingIOError), locked(tmp_path / "lock", patience=0):
+            pass
+    with locked(tmp_path / "lock", patience=0):
+        assert child.is_alive()
+    child.kill()
+    child.join()
+
+
+def hold(path, taken):
+    with locked(path):
+        taken.set()
+        time.sleep(60)
+
+
+def test_who_waits_says_for_whom(tmp_path, caplog):
+    path, taken = tmp_path / "lock", fork.Event()
+    process = fork.Process(target=hold, args=(path, taken), daemon=True)
+    process.start()
+    assert taken.wait(10)
+    with pytest.raises(BlockingIOError), locked(path, patience=1.5):
+        pass
+    process.kill()
+    process.join()
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said == f"waiting for process {process.pid} on {socket.gethostname()}, which holds {path}; " \
+        "if it should not run, end it"  # fmt: skip
+    with locked(path, patience=0.5):  # a killed process holds nothing
+        assert holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_a_lock_can_be_handed_to_a_child(tmp_path):
+    with open(tmp_path / "lock", "a") as file:
+        take_lock(file, 0)
+        command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+        child = subprocess.Popen(command, pass_fds=[file.fileno()], preexec_fn=lambda: None)
+    with pytest.raises(BlockingIOError), locked(tmp_path / "lock", patience=0):
+        pass
+    child.kill()
+    child.wait()
+    with locked(tmp_path / "lock", patience=0):
+        pass
+
+
+def test_a_lock_file_of_an_earlier_version_is_no_riddle(tmp_path):
+    for content in ("", "x", "12 a b", "\udce9"):
+        (tmp_path / "lock").write_bytes(os.fsencode(content))
+        assert holder(tmp_path / "lock") == "another process"

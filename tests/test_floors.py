@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors"},
     {"files", "pool"},
-    {"messages", "pickles", "configs", "saving"},
+    {"messages", "pickles", "configs", "saving", "containers"},
     {"rules"},
     {"kernels.choice", "sampling", "lists", "libav", "predictions"},
     {"kernels.device"},
@@ -55,7 +55,19 @@ MODEL, DATA = (
         "trained",
         "export",
     },
-    {"sampling", "lists", "libav", "images", "decode", "motion", "reencode", "views", "loader", "kinetics"},
+    {
+        "sampling",
+        "lists",
+        "containers",
+        "libav",
+        "images",
+        "decode",
+        "motion",
+        "reencode",
+        "views",
+        "loader",
+        "kinetics",
+    },
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 

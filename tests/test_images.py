@@ -2,19 +2,24 @@
 
 import csv
 import json
+import os
 import statistics
+import struct
+import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import REPO, script
+from mutants import mutants
 from PIL import Image
 from torchvision.transforms import v2
 
 import train
 from video_gn.errors import DecodeError, InputError
-from video_gn.images import CentreImage, ImageFile, RandomImage
+from video_gn.images import FORMATS, CentreImage, ImageFile, RandomImage
 from video_gn.kinetics import KineticsData
 from video_gn.motion import Motion
 
@@ -73,6 +78,80 @@ def test_bad_images_have_a_reason(photo, tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DecodeError, match="not an image, or damaged"):
             ImageFile(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "SGI", "DDS", "JPEG2000", "IM", "MSP"])
+def test_other_formats_are_refused_whatever_their_name(kind, tmp_path, monkeypatch):
+    """Above all EPS, which Pillow would hand to Ghostscript, a program of its own."""
+    for program in ("run", "Popen", "check_call", "check_output"):
+        monkeypatch.setattr(subprocess, program, lambda *args, **kwargs: pytest.fail("a program is started"))
+    Image.new("1" if kind == "MSP" else "RGB", (32, 32)).save(tmp_path / "a.jpg", kind)
+    with pytest.raises(DecodeError, match="not an image, or damaged: none of JPEG, PNG"):
+        ImageFile(str(tmp_path / "a.jpg"))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats_that_are_meant_are_read_whatever_their_name(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = "http:a.eps"
+    with open(path, "wb") as file:
+        Image.new("RGB", (32, 24), (200, 10, 10)).save(file, kind)
+    frame = ImageFile(path).read([0])[0]
+    assert frame.shape == (24, 32, 3) and np.abs(frame.astype(int) - (200, 10, 10)).max() < 5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP", "PPM"])
+def test_a_bomb_is_refused_before_it_is_decoded(kind, tmp_path, monkeypatch):
+    """A header that claims 10000 x 9000 pixels, over nothing."""
+    path = tmp_path / "a.png"
+    Image.new("L", (111, 113)).save(path, kind)
+    data = path.read_bytes()
+    old, new = (111, 113), (10000, 9000)
+    if kind == "PNG":
+        data = data.replace(*(struct.pack(">II", *size) for size in (old, new)))
+        data = data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:]
+    elif kind == "GIF":
+        data = data.replace(*(struct.pack("<HH", *size) for size in (old, new)))
+    elif kind == "TIFF":
+        for tag, a, b in zip((256, 257), old, new, strict=True):  # width, height; their type is short or long
+            for form in ("<HHLHH", "<HHLL"):
+                rest = (0,) if form.endswith("HH") else ()
+                kind_of = 3 if rest else 4
+                data = data.replace(
+                    struct.pack(form, tag, kind_of, 1, a, *rest), struct.pack(form, tag, kind_of, 1, b, *rest)
+                )
+    elif kind == "BMP":
+        data = data.replace(*(struct.pack("<II", *size) for size in (old, new)))
+    else:
+        data = data.replace(b"111 113", b"10000 9000")
+    path.write_bytes(data)
+    monkeypatch.setattr(Image.Image, "convert", lambda *args: pytest.fail("it is decoded"))
+    with pytest.raises(DecodeError, match="an image of 10000x9000 pixels: at most 89 megapixels are read"):
+        ImageFile(str(path))
+
+
+def test_damaged_images_are_named(tmp_path, rng):
+    """As videos: whatever Pillow raises, it is one line and of one kind."""
+    sources = []
+    for kind in FORMATS:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "good", kind)
+        sources.append((tmp_path / "good").read_bytes())
+    refused = 0
+    for _, _, content in mutants(sources, 400):
+        (tmp_path / "bad.jpg").write_bytes(content)
+        try:
+            assert ImageFile(str(tmp_path / "bad.jpg")).read([0]).dtype == np.uint8
+        except DecodeError as error:
+            assert error.reason and "\n" not in error.reason
+            refused += 1
+    assert 100 < refused < 400
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path, tmp_path / "pipe.jpg", tmp_path / "none.jpg", "a\0.jpg"):
+        with pytest.raises(DecodeError, match="no such file"):
+            ImageFile(str(path))
 
 
 @pytest.mark.parametrize(

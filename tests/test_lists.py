@@ -1,8 +1,11 @@
+import time
+
 import pytest
 
+from video_gn.decode import BACKENDS
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
-from video_gn.lists import NO_LABEL, find_videos, names_of, read_list, read_rows
+from video_gn.lists import BACKEND_NAMES, NO_LABEL, find_videos, names_of, read_list, read_rows, whole_number
 
 
 @pytest.fixture
@@ -46,6 +49,7 @@ def test_class_names(folder):
         ("negative.txt", "a.mp4 -1\n", "label '-1' is outside"),
         ("name.csv", "path,label\na.mp4,c\n", "label 'c' is outside"),
         ("lost.txt", "a.mp4 0\nb.mp4 1\n", "none of 2 files looked for is there"),
+        ("name too long.txt", f"{'a' * 300}.mp4 0\n", "none of 1 files looked for is there"),
     ],
 )
 def test_bad_lists(name, text, words, tmp_path):
@@ -53,6 +57,114 @@ def test_bad_lists(name, text, words, tmp_path):
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=words):
         read_list(tmp_path / name, tmp_path, ["a", "b"])
+
+
+CHECKED = "path,status,reason,backend,num_frames\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("digits.txt", "a.mp4 0\na.mp4 " + 5000 * "9", r"video 2 \('a.mp4'\): label '9{57}...'; numbers .* to 99999"),
+        ("large.csv", "path,label\na.mp4,99999999\n", r"video 1 \('a.mp4'\): label '99999999'; numbers of classes go"),
+        ("quote.csv", 'path,label\na.mp4,0\n"a.mp4,1\na.mp4,0\n', "line 3: .*is a quote left open"),
+        ("quotes.csv", 'path,label\n"a.mp4,0\na.mp4,1\n"a.mp4,0\n', "line 2: .*is a quote left open"),
+        ("lines.csv", 'path,label\n"a.mp4,0\na.mp4,1\n",0\n', "line 2: .*over several lines; is a quote left open"),
+        ("long.csv", f"path,label\na.mp4,0\n{'a' * 140000},0\n", "line 3: .*field larger than field limit"),
+        ("nul.csv", "path,label\na.mp4,0\na\0.mp4,0\n", "line 3: a NUL byte"),
+        ("nul.txt", "a.mp4 0\n\0\n", "line 2: a NUL byte"),
+        ("utf16.csv", "path,label\na.mp4,0\n".encode("utf-16"), "line 1: a NUL byte; save the file as UTF-8"),
+        (
+            "latin.csv",
+            "path,label\na.mp4,0\ncafé.mp4,0\n".encode("latin-1"),
+            r"line 3: path 'caf\\udce9.mp4' is not UTF-8",
+        ),
+        ("latin.txt", "a.mp4 0\n\na.mp4 café\n".encode("latin-1"), r"line 3: label 'caf\\udce9' is not UTF-8"),
+        ("fewer.csv", "path,label\na.mp4\n", "line 2: 1 cells, and the header names 2 columns"),
+        ("more.csv", "path,label\na,b.mp4,0\n", "line 2: 3 cells, .*needs quotes"),
+        ("no label.csv", "path,label\na.mp4,\n", "line 2: the label is missing"),
+        ("no path.csv", "path,label\n,0\n", "line 2: the path is missing"),
+        ("nothing.csv", "", "is empty; it needs a header that names the columns path and label"),
+        ("other.csv", "file,label\na,0\n", "columns path and label; path is missing"),
+        (
+            "frames.checked.csv",
+            CHECKED + "a.mp4,ok,,decord,0\n",
+            "line 2: num_frames is '0'; it has to be a number from 1",
+        ),
+        ("frames.checked.csv", CHECKED + "a.mp4,ok,,decord,-7\n", "line 2: num_frames is '-7'"),
+        ("frames.checked.csv", CHECKED + "a.mp4,ok,,pyav,1e3\n", "line 2: num_frames is '1e3'"),
+        ("frames.checked.csv", CHECKED + f"a.mp4,ok,,pyav,{'9' * 5000}\n", "line 2: num_frames is '9{57}...'"),
+        ("frames.checked.csv", CHECKED + "a.mp4,hang,,,\n", "line 2: num_frames is ''"),
+        (
+            "backend.checked.csv",
+            CHECKED + "a.mp4,ok,,decord,9\nb,ok,,decord os,9\n",
+            "line 3: there is no backend 'os'",
+        ),
+        (
+            "status.checked.csv",
+            CHECKED + "a.mp4,fine,,decord,9\n",
+            "line 2: there is no status 'fine'; there are: ok, d",
+        ),
+        ("column.checked.csv", "path,status\na.mp4,ok\n", "reason and backend and num_frames are missing"),
+        ("quote.checked.csv", CHECKED + 'a.mp4,ok,"x,decord,9\n', "quote.checked.csv, line 2"),
+    ],
+)
+def test_every_slip_in_a_list_is_one_line_that_names_it(name, content, words, tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    source = tmp_path / name.replace(".checked", "")
+    if not source.exists():
+        source.write_text("path,label\na.mp4,0\n")
+    began = time.monotonic()
+    with pytest.raises(InputError, match=words) as caught:
+        names_of(read_rows(source), source)
+        read_list(source, tmp_path, ["0", "1"])
+    assert name in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"path\na.mp4\n", "reason is missing"),
+        (b"path,reason\na.mp4\n", "line 2: 1 cells"),
+        (b"path,reason\na.mp4,\0\n", "line 2: a NUL byte"),
+        (b'path,reason\na.mp4,"x\n', "line 2: .*quote left open"),
+        (b"", "is empty"),
+    ],
+)
+def test_every_slip_in_a_quarantine_list_too(content, words, folder):
+    (folder / "quarantine.csv").write_bytes(content)
+    data = KineticsData(root=str(folder), train="train.csv", val="train.csv")
+    with pytest.raises(InputError, match=f"quarantine.csv.*{words}"):
+        data.setup("validate")
+
+
+def test_class_names_that_are_not_text(folder):
+    for content, words in (
+        (b"a\nb\xe9\n", "line 2: byte 0xe9, which is not UTF-8"),
+        (b"a\n\0\n", "line 2: a NUL byte"),
+    ):
+        (folder / "classes.txt").write_bytes(content)
+        with pytest.raises(InputError, match=f"classes.txt, {words}"):
+            KineticsData(root=str(folder), class_names=str(folder / "classes.txt"))
+
+
+def test_numbers_up_to_the_bound_are_classes():
+    assert len(names_of([("a", "99999")])) == 100_000
+    assert names_of([("a", "00002"), ("b", "٠")]) == ["0", "1", "2"]
+    assert whole_number("", 9) is whole_number("-1", 9) is whole_number("²", 9) is whole_number("10", 9) is None
+    assert whole_number("0", 9) == whole_number("000", 9) == 0 and whole_number("9", 9) == 9
+
+
+def test_a_byte_order_mark_and_what_a_spreadsheet_leaves_behind(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.csv").write_bytes("\ufeffpath,label\r\na.mp4,é,\r\n,,\r\n\r\n".encode())
+    assert read_rows(tmp_path / "a.csv") == [("a.mp4", "é")]
+
+
+def test_the_backends_are_those_that_decode():
+    assert tuple(BACKENDS) == BACKEND_NAMES
 
 
 def test_videos_to_predict(folder):

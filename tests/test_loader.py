@@ -3,10 +3,12 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from conftest import assert_children_end
 
 from video_gn import transforms
 from video_gn.decode import open_video
@@ -155,6 +157,12 @@ def test_goes_on_after_a_decoder_that_hangs_or_crashes(trap, words, keep_workers
     began = time.monotonic()
     assert len(list(loader)) == 6 and len(told) == 2  # the next epoch does not open them
     assert time.monotonic() - began < 5
+
+
+def test_workers_of_a_killed_process_end_with_it(videos):
+    """Even in the middle of a decoder that hangs."""
+    traps = Trap(VIEW, dict.fromkeys(videos.paths, sleep_with_the_interpreter_locked))
+    assert_children_end(partial(batches, videos, traps, 2, timeout=1000.0), 2, timeout=2.0)
 
 
 def test_what_is_no_videos_fault_is_raised(videos):

@@ -44,7 +44,10 @@ def test_slips(root, capsys):
     assert (root / "train.csv").read_text() == before
     assert make_list.main([str(root), "--overwrite"]) == 0
     (root / "annotations/val.csv").write_text("a,b\n")
-    assert make_list.main([str(root), "--overwrite"]) == 2 and "needs the columns" in capsys.readouterr().err
+    assert (
+        make_list.main([str(root), "--overwrite"]) == 2
+        and "columns youtube_id and time_start and time_end" in capsys.readouterr().err
+    )
     (root / "annotations/val.csv").write_text("label,youtube_id,time_start,time_end\na,v,x,17\n")
     assert make_list.main([str(root), "--overwrite"]) == 2 and "line 2: time_start" in capsys.readouterr().err
     (root / "annotations/val.csv").unlink()

@@ -1,10 +1,13 @@
 import csv
+from functools import partial
 
 import av
 import numpy as np
 import pytest
+from conftest import assert_children_end
 
 from video_gn.errors import InputError
+from video_gn.files import locked
 from video_gn.motion import CLASSES, Motion, _offsets, prepare, render
 
 
@@ -49,6 +52,15 @@ def test_every_file_is_the_same_each_time(tmp_path):
         del ballast
     assert len(made[0]) == 120
     assert [path for path in made[0] if made[0][path] != made[1].get(path)] == []
+
+
+def test_a_set_is_finished_after_its_maker_was_killed(tmp_path):
+    """No child of it is left to hold the lock."""
+    large = Motion(train_per_class=200)
+    assert_children_end(partial(prepare, tmp_path, large), 1)
+    with locked(tmp_path / large.folder / "lock", patience=0):
+        pass
+    assert not (tmp_path / large.folder / "classes.txt").exists()
 
 
 def test_other_parameters_lie_elsewhere():

@@ -1,10 +1,12 @@
 import ctypes
+import multiprocessing
 import os
 import signal
 
 import pytest
+from conftest import assert_children_end
 
-from video_gn.pool import Ended, run_jobs
+from video_gn.pool import Ended, end_with_parent, run_jobs
 
 
 def job(item):
@@ -43,3 +45,17 @@ def test_items_are_taken_as_needed():
     next(results)
     assert len(taken) <= 6
     results.close()
+
+
+def test_children_of_a_killed_process_end_with_it():
+    def work():
+        list(run_jobs(job, ["hang", "hang"], 2, 1000.0))
+
+    assert_children_end(work, 2)
+
+
+def test_a_child_that_is_late_ends_at_once():
+    child = multiprocessing.get_context("fork").Process(target=end_with_parent, args=(signal.SIGKILL, 1))
+    child.start()
+    child.join(10)
+    assert child.exitcode == -signal.SIGKILL

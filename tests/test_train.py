@@ -243,7 +243,7 @@ def test_bad_videos_are_counted_and_listed(motion_folder, tmp_path):
         rows = list(csv.DictReader(file))
     assert {row["path"] for row in rows} == {str(tmp_path / f"bad{i}.mp4") for i in range(2)}
     assert {(row["stage"], row["status"]) for row in rows} == {("train", "bad")}
-    assert rows[0]["reason"] == "not a video file, or its index is lost"
+    assert rows[0]["reason"].startswith("not a video file")
 
 
 def test_too_many_bad_videos_stop_training(motion_folder, tmp_path, capsys):
@@ -498,7 +498,7 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     on_two, on_three, on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"]
     for other in (on_two, on_three):
         assert other["videos"] == 25 and other["unreadable"] == 1
-        assert other["unreadable_videos"] == {str(damaged): "not a video file, or its index is lost"}
+        assert [*other["unreadable_videos"]] == [str(damaged)]
         for name in ("top1", "top5", "clip_top1", "videos", "unreadable"):
             assert other[name] == on_one[name], name
         assert other["loss"] == pytest.approx(on_one["loss"], rel=1e-6)  # threads sum in other orders

@@ -15,6 +15,7 @@ import yaml
 
 from video_gn import motion
 from video_gn.errors import InputError
+from video_gn.files import is_utf8, utf8_named
 from video_gn.inflate import own_state
 from video_gn.norm import make_norm
 from video_gn.resnet3d import resnet3d
@@ -89,7 +90,8 @@ def read_checkpoint(path: str) -> Checkpoint:
     if not Path(path).is_file():
         raise InputError(f"there is no checkpoint {path}")
     try:
-        content = torch.load(path, "cpu", weights_only=True, mmap=True)
+        with utf8_named(path) as name:
+            content = torch.load(name, "cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load fails in many ways on what is no checkpoint
         raise InputError(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from None
     needed = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch", "global_step"}
@@ -164,7 +166,14 @@ def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
         "data": data,
         "run_dir": str(checkpoint.run_dir or Path("runs", "tested", Path(paths[-1]).stem)),
     }
-    return [args[0], "--config", yaml.safe_dump(stored), *args[1:]]
+    # YAML has no form for names that are not UTF-8, a command line has.
+    raw = [f"--data.{name}={data.pop(name)}" for name, value in list(data.items()) if not _in_yaml(value)]
+    raw += [] if _in_yaml(stored["run_dir"]) else [f"--run_dir={stored.pop('run_dir')}"]
+    return [args[0], "--config", yaml.safe_dump(stored), *raw, *args[1:]]
+
+
+def _in_yaml(value: Any) -> bool:
+    return not isinstance(value, str) or is_utf8(value)
 
 
 def _plain(value: Any) -> Any:

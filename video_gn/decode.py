@@ -4,12 +4,11 @@ A video is opened anew for each sample, read once and closed at once: decord's d
 bound, and a reader made before a fork hangs in the forked worker.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 # isort: off
 import torch  # first: where decord is loaded before it, its matrix products crash (dmlc/decord issue 293)
@@ -18,12 +17,25 @@ import decord
 # isort: on
 import numpy as np
 
+from video_gn.containers import CERTAIN, CONTAINERS, OpenFile
 from video_gn.errors import DecodeError
 from video_gn.images import ImageFile
-from video_gn.libav import LARGEST, Finish, Frames, LibavVideo, as_they_are, assemble, part_size
+from video_gn.libav import (
+    LARGEST,
+    NO_INDEX,
+    Finish,
+    Frames,
+    LibavVideo,
+    as_they_are,
+    assemble,
+    part_size,
+    refusing,
+    refusing_each,
+)
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
-_DECORD_ERRORS = (RuntimeError, decord.DECORDError, decord.DECORDLimitReachedError)
+SLACK = 1000  # frames
+LARGEST_FRAME = 9 << 20  # pixels, 4096 x 2304: decord decodes ahead without bound, and keeps what it decoded
 
 
 class Video(Protocol):
@@ -65,29 +77,32 @@ class DecordVideo:
         checked: Whether decord is known to read the right frames of it, so that nobody has to look.
     """
 
+    _reader: Any = None
+
     def __init__(self, path: str, checked: bool = False) -> None:
-        if _is_mpeg_ts(path):
-            raise DecodeError(path, "MPEG-TS, in which decord cannot seek")
         self.path = path
+        self._file = OpenFile(path)
         try:
-            self._reader = self._open()
-            self.num_frames = len(self._reader)
-            self.fps = float(self._reader.get_avg_fps())
-            if not checked:
-                self._check_index()
-        except _DECORD_ERRORS as error:
-            raise DecodeError(path, _reason(error)) from None
+            if self._file.container not in CERTAIN:
+                raise DecodeError(path, f"{CONTAINERS[self._file.container]}, in which decord cannot seek")
+            look = None if checked else self._look()
+            with refusing(path, _reason):
+                self._reader = self._open()
+                self.num_frames = len(self._reader)
+                self.fps = float(self._reader.get_avg_fps())
+                if not checked:
+                    self._check_index(look)
+        except DecodeError:
+            self.close()
+            raise
 
     def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """As `Video.read`."""
-        try:
-            return assemble(indices, self._parts, finish)
-        except _DECORD_ERRORS as error:
-            raise DecodeError(self.path, _reason(error)) from None
+        return assemble(indices, lambda wanted: refusing_each(self.path, self._parts(wanted), _reason), finish)
 
     def _open(self) -> decord.VideoReader:
         # fault_tol=1: a frame that cannot be decoded raises; by default its neighbour is handed out in silence.
-        return decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
+        return decord.VideoReader(self._file.address, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
 
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
         reader, self._reader = self._reader or self._open(), None
@@ -104,8 +119,22 @@ class DecordVideo:
     def close(self) -> None:
         """As `Video.close`."""
         self._reader = None
+        self._file.close()
 
-    def _check_index(self) -> None:
+    def _look(self) -> "_Look | None":
+        """What libav finds in a file, if it is not too large for it: its bounds hold before decord sees the file."""
+        if self._file.size > LARGEST:
+            return None
+        with LibavVideo.opened(self.path) as video:
+            if video.width * video.height > LARGEST_FRAME:
+                size = f"{video.width}x{video.height}"
+                raise DecodeError(self.path, f"frames of {size} pixels, of which decord would hold too many in memory")
+            if video.promised > 2 * video.num_frames + SLACK:  # decord sets memory aside for all of them
+                promised = f"its header promises {video.promised} frames"
+                raise DecodeError(self.path, f"damaged: {promised}, and {video.num_frames} are there")
+            return _Look(video.num_frames, video.has_open_gop, video.lacks_times)
+
+    def _check_index(self, look: "_Look | None") -> None:
         """Refuses files in which decord would hand out wrong frames without an error."""
         if self.num_frames < 1:
             raise DecodeError(self.path, "no frames")
@@ -117,16 +146,22 @@ class DecordVideo:
             if abs(times[0]) > 0.5 or (np.diff(times) <= 0).any():
                 reason = "its frame times do not increase from 0, so that decord seeks to wrong frames"
                 raise DecodeError(self.path, reason)
-        if os.path.getsize(self.path) > LARGEST:
+        if look is None:
             return
-        with LibavVideo.opened(self.path) as video:
-            open_gop, lacks_times = video.has_open_gop, video.lacks_times
-        if lacks_times:
+        if look.lacks_times:
             raise DecodeError(self.path, "B-frames without time stamps, of which decord skips wrong numbers")
-        if open_gop:
+        if look.open_gop:
             raise DecodeError(self.path, "open GOPs, in which decord seeks to wrong frames")
-        if video.num_frames != self.num_frames:  # an edit list leaves out the rest
-            raise DecodeError(self.path, f"decord counts {self.num_frames} frames of {video.num_frames}")
+        if look.num_frames != self.num_frames:  # an edit list leaves out the rest
+            raise DecodeError(self.path, f"decord counts {self.num_frames} frames of {look.num_frames}")
+
+
+class _Look(NamedTuple):
+    """What libav finds in a file."""
+
+    num_frames: int
+    open_gop: bool
+    lacks_times: bool
 
 
 BACKENDS: dict[str, Callable[[str, bool], Video]] = {
@@ -152,8 +187,6 @@ def open_video(
         DecodeError: Here or in `Video.read`, whatever the way in which the backend fails.
     """
     path = str(path)
-    if not Path(path).is_file():
-        raise DecodeError(path, "no such file")
     video: Video = ImageFile(path) if backend == IMAGE else BACKENDS[backend](path, checked)
     try:
         if num_frames is not None:
@@ -169,8 +202,10 @@ _REASONS = {
     "Error sending packet": "damaged: the decoder refuses a packet",
     "run_.load()": "damaged: the decoder refuses a packet",  # the same, seen by another thread
     "wanted index": "no video stream",
-    "Error reading": "not a video file, or its index is lost",
+    "Error reading": NO_INDEX,
     "EOF": "the last frames cannot be decoded",
+    "open codec": "damaged: its codec cannot be opened",
+    "Cannot create buffer source": "damaged: its frames have no size or no format",
 }
 
 
@@ -183,8 +218,3 @@ def _reason(error: Exception) -> str:
         return "a frame cannot be decoded"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[0]) if lines else type(error).__name__
-
-
-def _is_mpeg_ts(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(189)[::188] == b"GG"  # packets of 188 bytes begin with 0x47

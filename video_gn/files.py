@@ -5,6 +5,7 @@ import errno
 import fcntl
 import io
 import json
+import logging
 import math
 import os
 import socket
@@ -16,6 +17,9 @@ from typing import IO, Any
 
 from video_gn.errors import InputError
 
+log = logging.getLogger(__name__)
+ESCAPED = "surrogateescape"  # how names of files that are not UTF-8 are read and written: as they are
+QUIET = 1.0  # seconds of waiting for a lock without a word
 # How an operating system says that something cannot be written.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
 
@@ -67,7 +71,7 @@ def unwritable(path: str | Path, error: OSError) -> str:
 
 def write_text(path: Path, text: str, flush: bool = True) -> None:
     """Writes a file in one go, over one that is there; `flush` as in `replacing`."""
-    with replacing(path, flush) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    with replacing(path, flush) as part, open(part, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
         file.write(text)
 
 
@@ -104,32 +108,202 @@ def spreadsheet(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header; none if there is no such file."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def read_table(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header; none if there is no such file.
+
+    Args:
+        path: The file.
+        columns: That it has to have.
+
+    Raises:
+        InputError: As `numbered_rows`.
+    """
+    return [row for _, row in numbered_rows(path, columns)] if path.is_file() else []
+
+
+def numbered_rows(path: Path, columns: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """The first line and the cells of each row of a CSV file with a header.
+
+    Args:
+        path: The file, UTF-8; other bytes become lone surrogates, as in file names.
+        columns: That it has to have.
+
+    Raises:
+        InputError: It lacks a column, or a row cannot be taken apart; names the line.
+    """
+    reader = csv.reader(io.StringIO(read_text(path, ESCAPED), newline=""), strict=True)
+    header: list[str] | None = None
+    line = 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            hint = "; is a quote left open?" if "end of data" in str(error) or "expected after" in str(error) else ""
+            raise InputError(f"{path}, line {line}: this row cannot be read as CSV ({error}){hint}") from None
+        if cells is None:
+            break
+        if header is None:
+            header = cells
+            if missing := [name for name in columns if name not in header]:
+                raise InputError(
+                    f"{path} needs a header that names the columns {' and '.join(columns)}; {' and '.join(missing)} "
+                    f"{'is' if len(missing) == 1 else 'are'} missing"
+                )
+        elif any(cell.strip() for cell in cells):
+            if len(cells) < len(header) or any(cells[len(header) :]):
+                raise InputError(
+                    f"{path}, line {line}: {len(cells)} cells, and the header names {len(header)} columns; a cell with "
+                    "a comma needs quotes around it"
+                )
+            yield line, dict(zip(header, cells, strict=False))
+        line = reader.line_num + 1
+    if header is None and (missing := list(columns)):
+        raise InputError(f"{path} is empty; it needs a header that names the columns {' and '.join(missing)}")
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        errors: What becomes of bytes that are not UTF-8, as in `bytes.decode`.
+
+    Raises:
+        InputError: It is not UTF-8, or holds NUL bytes; names the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    at = data.find(b"\0")
+    try:
+        text = data.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        at = min(error.start, at) if at >= 0 else error.start
+    if at >= 0:
+        what = "a NUL byte" if data[at] == 0 else f"byte {data[at]:#04x}, which is not UTF-8"
+        line = 1 + data.count(b"\n", 0, at)
+        raise InputError(f"{path}, line {line}: {what}; save the file as UTF-8 text")
+    return text
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text is more than bytes that could not be decoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def utf8_name(folder: Path) -> str:
+    """A name in UTF-8 for a folder that may have none, for libraries that need one (TensorBoard).
+
+    Where its own name is not UTF-8, or the system's encoding is another, the folder is made, and kept open by this
+    process (on Linux): its name is that number.
+    """
+    if is_utf8(str(folder)):
+        return str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY)}"
+
+
+@contextmanager
+def utf8_named(path: str) -> Iterator[str]:
+    """A name in UTF-8 for a file to read, as `utf8_name`, for as long as the context lasts."""
+    if is_utf8(path):
+        yield path
+    else:
+        with open(path, "rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+
+
+def as_text(path: str) -> str:
+    """A path of the operating system's as it stands in text files: UTF-8, whatever the system's own encoding is."""
+    return os.fsencode(path).decode("utf-8", ESCAPED)
+
+
+def as_label(folder: str) -> str:
+    """The class that a folder's name gives: text, with the bytes escaped that are not UTF-8."""
+    return os.fsencode(folder).decode("utf-8", "backslashreplace")
+
+
+def as_path(text: str) -> str:
+    """A path that stands in a text file, as the operating system takes it."""
+    return os.fsdecode(text.encode("utf-8", ESCAPED))
 
 
 def take_lock(file: IO[str], patience: float = math.inf) -> None:
     """Locks an open file for this process, and for its children that inherit it, until all of them have closed it.
 
+    The file then names the process. Whoever waits says for whom.
+
     Args:
-        file: Open for writing.
+        file: Open for writing; opened with "a", it keeps the name of the process that has it.
         patience: Seconds for which another process's lock is waited for.
 
     Raises:
         BlockingIOError: Another process holds it.
     """
-    until = time.monotonic() + patience
+    began, said = time.monotonic(), False
     while True:
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError:
-            if time.monotonic() > until:
+            waited = time.monotonic() - began
+            if waited > patience:
                 raise
+            if waited > QUIET and not said:
+                said = True
+                log.warning(
+                    "waiting for %s, which holds %s; if it should not run, end it", holder(file.name), file.name
+                )
             time.sleep(0.2)
+    file.truncate(0)
+    file.write(f"{os.getpid()} {socket.gethostname()}\n")
+    file.flush()
+
+
+def holder(path: str | Path) -> str:
+    """The process that has a lock's file, in words."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        words = file.read(200).split()
+    return f"process {words[0]} on {words[1]}" if len(words) == 2 and words[0].isdecimal() else "another process"
+
+
+@contextmanager
+def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
+    """Holds a lock file for this process alone: its children do not inherit it, so its death ends the lock.
+
+    Args:
+        path: The file; it stays.
+        patience: As `take_lock`.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        take_lock(file, patience)
+        _own.add(file.fileno())
+        try:
+            yield
+        finally:
+            _own.discard(file.fileno())
+
+
+_own: set[int] = set()  # what is open for `locked`
+
+
+def _let_go() -> None:
+    for number in _own:
+        nothing = os.open(os.devnull, os.O_RDONLY)  # in the file's place, which somebody may close later
+        os.dup2(nothing, number, inheritable=False)
+        os.close(nothing)
+    _own.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class FolderLock:
@@ -206,12 +380,12 @@ class Journal:
         self.path = table.with_name(f"{table.name}.journal")
         self._columns, header = columns, ",".join(columns) + "\r\n"
         left = self.path.read_bytes() if self.path.is_file() else b""
-        whole = left[: left.rfind(b"\n") + 1].decode()  # the last line may have been cut
+        whole = left[: left.rfind(b"\n") + 1].decode(errors=ESCAPED)  # the last line may have been cut
         write_text(self.path, whole if whole.startswith(header) else header)
         self.rows = read_table(self.path)
 
     def __enter__(self) -> "Journal":
-        self._file = open(self.path, "a", newline="", encoding="utf-8")
+        self._file = open(self.path, "a", newline="", encoding="utf-8", errors=ESCAPED)
         self._writer = csv.DictWriter(self._file, self._columns)
         return self
 

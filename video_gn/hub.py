@@ -16,7 +16,7 @@ import torchvision
 from pytorchvideo.models.hub.resnet import checkpoint_paths
 
 from video_gn.errors import InputError
-from video_gn.files import take_lock
+from video_gn.files import locked
 from video_gn.weights import Weights, read_weights
 
 log = logging.getLogger(__name__)
@@ -117,8 +117,7 @@ def _by_url(url: str, scale: Scale | None = None) -> Public:
 def _download(url: str) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "w") as lock:
-        take_lock(lock)  # the processes of a node download it once
+    with locked(Path(f"{path}.lock")):  # the processes of a node download it once
         if not path.exists():
             log.info("downloading %s to %s", url, path)
             digest = re.search(r"-([a-f0-9]{8,})\.", path.name)  # torch.hub's convention

@@ -4,6 +4,7 @@ So ImageNet pre-training is this project's training with `data.images`: the same
 account of bad files.
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,36 +13,52 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.transforms import v2
 
 from video_gn.errors import DecodeError
 from video_gn.libav import Finish, as_they_are
+
+# Pillow looks at the content, whatever the name, and knows some 40 formats: EPS, for one, it hands to Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+LARGEST = 89_000_000  # pixels; what a small file claims is believed no further
 
 
 class ImageFile:
     """An image as a video of one frame, decoded by Pillow.
 
     Args:
-        path: JPEG, PNG or what else Pillow reads; grey and CMYK ones become RGB.
+        path: In one of `FORMATS`; grey and CMYK ones become RGB.
 
     Attributes:
         image: Pillow's, RGB.
 
     Raises:
-        DecodeError: It is no image, or is damaged or cut short.
+        DecodeError: It is no image, is damaged or cut short, or has more than `LARGEST` pixels.
     """
 
     num_frames, fps = 1, 0.0
 
     def __init__(self, path: str) -> None:
         self.path = path
+        if not os.path.isfile(path):
+            raise DecodeError(path, "no such file")
         try:
-            with warnings.catch_warnings(), Image.open(path) as image:
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd EXIF entries and palettes
-                self.image = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DecodeError(path, f"not an image, or damaged: {str(error).split(path)[0].strip()}") from None
+                with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+                    if image.width * image.height > LARGEST:
+                        rule = f"at most {LARGEST // 10**6} megapixels are read; scale it down"
+                        raise DecodeError(path, f"an image of {image.width}x{image.height} pixels: {rule}")
+                    self.image = image.convert("RGB")
+        except DecodeError:
+            raise
+        except UnidentifiedImageError:
+            raise DecodeError(path, f"not an image, or damaged: none of {', '.join(FORMATS)}") from None
+        except Exception as error:  # on damaged content, Pillow fails in every way
+            lines = str(error).splitlines()
+            reason = lines[0].strip() if lines else type(error).__name__
+            raise DecodeError(path, f"not an image, or damaged: {reason}") from None
 
     def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """As `video_gn.decode.Video.read`."""

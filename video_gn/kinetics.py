@@ -21,7 +21,7 @@ from video_gn import motion as motion12
 from video_gn import sampling
 from video_gn.decode import BACKENDS, IMAGE
 from video_gn.errors import InputError
-from video_gn.files import read_table
+from video_gn.files import ESCAPED, as_path, as_text, read_table, read_text
 from video_gn.images import CentreImage, RandomImage
 from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
 from video_gn.loader import RowSampler, VideoLoader
@@ -187,20 +187,17 @@ class KineticsData(pl.LightningDataModule):
         if isinstance(given, str):
             if not Path(given).is_file():
                 raise InputError(f"there is no file {given} of class names (data.class_names)")
-            try:
-                lines = Path(given).read_text(encoding="utf-8").splitlines()
-            except (UnicodeDecodeError, OSError) as error:
-                raise InputError(f"cannot read {given} (data.class_names) as UTF-8 ({error})") from None
-            given = [line.strip() for line in lines if line.strip()]
-        names = given or (
-            list(motion12.CLASSES) if self.motion else names_of(read_rows(self.root / self.train, self.suffixes))
-        )
+            given = [line.strip() for line in read_text(Path(given)).splitlines() if line.strip()]
+        names = given or (list(motion12.CLASSES) if self.motion else self._names_in(self.root / self.train))
         if odd := [name for name in names if not is_text(name)]:
             raise InputError(f"data.class_names has {odd[0]!r}, which is no text in UTF-8; rename that class")
         repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else None
         if repeated:
             raise InputError(f"data.class_names has {', '.join(sorted(repeated))} more than once; names have to differ")
         return names
+
+    def _names_in(self, source: Path) -> list[str]:
+        return names_of(read_rows(source, self.suffixes, self.root), source)
 
     @property
     def num_classes(self) -> int:
@@ -247,8 +244,8 @@ class KineticsData(pl.LightningDataModule):
     def _respect_quarantine(self, split: str) -> None:
         videos = self.lists[split]
         base = self.quarantine.parent
-        if table := read_table(self.quarantine):
-            reasons = {os.path.abspath(base / row["path"]): row["reason"] for row in table}
+        if table := read_table(self.quarantine, ("path", "reason")):
+            reasons = {os.path.abspath(base / as_path(row["path"])): row["reason"] for row in table}
             paths = ((row, os.path.abspath(path)) for row, path in enumerate(videos.paths))
             videos.set_aside |= {row: f"in quarantine: {reasons[path]}" for row, path in paths if path in reasons}
         left_out = videos.set_aside.keys() | (videos.damaged.keys() if split == "train" else set())
@@ -285,10 +282,10 @@ class KineticsData(pl.LightningDataModule):
     def _set_aside(self, videos: VideoList, row: int, reason: str) -> None:
         """Writes a video on which a decoder hung or crashed into the quarantine list."""
         path, label = videos.path(row), int(videos.labels[row])
-        named = os.path.relpath(path, self.quarantine.parent)
+        named = as_text(os.path.relpath(path, self.quarantine.parent))
         try:
             new = not self.quarantine.exists()
-            with open(self.quarantine, "a", newline="", encoding="utf-8") as file:
+            with open(self.quarantine, "a", newline="", encoding="utf-8", errors=ESCAPED) as file:
                 csv.writer(file).writerows([*([("path", "reason")] if new else []), (named, reason)])
         except OSError as error:
             log.warning("cannot write %s (%s): another run will meet this video again", self.quarantine, error.strerror)

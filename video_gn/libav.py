@@ -4,26 +4,32 @@ A frame needs the packets from its keyframe on, in decoding order, less those th
 B-frames). libavcodec passes over such packets when told to (`skip_frame`); what it decodes is the same to the bit.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from pathlib import Path
+from traceback import clear_frames
+from typing import Any, TypeVar
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from video_gn.errors import DecodeError
+from video_gn.containers import OpenFile, address
+from video_gn.errors import DecodeError, InputError
 
-ERRORS = (av.FFmpegError, IndexError, ValueError)  # PyAV's, on files of any content
 LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
+LARGEST_FRAME = 36 << 20  # pixels: 8192 x 4608
+LONGEST_FRAME = 32  # long side by short side: as much is made of it when its short side is scaled up
 DROPPING = {"h264", "hevc", "mpeg4", "mpeg2video"}  # decoders that obey at once; dav1d does some packets later
 LOST = 0.1  # fraction of the packets that may precede the first keyframe
+NO_INDEX = "not a video file, or its index is lost"
 
 WHOLE, PART = 64, 8  # a clip of up to so many frames is one part; more come in parts that stay in a core's cache
+PART_BYTES = 512 << 20  # of RGB frames in a part, if that is more than one
 
 Frames = np.ndarray | Sequence[np.ndarray]  # [H, W, 3] each
 Finish = Callable[[Frames], Frames]
+Item = TypeVar("Item")
 
 
 def as_they_are(frames: Frames) -> Frames:
@@ -31,9 +37,10 @@ def as_they_are(frames: Frames) -> Frames:
     return frames
 
 
-def part_size(frames: int) -> int:
+def part_size(frames: int, frame_bytes: int = 0) -> int:
     """How many of so many frames are decoded before something is made of them."""
-    return frames if frames <= WHOLE else PART
+    size = frames if frames <= WHOLE else PART
+    return max(1, min(size, PART_BYTES // frame_bytes)) if frame_bytes else size
 
 
 def assemble(
@@ -55,6 +62,94 @@ def assemble(
     return out if np.array_equal(inverse, np.arange(len(unique))) else out[inverse]
 
 
+@contextmanager
+def refusing(path: str, why: Callable[[Exception], str] | None = None) -> Iterator[None]:
+    """Whatever a decoder raises becomes a DecodeError: on damaged content, libraries fail in every way.
+
+    Args:
+        path: The file.
+        why: What an error says in one line; None takes `reason`.
+    """
+    try:
+        yield
+    except (DecodeError, InputError):
+        raise
+    except Exception as error:
+        clear_frames(error.__traceback__)  # an open reader in one of them would crash a child that is forked meanwhile
+        raise DecodeError(path, (why or reason)(error)) from None
+
+
+def refusing_each(path: str, items: Iterable[Item], why: Callable[[Exception], str] | None = None) -> Iterator[Item]:
+    """The items, as `refusing` while they are made; what is made of them is not the decoder's."""
+    iterator = iter(items)
+    while True:
+        with refusing(path, why):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
+
+
+def one_size(pictures: Iterable[tuple[int, Any]], path: str) -> Iterator[tuple[int, Any]]:
+    """Numbered pictures, as long as they have the size of the first one."""
+    first: tuple[int, int] | None = None
+    for number, picture in pictures:
+        size = picture.width, picture.height
+        if first is None:
+            check_size(path, *size)
+            first = size
+        if size != first:
+            raise DecodeError(path, "frames change from {}x{} to {}x{} pixels".format(*first, *size))
+        yield number, picture
+
+
+def open_container(file: OpenFile) -> Any:
+    """PyAV's container of a file, in the format that its beginning says; it opens no other file and no address."""
+    options = {
+        "protocol_whitelist": "file",
+        "enable_drefs": "0",  # MOV's references to other files
+        "use_absolute_path": "0",
+        "max_pixels": str(LARGEST_FRAME),
+    }
+    return av.open(file.address, format=file.container, options=options, metadata_errors="replace")
+
+
+def video_stream(container: Any, path: str) -> Any:
+    """The video stream of a container, ready to be decoded by one thread.
+
+    Raises:
+        DecodeError: There is none, nothing decodes it, or its frames are absurdly large.
+    """
+    stream = container.streams.best("video")
+    if stream is None:
+        raise DecodeError(path, "no video stream")
+    codec = stream.codec_context
+    if codec is None:
+        raise DecodeError(path, "its codec is unknown; convert it with ffmpeg")
+    check_size(path, codec.width, codec.height)
+    codec.options = {"max_pixels": str(LARGEST_FRAME)}
+    codec.thread_count = 1
+    return stream
+
+
+def check_size(path: str, width: int, height: int) -> None:
+    """Raises a DecodeError where frames are absurdly large or long: those of damaged headers would fill the memory."""
+    if width * height > LARGEST_FRAME or max(width, height) > LONGEST_FRAME * max(1, min(width, height)):
+        rule = f"at most {LARGEST_FRAME} pixels and sides of 1:{LONGEST_FRAME} are read"
+        raise DecodeError(path, f"frames of {width}x{height} pixels, or a damaged header; {rule}")
+
+
+@contextmanager
+def create_mp4(path: Path, options: dict[str, str] | None = None) -> Iterator[Any]:
+    """PyAV's container of a new MP4 file, whatever its name; closed in the end."""
+    with (
+        open(path, "wb") as file,
+        av.open(address(str(path), file.fileno()), "w", format="mp4", options=options or {}) as container,
+    ):
+        yield container
+
+
 class LibavVideo:
     """An open video; `video_gn.decode.open_video` makes it.
 
@@ -65,32 +160,31 @@ class LibavVideo:
         num_frames: Frames of the video, at least 1.
         fps: Mean frames a second, 0 if unknown.
         num_keyframes: Frames from which decoding can start.
+        promised: Frames that the header promises, as decord counts them before it reads the packets.
+        width: Of the frames as they are stored, in pixels.
+        height: As `width`.
     """
 
+    _container: Any = None
+
     def __init__(self, path: str) -> None:
-        if os.path.getsize(path) > LARGEST:
-            raise DecodeError(path, f"larger than {LARGEST >> 30} GiB; cut it into clips")
         self.path = path
+        self._file = OpenFile(path)
         try:
-            self._container = av.open(path)
-        except ERRORS as error:
-            raise DecodeError(path, reason(error)) from None
-        try:
-            self._index()
-        except ERRORS as error:
-            self.close()
-            raise DecodeError(path, reason(error)) from None
+            if self._file.size > LARGEST:
+                raise DecodeError(path, f"larger than {LARGEST >> 30} GiB; cut it into clips")
+            with refusing(path):
+                self._container = open_container(self._file)
+                self._index()
         except DecodeError:
             self.close()
             raise
 
     def _index(self) -> None:
         """Reads the packets, and finds which of them makes which frame."""
-        stream: Any = self._container.streams.best("video")
-        if stream is None:
-            raise DecodeError(self.path, "no video stream")
+        stream = video_stream(self._container, self.path)
         self._codec = stream.codec_context
-        self._codec.thread_count = 1
+        self.width, self.height = self._codec.width, self._codec.height
         packets = [packet for packet in self._container.demux(stream) if packet.size]
         if len(packets) < stream.frames and self._is_cut(stream):
             raise DecodeError(self.path, f"cut short: {len(packets)} of {stream.frames} frames are there")
@@ -103,7 +197,7 @@ class LibavVideo:
             raise DecodeError(self.path, "no frames")
         times = [self._packets[i].pts for i in shown]
         # AVI stores no time stamps; libavformat makes some up that are wrong where there are B-frames.
-        stamped = self._container.format.name != "avi" and None not in times
+        stamped = self._file.container != "avi" and None not in times
         self._timed = stamped and len(set(times)) == len(times)
         if self._timed:
             shown.sort(key=lambda i: self._packets[i].pts)
@@ -112,13 +206,13 @@ class LibavVideo:
         self._keys = [i for i, packet in enumerate(self._packets) if packet.is_keyframe]
         self.num_frames, self.num_keyframes = len(shown), len(self._keys)
         self.fps = float(stream.average_rate or 0)
+        self.promised = stream.frames or int(self.fps * float((stream.duration or 0) * (stream.time_base or 0)))
 
     def _is_cut(self, stream: Any) -> bool:
         """Whether frames are missing because the file ends before them; an edit list leaves some out, too."""
-        if "mp4" not in self._container.format.name:
+        if self._file.container != "mov":
             return True
-        size = os.path.getsize(self.path)
-        return any(entry.pos + entry.size > size for entry in stream.index_entries)
+        return any(entry.pos + entry.size > self._file.size for entry in stream.index_entries)
 
     @property
     def lacks_times(self) -> bool:
@@ -143,21 +237,20 @@ class LibavVideo:
     def close(self) -> None:
         """Lets go of the file and its packets."""
         self._packets = []
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
+        self._file.close()
 
     def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """As `video_gn.decode.Video.read`."""
-        try:
-            return assemble(indices, self._parts, finish)
-        except ERRORS as error:
-            raise DecodeError(self.path, reason(error)) from None
+        return assemble(indices, lambda wanted: refusing_each(self.path, self._parts(wanted)), finish)
 
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
         """The frames in ascending order, in parts."""
-        reformatter, size = VideoReformatter(), part_size(len(wanted))
+        reformatter, size = VideoReformatter(), part_size(len(wanted), 3 * self.width * self.height)
         missing = dict.fromkeys(wanted.tolist())
         part: list[np.ndarray] = []
-        for frame, picture in self._frames(wanted.tolist()):
+        for frame, picture in one_size(self._frames(wanted.tolist()), self.path):
             if frame in missing:
                 del missing[frame]
                 part.append(rgb(picture, reformatter))
@@ -208,20 +301,21 @@ def decode_all(path: str) -> Iterator[Any]:
     Raises:
         DecodeError: Where it breaks off.
     """
-    try:
-        with av.open(path) as container:
-            stream: Any = container.streams.best("video")
-            if stream is None:
-                raise DecodeError(path, "no video stream")
-            stream.codec_context.thread_count = 1
-            yield from container.decode(stream)
-    except ERRORS as error:
-        raise DecodeError(path, reason(error)) from None
+    with OpenFile(path) as file:
+        with refusing(path):
+            container = open_container(file)
+        with container:
+            for _, picture in refusing_each(path, one_size(enumerate(_pictures(container, path)), path)):
+                yield picture
+
+
+def _pictures(container: Any, path: str) -> Iterator[Any]:
+    yield from container.decode(video_stream(container, path))
 
 
 def find_cut(path: str) -> str | None:
     """Says that a video's file ends before what its header promises, where that can be seen, or None."""
-    with open(path, "rb") as file:
+    with refusing(path), open(path, "rb") as file:
         head = file.read(8)
         size = file.seek(0, 2)
     promised = int.from_bytes(head[4:], "little") + 8
@@ -265,5 +359,10 @@ def reason(error: Exception) -> str:
     """PyAV's message in one line of ours."""
     if isinstance(error, av.InvalidDataError):
         decoding = "avcodec" in str(error)
-        return "damaged: the decoder refuses a packet" if decoding else "not a video file, or its index is lost"
-    return str(error.strerror if isinstance(error, av.FFmpegError) else error).splitlines()[0]
+        return "damaged: the decoder refuses a packet" if decoding else NO_INDEX
+    if isinstance(error, MemoryError):
+        return "damaged, or absurdly large: it does not fit in memory"
+    if isinstance(error, av.FFmpegError):
+        return f"damaged, or of a kind that libav cannot read ({error.strerror})"
+    lines = str((isinstance(error, OSError) and error.strerror) or error).splitlines()
+    return f"damaged ({lines[0] if lines else type(error).__name__})"

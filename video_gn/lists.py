@@ -4,24 +4,27 @@
 videos on which a decoder hung or crashed to a quarantine list (columns path and reason).
 """
 
-import csv
 import glob
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from video_gn.errors import InputError
-from video_gn.files import read_table
+from video_gn.files import ESCAPED, as_label, as_path, as_text, is_utf8, numbered_rows, read_text
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 NO_LABEL = -1  # of a video that is only predicted
+STATUSES = ("ok", "damaged", "unreadable", "hang")
+BACKEND_NAMES = ("decord", "pyav")  # the keys of video_gn.decode.BACKENDS, which needs more than lists do
+MOST_FRAMES = 10**9 - 1
+MOST_CLASSES = 100_000
 
 
 class Check(NamedTuple):
@@ -94,34 +97,68 @@ def checked_path(source: Path) -> Path:
 
 
 def read_checks(source: Path, paths: Iterable[str]) -> dict[int, Check]:
-    """Findings about the videos of a list, by row; paths as they stand in the list."""
-    table = read_table(checked_path(source))
-    if not table:
+    """Findings about the videos of a list, by row; paths as they stand in the list.
+
+    Raises:
+        InputError: A row is not what check_videos.py writes.
+    """
+    target = checked_path(source)
+    if not target.is_file():
         return {}
-    try:
-        found = {
-            row["path"]: Check(row["status"], row["reason"], row["backend"], int(row["num_frames"])) for row in table
-        }
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{checked_path(source)} is not what check_videos.py writes ({error}); check again") from None
+    found = {}
+    for line, row in numbered_rows(target, ("path", "status", "reason", "backend", "num_frames")):
+        try:
+            found[row["path"]] = _check(row)
+        except ValueError as error:
+            raise InputError(f"{target}, line {line}: {error}; remove the file and check again") from None
     checks = {row: found[path] for row, path in enumerate(paths) if path in found}
-    log.info("%s: %d of its videos are checked", checked_path(source), len(checks))
+    log.info("%s: %d of its videos are checked", target, len(checks))
     return checks
 
 
-def read_rows(source: Path, suffixes: Set[str] = SUFFIXES) -> list[tuple[str, str]]:
+def _check(row: dict[str, str]) -> Check:
+    status, backends = row["status"], row["backend"].split()
+    if status not in STATUSES:
+        raise ValueError(f"there is no status {shown(status)}; there are: {', '.join(STATUSES)}")
+    if unknown := [name for name in backends if name not in BACKEND_NAMES]:
+        raise ValueError(f"there is no backend {shown(unknown[0])}; there are: {', '.join(BACKEND_NAMES)}")
+    frames = whole_number(row["num_frames"], MOST_FRAMES)
+    least = 1 if status == "ok" or backends else 0
+    if frames is None or frames < least:
+        raise ValueError(
+            f"num_frames is {shown(row['num_frames'])}; it has to be a number from {least} to {MOST_FRAMES}"
+        )
+    return Check(status, row["reason"], " ".join(name for name in BACKEND_NAMES if name in backends), frames)
+
+
+def whole_number(text: str, most: int) -> int | None:
+    """A number from 0 to `most` in decimal digits; None if the text is none."""
+    digits = text.lstrip("0") or text[-1:]
+    if not text.isdecimal() or len(digits) > len(str(most)):
+        return None
+    return number if (number := int(digits)) <= most else None
+
+
+def shown(text: str) -> str:
+    """A value as a message shows it: in quotes, and not endless."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = None) -> list[tuple[str, str]]:
     """Path and label of each video, as they stand: of class folders, a CSV file with header, or `path label` lines.
 
     Args:
         source: A folder of class folders, or a list file.
         suffixes: Of the files to take from folders.
+        root: Where relative paths of a list file begin; None is the file's folder.
 
     Raises:
         InputError: There is nothing, or it cannot be understood.
     """
+    rows: Iterable[tuple[int, str, str]]
     if source.is_dir():
         rows = [
-            (str(path.relative_to(source.parent)), folder.name)
+            (0, as_text(str(path.relative_to(source.parent))), as_label(folder.name))
             for folder in sorted(source.iterdir())
             if folder.is_dir()
             for path in sorted(folder.iterdir())
@@ -132,30 +169,67 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES) -> list[tuple[str, st
             f"there is no list or folder {source}; in a run, data.train, data.val and data.test lie below data.root"
         )
     elif source.suffix.lower() == ".csv":
-        with open(source, newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            if not {"path", "label"} <= set(table.fieldnames or ()):
-                raise InputError(f"{source} needs a header that names the columns path and label")
-            rows = [(row["path"], (row["label"] or "").strip()) for row in table]
+        rows = [(line, row["path"], row["label"].strip()) for line, row in numbered_rows(source, ("path", "label"))]
     else:
-        rows = []
-        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
-            if line.strip():
-                path, _, label = line.strip().rpartition(" ")
-                if not path:
-                    raise InputError(f"{source}, line {number}: {line!r} is not of the form: path label")
-                rows.append((path.strip(), label))
+        rows = list(_plain_rows(source))
     if not rows:
         raise InputError(f"{source} names no videos")
-    return rows
+    if not source.is_dir():
+        _check_rows(source, rows, root or source.parent)
+    return [(path, label) for _, path, label in rows]
 
 
-def names_of(rows: list[tuple[str, str]]) -> list[str]:
-    """Class names that the labels of a training list give: the names sorted, or the numbers from 0 to the largest."""
+def _plain_rows(source: Path) -> Iterator[tuple[int, str, str]]:
+    for number, line in enumerate(read_text(source, ESCAPED).split("\n"), 1):
+        if line.strip():
+            path, _, label = line.strip().rpartition(" ")
+            if not path:
+                raise InputError(f"{source}, line {number}: {shown(line)} is not of the form: path label")
+            yield number, path.strip(), label
+
+
+def _check_rows(source: Path, rows: Iterable[tuple[int, str, str]], root: Path) -> None:
+    """Refuses what is no path or no label, and names of no file that come of another encoding or of an open quote."""
+    odd = []
+    for line, path, label in rows:
+        if not path or not label:
+            raise InputError(f"{source}, line {line}: the {'label' if path else 'path'} is missing; a row needs both")
+        if not is_utf8(label):
+            raise InputError(f"{source}, line {line}: label {shown(label)} is not UTF-8; save the list as UTF-8 text")
+        if "\n" in path or "\r" in path or not is_utf8(path):
+            odd.append((line, path))
+    # Files may have such names. Where one is there, the list means it so; a checked list was read before.
+    if not odd or checked_path(source).is_file() or any(os.path.isfile(root / as_path(path)) for _, path in odd):
+        return
+    line, path = odd[0]
+    if is_utf8(path):
+        raise InputError(f"{source}, line {line}: path {shown(path)} goes over several lines; is a quote left open?")
+    raise InputError(
+        f"{source}, line {line}: path {shown(path)} is not UTF-8, nor the name of a file; save the list as UTF-8 text"
+    )
+
+
+def names_of(rows: list[tuple[str, str]], source: Path | str = "the list") -> list[str]:
+    """Class names that the labels of a training list give: the names sorted, or the numbers from 0 to the largest.
+
+    Args:
+        rows: Of `read_rows`.
+        source: The list, for messages.
+
+    Raises:
+        InputError: A number is too large to be one of a class.
+    """
     labels = {label for _, label in rows}
-    if all(label.isdecimal() for label in labels):
-        return [str(i) for i in range(max(map(int, labels)) + 1)]
-    return sorted(labels)
+    if not all(label.isdecimal() for label in labels):
+        return sorted(labels)
+    numbers = {label: whole_number(label, MOST_CLASSES - 1) for label in labels}
+    for row, (path, label) in enumerate(rows, 1):
+        if numbers[label] is None:
+            raise InputError(
+                f"{source}, video {row} ({shown(path)}): label {shown(label)}; numbers of classes go from 0 to "
+                f"{MOST_CLASSES - 1}: number them from 0 on without gaps, or use names"
+            )
+    return [str(i) for i in range(max(number for number in numbers.values() if number is not None) + 1)]
 
 
 def read_list(source: Path, root: Path, class_names: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
@@ -170,24 +244,24 @@ def read_list(source: Path, root: Path, class_names: list[str], suffixes: Set[st
     Raises:
         InputError: As `read_rows`; a label is outside the classes; none of the files is there.
     """
-    rows = read_rows(source, suffixes)
+    rows = read_rows(source, suffixes, root)
     number_of = {name: label for label, name in enumerate(class_names)}
     base = source.parent if source.is_dir() else root
     paths, labels = [], []
     for row, (path, text) in enumerate(rows, 1):
         label = number_of.get(text)
-        if label is None and text.isdecimal() and int(text) < len(class_names):
-            label = int(text)
+        if label is None:
+            label = whole_number(text, len(class_names) - 1)
         if label is None:
             raise InputError(
-                f"{source}, video {row} ({path}): label {text!r} is outside the {len(class_names)} classes "
+                f"{source}, video {row} ({path}): label {shown(text)} is outside the {len(class_names)} classes "
                 f"({', '.join(class_names[:3])}, ...); mend the list, or set data.class_names"
             )
-        paths.append(str(base / path))
+        paths.append(str(base / as_path(path)))
         labels.append(label)
     checks = read_checks(source, (path for path, _ in rows))
     few = paths[:: max(1, len(paths) // 100)]
-    if not any(Path(path).is_file() for path in few):
+    if not any(map(os.path.isfile, few)):
         raise InputError(
             f"{source}: none of {len(few)} files looked for is there, {few[0]} for one; is data.root right?"
         )
@@ -206,12 +280,12 @@ def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
     """
     paths: list[str] = []
     for item in given:
-        if Path(item).is_dir():
+        if os.path.isdir(item):
             found = sorted(str(path) for path in Path(item).rglob("*") if path.suffix.lower() in suffixes)
             if not found:
                 raise InputError(f"the folder {item} holds no videos ({', '.join(sorted(suffixes))})")
-        elif glob.has_magic(item) and not Path(item).exists():
-            found = sorted(path for path in glob.glob(item, recursive=True) if Path(path).is_file())
+        elif glob.has_magic(item) and not os.path.exists(item):
+            found = sorted(path for path in glob.glob(item, recursive=True) if os.path.isfile(path))
             if not found:
                 raise InputError(f"no file fits the pattern {item}")
         else:

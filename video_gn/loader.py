@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from video_gn.errors import InputError
+from video_gn.pool import end_with_parent
 from video_gn.views import NONE, Batch, VideoViews, collate
 
 
@@ -143,7 +144,9 @@ class VideoLoader:
 
     def _start(self, epoch: int, done: int) -> Iterator[Batch]:
         self._order.epoch, self._order.first = epoch, done
-        if self._loader.num_workers == 0 or threading.current_thread() is not threading.main_thread():
+        main = threading.current_thread() is threading.main_thread()
+        self.videos.parent = os.getpid() if main else 0  # of another thread, Linux takes the end for the parent's
+        if self._loader.num_workers == 0 or not main:
             return iter(self._loader)
         # PyTorch would have the death of a worker raise in the main process wherever it is at that moment, in the
         # middle of a step. It is noticed in time when the next batch does not come.
@@ -186,4 +189,7 @@ def _start_worker(number: int) -> None:
     worker = get_worker_info()
     assert worker is not None and isinstance(worker.dataset, VideoViews)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if worker.dataset.parent:
+        direct = multiprocessing.get_start_method() != "forkserver"
+        end_with_parent(signal.SIGKILL, worker.dataset.parent if direct else None)
     worker.dataset.in_hand[number, 0] = os.getpid()

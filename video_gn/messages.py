@@ -1,6 +1,7 @@
 """What a run says on the terminal: its own messages, errors as one line, and none of the libraries' noise."""
 
 import difflib
+import io
 import logging
 import re
 import sys
@@ -68,6 +69,7 @@ def one_line(message: str, keys: list[str]) -> str:
 
 def exit_code(job: Callable[[], None], stopped: str) -> int:
     """Does a tool's job; gives its exit code: 0, 2 for what the user can mend (said in one line), 130 if stopped."""
+    set_up_streams()
     try:
         job()
     except InputError as error:
@@ -84,6 +86,13 @@ def exit_code(job: Callable[[], None], stopped: str) -> int:
     return 0
 
 
+def set_up_streams() -> None:
+    """What a terminal or a file in another encoding cannot show is escaped, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class _Handler(logging.Handler):
     """Writes above the progress bar: everything of the first process, warnings of the others."""
 
@@ -98,6 +107,7 @@ def _no_tip(record: logging.LogRecord) -> bool:
 
 def set_up_messages() -> None:
     """Our messages are shown; of the libraries' warnings, not those that a user can do nothing about."""
+    set_up_streams()
     logger = logging.getLogger("video_gn")
     logger.setLevel(logging.INFO)
     logger.handlers = [_Handler()]

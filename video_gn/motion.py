@@ -12,6 +12,7 @@ independently of the class. A horizontal flip would change the label.
 import hashlib
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +26,10 @@ import numpy as np
 from tqdm import tqdm
 
 from video_gn.errors import InputError
-from video_gn.files import replacing, take_lock, write_table, write_text
+from video_gn.files import locked, replacing, write_table, write_text
+from video_gn.libav import create_mp4
+from video_gn.messages import printable
+from video_gn.pool import end_with_parent
 from video_gn.rules import check, number, whole
 
 _SIDES = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
@@ -103,8 +107,7 @@ def prepare(root: Path, motion: Motion) -> Path:
     folder = root / motion.folder
     if not is_made(root, motion):
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w") as lock:
-            take_lock(lock)  # of several runs that begin at once, one makes it
+        with locked(folder / "lock"):  # of several runs that begin at once, one makes it
             _make(folder, motion)
     return folder
 
@@ -117,10 +120,11 @@ def _make(folder: Path, motion: Motion) -> None:
     for parent in {(folder / path).parent for path in missing}:
         parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    end = partial(end_with_parent, signal.SIGKILL, os.getpid())
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=end) as pool:
         try:
             made = pool.map(partial(_make_video, folder, motion), missing, chunksize=4)
-            list(tqdm(made, f"making {folder}", len(missing), unit=" videos", disable=not missing))
+            list(tqdm(made, printable(f"making {folder}"), len(missing), unit=" videos", disable=not missing))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -228,7 +232,7 @@ class Window:
 
 def encode(frames: Iterator[np.ndarray], path: Path) -> None:
     """Writes frames, uint8 `[size, size, 3]`, as H.264 at 30 fps with a keyframe each 12."""
-    with av.open(str(path), "w", format="mp4") as container:
+    with create_mp4(path) as container:
         first = next(frames)
         # x264's macroblock tree reads memory that it never wrote in frames this small: about every third file then
         # differs from run to run, though its frames are the same.

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 from video_gn.files import replacing
+from video_gn.libav import create_mp4
 from video_gn.messages import printable
 
 Classes = Sequence[tuple[str, float]]  # name and score, the likeliest first
@@ -92,7 +93,7 @@ def write_video(
         height: Of the video, in pixels.
         panel: Width of the classes' part, in pixels.
     """
-    with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
+    with replacing(path) as part, create_mp4(part) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "20"})
         stream.pix_fmt = "yuv420p"
         for frame, top in zip(frames, tops, strict=True):

@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -14,10 +15,17 @@ import torch
 PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent(number: int) -> None:
-    """Has this process receive a signal when its parent is killed (on Linux)."""
+def end_with_parent(number: int, parent: int | None = None) -> None:
+    """Has this process receive a signal when its parent is killed (on Linux).
+
+    Args:
+        number: The signal.
+        parent: The parent's id, so that the signal comes too where the parent has ended before this call.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), number)
 
 
 class Ended(NamedTuple):
@@ -33,7 +41,7 @@ class _Worker:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("fork")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+        self.process = context.Process(target=_serve, args=(function, theirs, os.getpid()), daemon=True)
         self.process.start()
         theirs.close()
         self.item: Any = None
@@ -100,8 +108,8 @@ def _receive(worker: _Worker) -> Any:
         return Ended(f"crashed its decoder (exit code {worker.process.exitcode})", False)
 
 
-def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
-    end_with_parent(signal.SIGKILL)
+def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
+    end_with_parent(signal.SIGKILL, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
     torch.set_num_threads(1)
     while True:

@@ -209,7 +209,7 @@ class RunReport(pl.Callback):
         return path.name
 
     def _read(self) -> dict[str, Any]:
-        return json.loads(self.path.read_text()) if self.path.is_file() else {}
+        return json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
 
     def _named(self, trainer: Any, videos: dict[str, Any]) -> dict[str, str]:
         """Path and reason, over all processes, of the videos named in this stage."""

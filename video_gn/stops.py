@@ -78,7 +78,8 @@ class StopAfterStep(pl.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:  # those of the run that is resumed
-            self._bad = {(row["path"], row["stage"]): list(row.values()) for row in read_table(self.bad_videos)}
+            rows = read_table(self.bad_videos, BAD_COLUMNS)
+            self._bad = {(row["path"], row["stage"]): [row[name] for name in BAD_COLUMNS] for row in rows}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._diverged = torch.tensor(-1, device=trainer.strategy.root_device)

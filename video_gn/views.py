@@ -203,6 +203,7 @@ class VideoViews(Dataset[Sample]):
         self.replace, self.inspect = replace, inspect
         self.backends = [IMAGE] if backend == IMAGE else sorted(BACKENDS, key=lambda name: name != backend)
         self.timeout = timeout
+        self.parent = 0  # the process with which loader workers end; 0 if they need not
         self.in_hand = torch.empty(0, 2, dtype=torch.int64)  # shared with the workers: pid of each, and row in hand
 
     def __len__(self) -> int:

@@ -90,7 +90,7 @@ class Process:
         self.run, self.began, self._told = run, time.monotonic(), False
         run.folder.mkdir(parents=True, exist_ok=True)
         number = f"-{task}" if task else ""
-        with open(run.folder / f"lock{number}", "w") as lock, open(run.folder / f"log{number}.txt", "ab") as log:
+        with open(run.folder / f"lock{number}", "a") as lock, open(run.folder / f"log{number}.txt", "ab") as log:
             try:
                 take_lock(lock, PATIENCE)
             except BlockingIOError:
@@ -99,7 +99,8 @@ class Process:
             command = [sys.executable, *run.command, "--trainer.enable_progress_bar", "false"]
             self._child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | (env or {}),
-                pass_fds=[lock.fileno()], start_new_session=True, preexec_fn=partial(end_with_parent, signal.SIGTERM),
+                pass_fds=[lock.fileno()], start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
             )  # fmt: skip
 
     def poll(self) -> int | None:

@@ -130,7 +130,7 @@ class Run:
     def progress(self) -> float:
         """Share of training that is done, as the run says."""
         try:
-            said = json.loads((self.folder / "progress.json").read_text())
+            said = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
             return said["steps"] / max(said["of"], 1)
         except (OSError, ValueError):
             return 0.0
@@ -138,7 +138,7 @@ class Run:
     def note(self) -> dict[str, Any]:
         """What the ablation noted of its last try: status, error, seconds over all tries."""
         path = self.folder / "ablation.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @lru_cache(None)
