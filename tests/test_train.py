@@ -359,7 +359,7 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     """One step by the Triton kernels (on a CPU: interpreted), with the least memory; tested by what runs here."""
     pytest.importorskip("triton")
     one_step = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1, "--trainer.max_epochs", 1)
-    kernels = ("--model.kernels", "triton", "--model.low_memory", "true")
+    kernels = ("--model.kernels", "triton", "--model.low_memory", "true", "--trainer.precision", "bf16-mixed")
     little = ("--data.batch_size", 2, "--data.num_frames", 4, "--data.crop_size", 16, "--model.width", 8)
     args = short(*one_step, *kernels, *little)
     assert train.main(fit(tmp_path / "run", data_root, *args)) == 0

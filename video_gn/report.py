@@ -316,8 +316,7 @@ class PredictionWriter(pl.Callback):
                 sys.stdout.write(lines)
                 return
             if self.json_path:
-                Path(self.json_path).parent.mkdir(parents=True, exist_ok=True)
-                Path(self.json_path).write_text(lines, encoding="utf-8")
+                write_text(Path(self.json_path), lines)
             for one in found:
                 print(table(one))
             if all("error" in one for one in found):
