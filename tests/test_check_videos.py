@@ -73,7 +73,7 @@ def test_goes_on_where_it_was_stopped_and_checks_only_what_changed(root, monkeyp
 
     monkeypatch.setattr(check_videos, "run_jobs", some)
     assert check_videos.main([str(root / "train.csv")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err and not (root / "train.checked.csv").exists()
+    assert "the same command continues" in capsys.readouterr().err and not (root / "train.checked.csv").exists()
     monkeypatch.setattr(check_videos, "run_jobs", lambda *args: record(real(*args), seen))
     assert check_videos.main([str(root / "train.csv")]) == 0
     assert len(seen) == len(set(seen)) == 6

@@ -65,5 +65,5 @@ def test_bounds(name, values):
 
 def test_class_names_that_are_not_utf8(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(InputError, match=r"cannot read .*names.txt \(data.class_names\) as UTF-8"):
+    with pytest.raises(InputError, match=r"names.txt, line 1: byte 0xe9, which is not UTF-8"):
         KineticsData(class_names=str(tmp_path / "names.txt"))

@@ -6,6 +6,7 @@ folder, which is trusted as a config is (docs/security.md); a single file names 
 
 import itertools
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,10 @@ NETWORK = (
 )  # fmt: skip
 # What a checkpoint says besides, and is asked for only in the folder of its run.
 RUN_MODEL = ("norm_batch", "bn_statistics", "precise_steps", "compile", "channels_last", "low_memory")
-_PATH = Rule(lambda x: x is None or (isinstance(x, str) and 0 < len(x) < 4096 and x.isprintable()), "a path")
+_BYTES = re.compile("[\udc80-\udcff]")  # of names that are not UTF-8, as Python keeps them
+_PATH = Rule(
+    lambda x: x is None or (isinstance(x, str) and 0 < len(x) < 4096 and _BYTES.sub("", x).isprintable()), "a path"
+)
 RUN_DATA = {
     **dict.fromkeys(("root", "train", "val", "test"), _PATH),
     "motion": Rule(lambda x: x is None or _is_motion(x), "parameters of the embedded set"),

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from video_gn.errors import InputError
 from video_gn.pool import end_with_parent
 from video_gn.views import NONE, Batch, VideoViews, collate
+
+DYING = 5.0  # seconds for which a worker is waited for whose connection broke
 
 
 class RowSampler(Sampler[tuple[int, int | None]]):
@@ -158,6 +161,8 @@ class VideoLoader:
 
     def _blame(self) -> bool:
         """Sets aside the videos that ended workers had in hand; False if there are none, and so another reason."""
+        if all(child.exitcode is None for child in self._children):  # it may be just ending
+            wait([child.sentinel for child in self._children], DYING)
         rows = dict(self.videos.in_hand.tolist())
         ended = {child: rows.get(child.pid, NONE) for child in self._children if child.exitcode is not None}
         culprits = {row: child.exitcode for child, row in ended.items() if row != NONE}
