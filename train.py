@@ -28,7 +28,7 @@ from video_gn.norm import batch_norms, norm_label
 from video_gn.position import Position
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 from video_gn.resume import CheckResumed, find_resume, not_restored
-from video_gn.saving import WholeCheckpoints
+from video_gn.saving import EpochCheckpoint, WholeCheckpoints
 from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
 
@@ -152,10 +152,11 @@ class CLI(LightningCLI):
             # And before the progress bar, which asks for means over all processes in the first process alone.
             Position(),
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
-            StopAfterStep(self.run_dir, save_epochs=bool(config.checkpoint.every_n_train_steps)),
+            StopAfterStep(self.run_dir),
             statistics,
             *bar,
             *([] if given.limit_val_batches == 0 else [_best(folder)]),
+            *([EpochCheckpoint(folder)] if config.checkpoint.every_n_train_steps else []),
             *([LearningRateMonitor("step")] if given.logger is None else []),
         ]
 

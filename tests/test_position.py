@@ -255,3 +255,39 @@ def test_a_checkpoint_of_the_first_format_is_resumed(pictures, tmp_path, seen):
     history = (tmp_path / "history.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in history] == ["0", "1", "2"]  # the first epoch's validation was not lost
     assert all(row.split(",")[4] for row in history)
+
+
+def test_a_kill_after_an_epochs_last_checkpoint_keeps_the_best(pictures, tmp_path, monkeypatch):
+    """That checkpoint knows the epoch's best: a tie later does not replace it."""
+    every = {"checkpoint.every_n_train_steps": 1000}
+    assert train.main(tiny(pictures, tmp_path / "whole", **every)) == 0
+    with monkeypatch.context() as patched:
+        die_at(patched, ("training_step", STEPS + 1))
+        with pytest.raises(Killed):
+            train.main(tiny(pictures, tmp_path / "run", **every))
+    assert train.main(tiny(pictures, tmp_path / "run", **every)) == 0
+    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("at", ["no checkpoint", "best alone"])
+def test_a_run_killed_before_its_last_checkpoint_starts_by_the_same_command(at, pictures, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        die_at(patched, ("training_step", 1 if at == "no checkpoint" else STEPS + 1))
+        with pytest.raises(Killed):
+            train.main(tiny(pictures, tmp_path))
+    if at == "best alone":
+        for name in ("last.ckpt", "previous.ckpt"):
+            (tmp_path / "checkpoints" / name).unlink(missing_ok=True)
+    (tmp_path / "history.csv").touch()
+    assert train.main(tiny(pictures, tmp_path)) == 0
+
+
+@pytest.mark.parametrize("batches", [(3,), (3, 1), (1, 2, 1)])
+def test_batches_that_do_not_divide_what_is_left(batches, pictures, tmp_path, monkeypatch, seen):
+    """No video of the epoch comes twice, and only what does not fill a last batch is left out."""
+    stopped(pictures, tmp_path, monkeypatch, STEPS + 2)  # 4 of 8 videos of the second epoch
+    for batch in batches[:-1]:
+        stopped(pictures, tmp_path, monkeypatch, 1, **{"data.batch_size": batch})
+    assert train.main(tiny(pictures, tmp_path, **{"data.batch_size": batches[-1]})) == 0
+    rows = [row for epoch, row, _ in seen if epoch == 1]
+    assert len(set(rows)) == len(rows) and 2 * STEPS - len(rows) < batches[-1]

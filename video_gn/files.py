@@ -22,6 +22,7 @@ ESCAPED = "surrogateescape"  # how names of files that are not UTF-8 are read an
 QUIET = 1.0  # seconds of waiting for a lock without a word
 # How an operating system says that something cannot be written.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
+UNWRITABLE |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from video_gn.libav import Finish, as_they_are
 # Pillow looks at the content, whatever the name, and knows some 40 formats: EPS, for one, it hands to Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 LARGEST = 89_000_000  # pixels; what a small file claims is believed no further
+NARROWEST = 32  # times as long as wide: scaled to a short side, longer ones would not fit into memory
 
 
 class ImageFile:
@@ -49,6 +50,9 @@ class ImageFile:
                 with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
                     if image.width * image.height > LARGEST:
                         rule = f"at most {LARGEST // 10**6} megapixels are read; scale it down"
+                        raise DecodeError(path, f"an image of {image.width}x{image.height} pixels: {rule}")
+                    if max(image.size) > NARROWEST * min(image.size):
+                        rule = f"sides of at most 1:{NARROWEST} are read"
                         raise DecodeError(path, f"an image of {image.width}x{image.height} pixels: {rule}")
                     self.image = image.convert("RGB")
         except DecodeError:

@@ -349,8 +349,12 @@ class KineticsData(pl.LightningDataModule):
 
     def _position(self) -> tuple[int, int]:
         """Epoch, and how many videos of it all processes have trained on, before a resumption too."""
-        trainer, size = self.trainer, self.trainer.world_size * self.batch_size // self.clips_per_video
-        epoch, done = trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        epoch, done = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        # The same batches again and again, or new ones.
+        return (0 if self.trainer.overfit_batches else epoch), self.videos_done(epoch, done)
+
+    def videos_done(self, epoch: int, batches: int) -> int:
+        """Videos of an epoch that all processes have trained on in so many of its batches."""
+        size = self.trainer.world_size * self.batch_size // self.clips_per_video
         at, batch, videos = self.origin
-        taken = videos + (done - batch) * size if epoch == at else done * size
-        return (0 if trainer.overfit_batches else epoch), taken  # the same batches again and again, or new ones
+        return videos + (batches - batch) * size if epoch == at else batches * size

@@ -206,7 +206,9 @@ class LibavVideo:
         self._keys = [i for i, packet in enumerate(self._packets) if packet.is_keyframe]
         self.num_frames, self.num_keyframes = len(shown), len(self._keys)
         self.fps = float(stream.average_rate or 0)
-        self.promised = stream.frames or int(self.fps * float((stream.duration or 0) * (stream.time_base or 0)))
+        seconds = max(float((stream.duration or 0) * (stream.time_base or 0)), (self._container.duration or 0) / 1e6)
+        rate = max(self.fps, float(stream.guessed_rate or 0), float(stream.base_rate or 0))
+        self.promised = stream.frames or int(rate * seconds)
 
     def _is_cut(self, stream: Any) -> bool:
         """Whether frames are missing because the file ends before them; an edit list leaves some out, too."""

@@ -14,6 +14,8 @@ from tqdm import tqdm
 from video_gn.errors import InputError
 from video_gn.files import UNWRITABLE, unwritable
 
+LONGEST = 2000  # characters of an error message
+
 
 def first_process() -> bool:
     """Whether this is the process that prints and writes."""
@@ -53,10 +55,16 @@ def is_text(name: str) -> bool:
     return name.strip() != "" and not any("\ud800" <= c <= "\udfff" for c in name)
 
 
+def shortened(text: str) -> str:
+    """A message of bounded length: names out of files can have millions of characters."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+
+
 def one_line(message: str, keys: list[str]) -> str:
     """An error's message as one line, with those of the known keys that a mistyped one may have meant."""
-    if "Traceback" in message:  # a loader's worker sends its whole traceback; the last line is the message
-        return message.strip().splitlines()[-1].removeprefix("video_gn.errors.InputError: ")
+    if re.match(r"Caught \w+ in DataLoader worker", message):  # with its whole traceback; the last line is the message
+        return shortened(message.strip().splitlines()[-1].removeprefix("video_gn.errors.InputError: "))
+    message = shortened(message)
     line = re.sub(r"Does not validate .*?Subtypes: (.*) Errors: .* Given value: ", r"Expected one of \1. Got value: ",
                   " ".join(message.split()))  # fmt: skip
     if match := re.search(
@@ -73,7 +81,7 @@ def exit_code(job: Callable[[], None], stopped: str) -> int:
     try:
         job()
     except InputError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {printable(shortened(str(error)))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in UNWRITABLE:

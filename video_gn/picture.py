@@ -64,6 +64,7 @@ def bars(top: Classes, width: int) -> Image.Image:
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, width: float, font: Any) -> str:
+    text = text[:200]
     while len(text) > 1 and draw.textlength(text, font) > width:
         text = f"{text[:-2]}…"
     return text

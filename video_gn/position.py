@@ -7,7 +7,6 @@ stands after a number of videos of an epoch, validated there or not, and Lightni
 
 import logging
 from collections.abc import Mapping
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ class Position(pl.Callback):
         data = self._trainer.datamodule
         return {
             "epoch": self.epoch,
-            "videos": self._whole_steps() * videos_per_batch(self._trainer),
+            "videos": data.videos_done(self.epoch, self._whole_steps()) if self.batch else 0,
             "validated": self.validated,
             "steps": self._trainer.global_step,
             "list": len(data.lists.get("train", ())),
@@ -118,7 +117,10 @@ class Position(pl.Callback):
                     "its order would change; resume with the same, or from a checkpoint of the end of an epoch"
                 )
         self.epoch, self.validated = state["epoch"], state["validated"]
-        self.batch = min(ceil(videos / size), batches)
+        total = len(data.lists["train"])
+        if total // size > batches:  # limit_train_batches
+            total = batches * size
+        self.batch = max(0, batches - max(0, total - videos) // size) if videos else 0
         data.origin = (self.epoch, self.batch, videos)
         loop = trainer.fit_loop
         loop.load_state_dict(loop.state_dict() | _counters(trainer, self.epoch, self.batch, state["steps"]))

@@ -30,17 +30,17 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
     last, previous = (run_dir / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
     requeued = list(run_dir.glob("hpc_ckpt_*.ckpt"))  # Lightning's, when it requeues a SLURM job
     began = any(run_dir.glob("checkpoints/*.ckpt")) or any(
-        (run_dir / name).exists() for name in ("results.json", "history.csv")
+        (run_dir / name).exists() for name in ("config.yaml", "results.json", "history.csv")
     )
     if ckpt_path == "last":
         there = sorted((path for path in (last, previous, *requeued) if path.is_file()), key=_age)
-        ckpt_path = _first_readable(there) if there else None
-        if ckpt_path is None and not began:
-            return None  # nothing is lost by a start from the beginning
+        best = run_dir / "checkpoints" / "best.ckpt"
+        if not there and not best.is_file():
+            return None  # killed before its first checkpoint: nothing is lost by a start from the beginning
+        ckpt_path = _first_readable(there or [best])
     elif ckpt_path is not None:
         check_state(read_checkpoint(ckpt_path))
     own = ckpt_path is not None and run_dir.resolve() in Path(ckpt_path).resolve().parents
-    began |= (run_dir / "config.yaml").exists()
     if first_process() and began and not own and not requeued:
         remedy = f"resume it with --ckpt_path {last}, or " if last.is_file() else ""
         if not remedy and not any(run_dir.glob("checkpoints/*.ckpt")):
@@ -120,11 +120,11 @@ def _is_count(leaf: Any) -> bool:
 
 def _leaves(state: Any, depth: int = 0) -> Any:
     """Keys that are no names, and what is in dictionaries and lists, however deep; what is deeper than a state is."""
-    if depth < 20 and isinstance(state, dict):
+    if depth < 8 and isinstance(state, dict):
         for name, value in state.items():
             yield from [] if isinstance(name, str) and ".." not in Path(name).parts else [name]
             yield from _leaves(value, depth + 1)
-    elif depth < 20 and isinstance(state, list | tuple):
+    elif depth < 8 and isinstance(state, list | tuple) and len(state) < 64:
         for value in state:
             yield from _leaves(value, depth + 1)
     else:

@@ -3,6 +3,7 @@
 A comparison with nan is false, so that `value < 0` lets it through: rules ask for what is right.
 """
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -83,6 +84,10 @@ DATA: dict[str, Rule] = {
 }
 
 
+_SHORT = reprlib.Repr()  # of lists in lists, each of which may be there many times
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 90, 90, 90
+
+
 def check(given: Mapping[str, Any], rules: Mapping[str, Rule], owner: str) -> None:
     """Raises InputError for the first of the settings that breaks its rule, naming it `owner.name`."""
     for name, rule in rules.items():
@@ -93,7 +98,7 @@ def check(given: Mapping[str, Any], rules: Mapping[str, Rule], owner: str) -> No
 def shown(value: Any) -> str:
     """The beginning of a value out of a file, as a message shows it: in one line, whatever it is."""
     try:
-        text = repr(value)
-    except (ValueError, RecursionError, RuntimeError):  # an endless number, lists in lists in lists
+        text = _SHORT.repr(value)
+    except (ValueError, RecursionError, RuntimeError, TypeError, AttributeError):  # an endless number, odd objects
         text = f"a {type(value).__name__}"
     return printable(text if len(text) <= 80 else f"{text[:80]}...")

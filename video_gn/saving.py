@@ -7,11 +7,26 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
 
 from video_gn.errors import InputError
 from video_gn.files import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class EpochCheckpoint(Checkpoint):
+    """Saves `last.ckpt` at each epoch's end, too, where its own interval is of steps.
+
+    Being a `Checkpoint`, it comes after those before it in the trainer's list: what it saves knows the best one so far.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder, LAST)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.path, weights_only=False)
 
 
 class WholeCheckpoints(TorchCheckpointIO):

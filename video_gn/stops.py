@@ -57,14 +57,12 @@ class StopAfterStep(pl.Callback):
     Args:
         run_dir: The run's folder: the checkpoint is `checkpoints/last.ckpt` in it, the bad videos are in
             `bad_videos.csv`.
-        save_epochs: Whether the end of each epoch is saved in it, too, because nobody else does.
 
     Attributes:
         averaged: The checkpoint of weights that were averaged over training, if they were.
     """
 
-    def __init__(self, run_dir: Path, save_epochs: bool = False) -> None:
-        self.save_epochs = save_epochs
+    def __init__(self, run_dir: Path) -> None:
         self.checkpoint, self.bad_videos = run_dir / "checkpoints" / "last.ckpt", run_dir / "bad_videos.csv"
         self._received = 0
         self._requeue: Any = None
@@ -199,8 +197,6 @@ class StopAfterStep(pl.Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.write_bad_videos(trainer)
-        if self.save_epochs and not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.checkpoint, weights_only=False)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:

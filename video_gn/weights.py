@@ -262,7 +262,8 @@ def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]
 
 def _check_plain(path: str, name: str, value: Tensor) -> None:
     """Raises InputError if a tensor is not numbers in memory, one for each of its elements."""
-    plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu"
+    plain = type(value) in (Tensor, nn.Parameter) and not object.__getattribute__(value, "__dict__")
+    plain = plain and value.layout == torch.strided and value.device.type == "cpu"
     if not plain or value.is_quantized or value.is_nested or value.dtype not in _DTYPES:
         what = f"{str(value.dtype).removeprefix('torch.')}, {str(value.layout).removeprefix('torch.')}, {value.device}"
         raise InputError(f"{path} has a tensor of a kind that no weights are: {name} ({what}); the file is damaged")
