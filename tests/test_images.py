@@ -224,3 +224,10 @@ def test_no_frame_of_a_texture_video_tells_its_class():
     pair = [tool.VIDEO_CLASSES.index(name) for name in ("level_to_rising", "level_to_falling")]
     first, second = (list(tool.video(label, 64, np.random.default_rng(3)))[:10] for label in pair)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_line_of_pixels_is_no_image(tmp_path):
+    """Scaled to a short side of 256 it would take gigabytes."""
+    Image.new("L", (1, 300_000)).save(tmp_path / "line.png")
+    with pytest.raises(DecodeError, match="sides of at most 1:32 are read"):
+        ImageFile(str(tmp_path / "line.png"))

@@ -4,6 +4,7 @@ import csv
 import html
 import json
 import re
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,9 +17,10 @@ from video_gn import card, export, messages, predict
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown, to_text
 from video_gn.errors import InputError
 from video_gn.files import spreadsheet
-from video_gn.messages import as_code, as_markdown, printable
+from video_gn.messages import as_code, as_markdown, one_line, printable
 from video_gn.picture import bars, strip
 from video_gn.predictions import json_lines, table
+from video_gn.rules import shown
 
 NASTY = [
     "<script>alert(1)</script>", "# a heading\n\n## another", "![x](https://evil.example/x.png)", "a | b | c",
@@ -206,3 +208,23 @@ def test_outcomes_are_no_formulas(tmp_path):
     with open(tmp_path / name, newline="") as file:
         assert list(csv.reader(file)) == [list(OUTCOMES), ["'+a.mp4", "'=1+1", "'-b", "2"]]
     assert card.LOAD
+
+
+def test_what_is_shown_of_a_value_is_bounded():
+    many: object = ["a"]
+    for _ in range(60):  # 2 ** 60 of them, in 60 lists
+        many = [many] * 2
+    assert len(shown(many)) < 200 and len(shown("x" * 10**6)) < 200
+
+
+def test_messages_have_an_end():
+    hostile = "Does not validate " + "Subtypes: " * 3000 + " Errors: " * 3000
+    began = time.monotonic()
+    assert len(one_line(hostile, [])) < 2500 and time.monotonic() - began < 2
+    assert one_line("the name k\nTraceback\nall good", []) == "the name k Traceback all good"
+
+
+def test_a_long_name_in_a_picture_takes_no_time():
+    began = time.monotonic()
+    bars([("\U000e0001" * 1000, 0.2)] * 5, 356)
+    assert time.monotonic() - began < 10

@@ -22,6 +22,7 @@ from torch import nn
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.hub import load_weights
+from video_gn.pickles import read_arrays
 from video_gn.weights import read_weights
 
 NAMES = [f"class {i}" for i in range(7)]
@@ -415,3 +416,40 @@ def test_frozen_batch_norms_keep_their_statistics():
     model(images(8)[..., :32, :32])
     moved = {name for name, value in model.net.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and not any(name.startswith(("blocks.0", "blocks.1")) for name in moved)
+
+
+class Reduced:
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return self.parts
+
+
+@pytest.mark.parametrize("flags", [0, 1, 0x19, 0x3F])
+def test_a_pickle_of_objects_in_the_clothes_of_numbers(flags, tmp_path):
+    """A struct with an object in it, whose 8 bytes numpy itself would take for a pointer."""
+    state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, flags)
+    kind = Reduced(np.dtype, ("V8", False, True), state)
+    rebuilt = (np.ndarray, (0,), b"b"), (1, (1,), kind, False, b"\x41" * 8)
+    array = Reduced(np._core.multiarray._reconstruct, *rebuilt)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"conv1_w": array}, 2))
+    with pytest.raises(InputError, match="is not a file of weights, or is damaged"):
+        read_weights(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_arrays_of_either_byte_order_and_layout(order, tmp_path):
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    for layout in (array, np.asfortranarray(array)):
+        (tmp_path / "x.pkl").write_bytes(python2_pickle({"a": layout.astype(order + "f4"), "b": np.float32(2.5)}))
+        found = read_arrays(str(tmp_path / "x.pkl"))
+        assert torch.equal(found["a"], torch.from_numpy(array)) and found["b"] == 2.5
+
+
+def test_tensors_with_attributes_of_their_own(tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(2), False)
+    weight.numel = 5
+    torch.save({"conv1.weight": weight, "layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(InputError):
+        read_weights(tmp_path / "x.pth")
