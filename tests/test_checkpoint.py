@@ -214,7 +214,7 @@ def test_a_damaged_checkpoint_is_one_line(name, sound, tmp_path, capsys, monkeyp
 
 
 def test_any_value_is_shown_in_one_line():
-    assert shown(deep(50_000)) in ("a list", "[" * 80 + "...")
+    assert shown(deep(50_000)) == "[[[...]]]"
     assert shown(10**5000) == "a int" and shown("\x1b[31m\n") == r"'\x1b[31m\n'"
     assert shown("\udce9" * 100).isascii() and len(shown("\udce9" * 100)) < 100
 
