@@ -145,7 +145,7 @@ def main(args: list[str] | None = None) -> int:
     given = vars(parser.parse_args(args))
     return exit_code(
         lambda: print(printable(f"{make(**given)} files made in {given['folder']}")),
-        "stopped; the same command goes on",
+        "stopped; the same command continues from here",
     )
 
 

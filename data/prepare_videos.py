@@ -8,7 +8,7 @@ they have to look like it. Sources are not touched.
 Writes OUT/PATH.mp4 for each PATH of the list, OUT/LIST.csv with the same labels, and OUT/LIST.checked.csv, so that the
 loader knows the copies' frames; OUT/LIST.failed.csv names what could not be prepared. Those rows stay in the list, and
 are known as bad: others take their places in training, and in evaluation they count as wrong. Stopped at any time, the
-same command goes on.
+same command continues.
 """
 
 import argparse

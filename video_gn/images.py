@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from video_gn.errors import DecodeError
 from video_gn.libav import Finish, as_they_are
 
-# Pillow looks at the content, whatever the name, and knows some 40 formats: EPS, for one, it hands to Ghostscript.
+# Pillow looks at the content, whatever the name, and knows some 40 formats: EPS, among them, it hands to Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 LARGEST = 89_000_000  # pixels; what a small file claims is believed no further
 NARROWEST = 32  # times as long as wide: scaled to a short side, longer ones would not fit into memory
