@@ -6,7 +6,7 @@ with that, for a decoder can hand out wrong frames without an error. This happen
 a decoder hangs costs its time-out, one on which it crashes costs nothing, and both are named.
 
 The loader uses what is found without being told: `train.checked.csv` belongs to `train.csv` (or to a folder `train` of
-class folders). Stopped at any time, the same command continues; called again, it checks only what is new or has changed.
+class folders). After a stop, run the same command again; called again later, it checks only what is new or has changed.
 
 Status of a video: ok; damaged (some frames cannot be decoded, or decode to garbage: not used for training; evaluated
 only if all frames decode); unreadable; hang.

@@ -3,7 +3,7 @@
     python -m video_gn.ablate configs/ablations/motion.yaml
 
 The plan comes first: cells, clips per step, learning rate, epochs, and what is there already. Finished runs are
-skipped, half-done ones resume where they stopped, failed ones are tried again; the same command continues after any stop.
+skipped, half-done ones resume where they stopped, failed ones are tried again. After any stop, run the same command.
 Options that are not listed here go to train.py, for every cell: --trainer.devices 1, --data.root FOLDER.
 """
 
