@@ -21,14 +21,14 @@ from video_gn.checkpoint import check_architecture, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.configs import look_through, named_configs, read_yaml
 from video_gn.errors import InputError
-from video_gn.files import UNWRITABLE, FolderLock, unwritable, utf8_name
+from video_gn.files import FolderLock, utf8_name
 from video_gn.kinetics import KineticsData
-from video_gn.messages import first_process, one_line, printable, set_up_messages
+from video_gn.messages import exit_code, first_process, one_line, set_up_messages
 from video_gn.norm import batch_norms, norm_label
 from video_gn.position import Position
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 from video_gn.resume import CheckResumed, find_resume, not_restored
-from video_gn.saving import EpochCheckpoint, WholeCheckpoints
+from video_gn.saving import EpochCheckpoint, FinalCheckpoint, WholeCheckpoints
 from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
 
@@ -39,6 +39,7 @@ DESCRIPTION = (
 # What both halves need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
+RESUME = "resume with --ckpt_path last"
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can mend
 
 _read_value = get_loader("yaml")
@@ -128,6 +129,8 @@ class CLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
             raise InputError(f"trainer: {error}") from error
+        if self.subcommand == "fit":
+            trainer.callbacks.append(StopAfterStep(self.run_dir))  # type: ignore[attr-defined]
         model = self.config[self.subcommand].model
         if given.sync_batchnorm and (model.norm == "brn" or (model.norm == "bn" and model.norm_batch)):
             having = "norm=brn" if model.norm == "brn" else f"norm_batch={model.norm_batch}"
@@ -149,10 +152,9 @@ class CLI(LightningCLI):
         return [
             CheckResumed(),
             # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
-            # And before the progress bar, which asks for means over all processes in the first process alone.
             Position(),
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
-            StopAfterStep(self.run_dir),
+            FinalCheckpoint(folder),
             statistics,
             *bar,
             *([] if given.limit_val_batches == 0 else [_best(folder)]),
@@ -247,28 +249,31 @@ def main(args: list[str] | None = None) -> int:
         Its exit code: 0; 2 for what the user can mend, said in one line; 128 + the number of a signal that stopped it.
     """
     set_up_messages()
+    words = sys.argv[1:] if args is None else args
+    return exit_code(lambda: _job(words), _stopped(signal.SIGINT, words), SLIPS, _explain)
+
+
+def _job(args: list[str]) -> int:
     try:
-        _run(CLI, sys.argv[1:] if args is None else args)
-    except SLIPS as error:
-        if first_process():
-            print(f"error: {printable(_explain(error))}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        if first_process():
-            place = error.filename or "to the run's folder, TMPDIR or a logger's folder"
-            print(f"error: {unwritable(place, error)}", file=sys.stderr)
-        return 2
+        _run(CLI, args)
     except Stopped as stop:
-        if first_process():
-            print(f"{stop}; resume with --ckpt_path last", file=sys.stderr)
-        return 128 + stop.number
-    except SIGTERMException:  # Lightning's, in validate, test and predict; it is a SystemExit with code 0
-        if first_process():
-            print("stopped by SIGTERM; nothing of this evaluation is kept", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    return 0
+        said, number = f"{stop}; {RESUME}", stop.number
+    except SIGTERMException:  # Lightning's, where nothing is trained; it is a SystemExit with code 0
+        said, number = _stopped(signal.SIGTERM, args), signal.SIGTERM
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # what Lightning makes of Ctrl-C
+            raise end.__context__ from None
+        raise
+    else:
+        return 0
+    if first_process():
+        print(said, file=sys.stderr)
+    return 128 + number
+
+
+def _stopped(number: int, args: list[str]) -> str:
+    left = RESUME if "fit" in args else "nothing of this evaluation is kept"
+    return f"stopped by {signal.Signals(number).name}; {left}"
 
 
 def _run(cli: type[CLI], args: list[str]) -> CLI:

@@ -159,3 +159,24 @@ def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     kept = torch.load(averaged, weights_only=True)["state_dict"]
     assert name == "EMAWeightAveraging" or any(not torch.equal(last[key], kept[key]) for key in kept)
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("name", ["StochasticWeightAveraging", "EMAWeightAveraging"])
+def test_a_finished_run_resumed_tests_the_averaged_weights(name, kept, pictures, tmp_path):
+    """Also where it was killed before they were kept."""
+    given = {"class_path": f"pytorch_lightning.callbacks.{name}"}
+    if name == "StochasticWeightAveraging":
+        given["init_args"] = {"swa_lrs": 0.01, "device": "cpu"}
+    args = tiny(pictures, tmp_path, test_after_fit="true", **{"trainer.callbacks": json.dumps([given])})
+    assert train.main(args) == 0
+    averaged = tmp_path / "checkpoints" / "averaged.ckpt"
+    before = torch.load(averaged, weights_only=True)["state_dict"]
+    if not kept:
+        averaged.unlink()
+    assert train.main(args) == 0
+    after = torch.load(averaged, weights_only=True)["state_dict"]
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    first, second = read(tmp_path / "results.json")["tests"]
+    assert first["loss"] == second["loss"] and second["checkpoint"] == str(averaged)

@@ -23,10 +23,10 @@ FLOORS = [
     {"stored"},
     {"weights"},
     {"inflate", "decode", "hub"},
-    {"views", "checkpoint"},
+    {"views", "checkpoint", "position"},
     {"loader", "resume"},
     {"classifier", "kinetics", "report", "statistics", "picture"},
-    {"position", "stops", "trained"},
+    {"stops", "trained"},
     {"card", "predict"},
     {"export"},
     # Above train.py, which it runs.

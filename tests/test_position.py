@@ -12,7 +12,7 @@ import torch
 from conftest import EPOCHS, REPO, STEPS, stop_at, stopped, tiny
 
 import train
-from video_gn import stops
+from video_gn import report, stops
 from video_gn.classifier import VideoClassifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -291,3 +291,108 @@ def test_batches_that_do_not_divide_what_is_left(batches, pictures, tmp_path, mo
     assert train.main(tiny(pictures, tmp_path, **{"data.batch_size": batches[-1]})) == 0
     rows = [row for epoch, row, _ in seen if epoch == 1]
     assert len(set(rows)) == len(rows) and 2 * STEPS - len(rows) < batches[-1]
+
+
+# What counts batches or steps of its own
+
+
+@pytest.mark.parametrize("when", [("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)])
+def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, monkeypatch):
+    """A signal stops the run when the other callbacks have had the step; validation is of the averaged weights."""
+    average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
+    given = {"trainer.callbacks": json.dumps([average])}
+    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    with monkeypatch.context() as patched:
+        stop_at(patched, signal.SIGTERM, when)
+        assert train.main(tiny(pictures, tmp_path / "run", **given)) == 143
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+    for name in ("last.ckpt", "averaged.ckpt"):
+        kept, expected = (
+            torch.load(tmp_path / folder / "checkpoints" / name, weights_only=True) for folder in ("run", "whole")
+        )
+        for part in ("state_dict", "current_model_state", "averaging_state"):
+            assert not difference(kept[part], expected[part])
+
+
+@pytest.mark.parametrize("when", [("validation_step", 2), ("validation_step", 3), ("training_step", 4)])
+def test_batches_whose_gradients_wait_are_counted_once(when, pictures, tmp_path, monkeypatch):
+    """They are not saved, so they are trained again, and counted then."""
+    given = {"trainer.accumulate_grad_batches": 3, "trainer.val_check_interval": 2, "data.batch_size": 1}
+    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    with monkeypatch.context() as patched:
+        stop_at(patched, signal.SIGTERM, when)
+        assert train.main(tiny(pictures, tmp_path / "run", **given)) == 143
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+
+
+def test_accumulation_that_changes_is_refused(pictures, tmp_path, capsys):
+    given = {"class_path": "pytorch_lightning.callbacks.GradientAccumulationScheduler",
+             "init_args": {"scheduling": {1: 2}}}  # fmt: skip
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([given])})) == 2
+    assert "GradientAccumulationScheduler" in capsys.readouterr().err
+
+
+# When training is over
+
+
+def without_measured(run_dir):
+    fit = json.loads((run_dir / "results.json").read_text())["fit"]
+    return {name: value for name, value in fit.items() if name not in ("clips_per_s", "peak_memory_gib")}
+
+
+@pytest.mark.parametrize("given", [{}, {"trainer.max_steps": STEPS + 2}, {"trainer.limit_val_batches": 0}])
+def test_killed_when_all_is_trained_it_reports_the_same(given, pictures, tmp_path, monkeypatch):
+    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(report.RunReport, "on_fit_end", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train.main(tiny(pictures, tmp_path / "run", **given))
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    found = without_measured(tmp_path / "run")
+    assert found == without_measured(tmp_path / "whole")
+    assert found["epochs"] == (2 if "trainer.max_steps" in given else EPOCHS) and found["train"]["loss"] > 0
+
+
+def test_a_signal_in_the_last_validation_ends_the_run(pictures, tmp_path, monkeypatch):
+    """Also where several processes would not have asked each other again."""
+    monkeypatch.setattr(stops.StopAfterStep, "on_validation_batch_end", lambda *_: None)
+    with monkeypatch.context() as patched:
+        stop_at(patched, signal.SIGTERM, ("validation_step", 4 * EPOCHS))
+        assert train.main(tiny(pictures, tmp_path)) == 143
+    assert not (tmp_path / "results.json").exists()
+    assert train.main(tiny(pictures, tmp_path)) == 0
+    monkeypatch.undo()
+    assert train.main(tiny(pictures, tmp_path / "whole")) == 0
+    assert not difference(ends(tmp_path), ends(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("at", ["test_step", "on_test_epoch_end", "on_load_checkpoint"])
+def test_ctrl_c_when_training_is_over_or_has_not_begun(at, pictures, tmp_path, monkeypatch, capsys):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stopped(pictures, tmp_path, monkeypatch, 2)
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        stop_at(patched, signal.SIGINT, (at, 1))
+        assert train.main(tiny(pictures, tmp_path, test_after_fit="true")) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped by SIGINT; resume with --ckpt_path last"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
+    assert train.main(tiny(pictures, tmp_path, test_after_fit="true")) == 0
+    assert len(json.loads((tmp_path / "results.json").read_text())["tests"]) == 1
+
+
+def test_fewer_epochs_than_are_trained(pictures, tmp_path, capsys):
+    assert train.main(tiny(pictures, tmp_path)) == 0
+    before = (tmp_path / "results.json").read_bytes()
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": EPOCHS - 1})) == 2
+    assert f"last.ckpt has trained {EPOCHS} epochs, and trainer.max_epochs is {EPOCHS - 1}" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"tests": 1}', b"\xff", b"[" * 100000])
+def test_damaged_results_are_said_before_training(content, pictures, tmp_path, capsys):
+    (tmp_path / "results.json").write_bytes(content)
+    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert f"{tmp_path / 'results.json'} is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()

@@ -284,7 +284,7 @@ class VideoClassifier(pl.LightningModule):
         self.accuracy = Accuracy()
         # Of the epoch's clips, on this process: loss, right ones, clips, unreadable videos, fallbacks.
         self._sums = torch.zeros(5, dtype=torch.float64)
-        self._loaded_sums: list[float] = []
+        self._waiting = self._sums.clone()  # of batches whose gradients wait for the step's others
         self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
         self.outcomes: list[tuple[int, int, int]] = []  # of the test's videos: row, predicted label, rank of label
         self.norm_layers: list[dict[str, Any]] = []  # distances of running from true statistics, where measured
@@ -378,14 +378,21 @@ class VideoClassifier(pl.LightningModule):
             len(batch.fallbacks),
         )
         for i, count in enumerate(counts):
-            self._sums[i] += count
+            self._waiting[i] += count
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            self._sums += self._waiting
+            self._waiting.zero_()
         return loss
 
     def on_train_epoch_start(self) -> None:
         self._sums.zero_()
+        self._waiting.zero_()
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"train/{name}": value for name, value in self.training_means().items()})
+        validation = self.results.get("val", {})
+        if validation.get("epoch") == self.current_epoch and "val/top1" not in self.trainer.callback_metrics:
+            self.log_dict({f"val/{name}": value for name, value in validation.items() if name != "epoch"})  # resumed
 
     def training_means(self) -> dict[str, float]:
         """Of the epoch's clips over all processes, mean loss and top-1; videos that were unreadable or fell back."""
@@ -394,7 +401,8 @@ class VideoClassifier(pl.LightningModule):
         return {**means, "unreadable": unreadable, "fallbacks": fallbacks}
 
     def _summed(self) -> list[float]:
-        return self.trainer.strategy.reduce(self._sums.clone(), reduce_op="sum").tolist()  # type: ignore[union-attr]
+        sums = self._sums.to(self.device, copy=True)
+        return self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.state.fn == "fit":
@@ -402,8 +410,8 @@ class VideoClassifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up an epoch's sums, on the first process, and the last validation."""
-        if sums := checkpoint.get("training_sums"):
-            self._loaded_sums = sums
+        if (sums := checkpoint.get("training_sums")) and self.trainer.is_global_zero:
+            self._sums = torch.tensor(sums, dtype=torch.float64)
         if validation := checkpoint.get("validation"):
             self.results["val"] = validation
 
@@ -509,10 +517,8 @@ class VideoClassifier(pl.LightningModule):
     def on_train_start(self) -> None:
         if self.trainer.global_step:
             self._take_given()
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
-        if self._loaded_sums and self.trainer.is_global_zero:
-            self._sums += torch.tensor(self._loaded_sums, dtype=torch.float64, device=self.device)
-        self._loaded_sums = []
+        self._sums = self._sums.to(self.device)
+        self._waiting = torch.zeros_like(self._sums)
         log.info(
             "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %d steps, %s",
             self.lr, self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,

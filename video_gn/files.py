@@ -291,6 +291,7 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
             yield
         finally:
             _own.discard(file.fileno())
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child that just begins still has it open
 
 
 _own: set[int] = set()  # what is open for `locked`

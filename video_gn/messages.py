@@ -4,6 +4,7 @@ import difflib
 import io
 import logging
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from video_gn.errors import InputError
 from video_gn.files import UNWRITABLE, unwritable
 
 LONGEST = 2000  # characters of an error message
+ELSEWHERE = "to the command's folder, TMPDIR or a logger's folder"  # where a failed write does not say which file
 
 
 def first_process() -> bool:
@@ -75,23 +77,38 @@ def one_line(message: str, keys: list[str]) -> str:
     return line
 
 
-def exit_code(job: Callable[[], None], stopped: str) -> int:
-    """Does a tool's job; gives its exit code: 0, 2 for what the user can mend (said in one line), 130 if stopped."""
+def exit_code(
+    job: Callable[[], int | None],
+    stopped: str,
+    slips: tuple[type[Exception], ...] = (InputError,),
+    explain: Callable[[Exception], str] = str,
+) -> int:
+    """Does a command's job, and gives its exit code.
+
+    Args:
+        job: Gives its exit code, or None for 0.
+        stopped: What to say if Ctrl-C ends it.
+        slips: What the user can mend, which is said in one line.
+        explain: Gives that line.
+
+    Returns:
+        That of the job; 2 for a slip, and for a file that cannot be written; 130 for Ctrl-C, or 128 + the `number` of
+        another signal that raised a KeyboardInterrupt.
+    """
     set_up_streams()
     try:
-        job()
-    except InputError as error:
-        print(f"error: {printable(shortened(str(error)))}", file=sys.stderr)
-        return 2
+        return job() or 0
+    except slips as error:
+        said, code = f"error: {printable(shortened(explain(error)))}", 2
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        print(f"error: {unwritable(error.filename or 'a file', error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return 130
-    return 0
+        said, code = f"error: {unwritable(error.filename or ELSEWHERE, error)}", 2
+    except KeyboardInterrupt as stop:
+        said, code = stopped, 128 + getattr(stop, "number", signal.SIGINT)
+    if first_process():
+        print(said, file=sys.stderr)
+    return code
 
 
 def set_up_streams() -> None:

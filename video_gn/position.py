@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.loops.loop import _Loop
 
 from video_gn.errors import InputError
@@ -38,6 +39,11 @@ class Position(pl.Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._trainer = trainer
+        if any(isinstance(one, GradientAccumulationScheduler) for one in trainer.callbacks):
+            raise InputError(
+                "GradientAccumulationScheduler changes the clips of a step within the run, which a run that is resumed "
+                "would not know; set trainer.accumulate_grad_batches"
+            )
 
     # Keeping count
 
@@ -52,15 +58,24 @@ class Position(pl.Callback):
         if self.batch >= trainer.num_training_batches:  # otherwise max_steps or max_time ended it before
             self.epoch, self.batch, self.validated = self.epoch + 1, 0, False
 
+    @property
+    def begun(self) -> int:
+        """How many epochs were begun."""
+        if self._loaded:  # trained to its end before it was resumed
+            return self._loaded["epoch"] + (self._loaded["videos"] > 0)
+        return self.epoch + (self.batch > 0)
+
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
         """As plain numbers."""
-        data = self._trainer.datamodule
+        if self._loaded:  # nothing was trained since
+            return self._loaded
+        data, whole = self._trainer.datamodule, self._whole_steps()
         return {
             "epoch": self.epoch,
-            "videos": data.videos_done(self.epoch, self._whole_steps()) if self.batch else 0,
-            "validated": self.validated,
+            "videos": data.videos_done(self.epoch, whole) if self.batch else 0,
+            "validated": self.validated or whole < self.batch,
             "steps": self._trainer.global_step,
             "list": len(data.lists.get("train", ())),
             "seed": data.seed,
@@ -72,20 +87,22 @@ class Position(pl.Callback):
         return self.batch - (waiting if self.batch < self._trainer.num_training_batches else 0)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if self._loaded:
+            return
         state = _counters(trainer, self.epoch, self._whole_steps(), trainer.global_step)
         checkpoint["loops"]["fit_loop"] |= state
         checkpoint["epoch"] = max(0, self.epoch - (self.batch == 0))  # the one that was trained last
 
     # Resuming
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loaded = state_dict
-
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit":
             return
-        if self.state_key not in checkpoint.get("callbacks", {}):
-            self._loaded = _of_lightning(checkpoint["loops"]["fit_loop"])
+        kept = checkpoint.get("callbacks", {}).get(self.state_key)
+        self._loaded = kept or _of_lightning(trainer, checkpoint["loops"]["fit_loop"])
+        trained, limit = self._loaded["epoch"], trainer.max_epochs
+        if limit is not None and 0 <= limit < trained:
+            raise InputError(f"{trainer.ckpt_path} has trained {trained} epochs, and trainer.max_epochs is {limit}")
         for callback in trainer.checkpoint_callbacks:
             if state := checkpoint.get("callbacks", {}).get(callback.state_key):
                 _move(state, Path(callback.dirpath))
@@ -108,9 +125,9 @@ class Position(pl.Callback):
             self.epoch, self.batch = trainer.current_epoch, progress.ready
             return
         data, size, batches = trainer.datamodule, videos_per_batch(trainer), int(trainer.num_training_batches)
-        videos = state["videos"] if "videos" in state else state["batch"] * size
+        videos = state["videos"]
         for name, now in (("list", len(data.lists["train"])), ("seed", data.seed)):
-            if videos and state.get(name, now) != now:
+            if videos and state[name] != now:
                 what = "data.train has {} videos" if name == "list" else "seed_everything is {}"
                 raise InputError(
                     f"{what.format(now)}, and was {state[name]} when this checkpoint was saved within an epoch: "
@@ -134,13 +151,18 @@ class Position(pl.Callback):
         loop.update_restart_stage()
 
 
-def _of_lightning(loop: dict[str, Any]) -> dict[str, Any]:
+def _of_lightning(trainer: Any, loop: dict[str, Any]) -> dict[str, Any]:
     """Where a run stands whose checkpoint is older than this file, by Lightning's counters at the end of a step."""
     epoch, batch = (loop[name]["current"] for name in ("epoch_progress", "epoch_loop.batch_progress"))
     within = epoch["started"] > epoch["processed"]
-    steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
-    done = {"epoch": epoch["processed"], "batch": batch["processed"] if within else 0}
-    return {**done, "validated": False, "steps": steps}
+    return {
+        "epoch": epoch["processed"],
+        "videos": batch["processed"] * videos_per_batch(trainer) if within else 0,
+        "validated": False,
+        "steps": loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"],
+        "list": len(trainer.datamodule.lists["train"]),
+        "seed": trainer.datamodule.seed,
+    }
 
 
 def videos_per_batch(trainer: Any) -> int:

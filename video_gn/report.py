@@ -24,10 +24,12 @@ from pytorch_lightning.utilities import rank_zero_only
 from video_gn.errors import InputError
 from video_gn.files import FolderLock, read_table, spreadsheet, write_json, write_table, write_text
 from video_gn.norm import batch_norms
+from video_gn.position import Position
 from video_gn.predictions import entry, json_lines, table
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 MEDIAN_OF = 5  # epochs
+EVALUATIONS = ("tests", "validations")
 OUTCOMES = ("path", "label", "predicted", "rank")
 PROGRESS_EVERY = 2.0  # seconds
 PATIENCE = 60.0  # seconds for which another process may take to write results.json
@@ -72,6 +74,9 @@ class RunReport(pl.Callback):
         self.config = config
         self._clips, self._seconds, self._last = 0, 0.0, 0.0
         self._told = 0.0
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._read()  # before hours of work whose results would have no place
 
     @rank_zero_only
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -123,16 +128,17 @@ class RunReport(pl.Callback):
     # Results
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        last = {name.removeprefix("train/"): value.item() for name, value in trainer.callback_metrics.items()}
+        train = pl_module.training_means()
+        (position,) = (one for one in trainer.callbacks if isinstance(one, Position))
         cuda = pl_module.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         fit = {
-            "epochs": trainer.current_epoch,
+            "epochs": position.begun,
             "steps": trainer.global_step,
             "clips_per_s": self._clips / self._seconds if self._seconds else None,
             "peak_memory_gib": peak / 2**30,
             "peak_memory_of": "GPU 0, allocated" if cuda else "main process, resident",
-            "train": {name: last.get(key) for name, key in TRAIN_METRICS.items()},
+            "train": {name: train.get(key) for name, key in TRAIN_METRICS.items()},
             "val": pl_module.results.get("val"),
             "val_median": self._median(),
         }
@@ -209,7 +215,13 @@ class RunReport(pl.Callback):
         return path.name
 
     def _read(self) -> dict[str, Any]:
-        return json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        try:
+            results = json.loads(self.path.read_bytes()) if self.path.is_file() else {}
+            if isinstance(results, dict) and all(isinstance(results.get(part, []), list) for part in EVALUATIONS):
+                return results
+        except (ValueError, RecursionError):
+            pass
+        raise InputError(f"{self.path} is damaged: it is not what a run wrote; move it away")
 
     def _named(self, trainer: Any, videos: dict[str, Any]) -> dict[str, str]:
         """Path and reason, over all processes, of the videos named in this stage."""

@@ -54,6 +54,8 @@ class StopAfterStep(pl.Callback):
     half-updated model. A training list with too many bad videos ends it, too (`data.max_bad`), and a loss that is not
     finite; weights that are not finite are never saved.
 
+    It has to be the last of the trainer's callbacks, so that what the others keep of the step is saved with it.
+
     Args:
         run_dir: The run's folder: the checkpoint is `checkpoints/last.ckpt` in it, the bad videos are in
             `bad_videos.csv`.
@@ -67,14 +69,16 @@ class StopAfterStep(pl.Callback):
         self._received = 0
         self._requeue: Any = None
         self._requeue_signal = 0
+        self._before: dict[int, Any] = {}  # who had the signals
+        self._swaps = self._trained = False
         self.averaged: Path | None = None
-        self._saved_step = -1
         self._diverged = torch.tensor(-1)  # the first step whose loss was not finite
         self._bad: dict[tuple[str, str], list[str]] = {}
 
     # Signals
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self._swaps = any(isinstance(one, WeightAveraging) for one in trainer.callbacks)
         if trainer.is_global_zero:  # those of the run that is resumed
             rows = read_table(self.bad_videos, BAD_COLUMNS)
             self._bad = {(row["path"], row["stage"]): [row[name] for name in BAD_COLUMNS] for row in rows}
@@ -86,7 +90,7 @@ class StopAfterStep(pl.Callback):
         self._trainer = trainer
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:  # a shell has its background jobs ignore Ctrl-C
-                signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._note)
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._requeue_signal = environment.requeue_signal or signal.SIGUSR1
@@ -118,7 +122,7 @@ class StopAfterStep(pl.Callback):
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or self._swaps:  # for averaged weights until its end
             return
         if trainer.world_size == 1 or batch_idx % SYNC_STEPS == 0:
             self._obey(trainer)
@@ -128,22 +132,25 @@ class StopAfterStep(pl.Callback):
         tensors = [tensor for tensor in checkpoint["state_dict"].values() if tensor.is_floating_point()]
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             raise self._say_diverged(trainer, pl_module, "a weight", trainer.global_step)
-        self._saved_step = trainer.global_step
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._saved_step != trainer.global_step and not trainer.fast_dev_run:
-            self._save(trainer)  # whatever the intervals of checkpoints are
+        self._trained = True
+        for number, handler in self._before.items():  # from here on they end the process at once: all is saved
+            signal.signal(number, handler)
+        if received := self._agreed(trainer, 0 if self._received == self._requeue_signal else self._received):
+            raise Stopped(received, self.checkpoint)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Keeps weights that a callback put in place when training ended, which no checkpoint has."""
-        if not any(isinstance(one, StochasticWeightAveraging | WeightAveraging) for one in trainer.callbacks):
+        averaging = [one for one in trainer.callbacks if isinstance(one, StochasticWeightAveraging | WeightAveraging)]
+        if not averaging or trainer.fast_dev_run:
             return
-        if not trainer.fast_dev_run:
-            self.averaged = self.checkpoint.with_name("averaged.ckpt")
-            trainer.save_checkpoint(self.averaged, weights_only=False)
-            log.info("the averaged weights, which the figures are of, are in %s", self.averaged)
+        if not self._trained:  # resumed when it was trained to its end: they have not been put in place yet
+            for callback in averaging:
+                callback.on_train_end(trainer, pl_module)
+        self.averaged = self.checkpoint.with_name("averaged.ckpt")
+        trainer.save_checkpoint(self.averaged, weights_only=False)
+        log.info("the averaged weights, which the figures are of, are in %s", self.averaged)
 
     # Divergence
 
@@ -164,9 +171,7 @@ class StopAfterStep(pl.Callback):
     # What stops it
 
     def _obey(self, trainer: Any) -> None:
-        received = int(trainer.strategy.reduce(torch.tensor(self._received, device=trainer.strategy.root_device),
-                                               reduce_op="max"))  # fmt: skip
-        if not received:
+        if not (received := self._agreed(trainer, self._received)):
             return
         self._received = received
         if received == self._requeue_signal:
@@ -175,6 +180,10 @@ class StopAfterStep(pl.Callback):
             return
         self._save(trainer)
         raise Stopped(received, self.checkpoint)
+
+    def _agreed(self, trainer: Any, number: int) -> int:
+        """The signal that any of the processes has."""
+        return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))
 
     def _save(self, trainer: Any) -> None:
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
@@ -199,8 +208,11 @@ class StopAfterStep(pl.Callback):
         self.write_bad_videos(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.sanity_checking:
-            self.write_bad_videos(trainer)
+        if trainer.sanity_checking:
+            return
+        self.write_bad_videos(trainer)
+        if trainer.state.fn == "fit":
+            self._obey(trainer)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         self.write_bad_videos(trainer)

@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from video_gn.ablate.cluster import CLUSTERS, parse_options, submit
 from video_gn.ablate.grid import Grid, read_grid, shell
-from video_gn.ablate.local import Clock, Terminated, in_words, make_slots, run_all
+from video_gn.ablate.local import Clock, in_words, make_slots, run_all
 from video_gn.ablate.plan import Run, make_plan, plan_table
 from video_gn.ablate.report import write_report
 from video_gn.errors import InputError
-from video_gn.files import UNWRITABLE, unwritable
-from video_gn.messages import printable
+from video_gn.messages import exit_code
 
 
 def main(args: list[str] | None = None) -> int:
@@ -34,19 +33,7 @@ def main(args: list[str] | None = None) -> int:
     """
     given, extra = _parser().parse_known_args(args)
     words = [word for word in (sys.argv[1:] if args is None else args) if word != "--report"]
-    try:
-        return _run(given, extra, words)
-    except InputError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        print(f"error: {unwritable(error.filename or 'the ablation', error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print("stopped; the same command continues from here", file=sys.stderr)
-        return 143 if isinstance(stop, Terminated) else 130
+    return exit_code(lambda: _run(given, extra, words), "stopped; the same command continues from here")
 
 
 def _parser() -> argparse.ArgumentParser:

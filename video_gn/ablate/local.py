@@ -238,6 +238,8 @@ def _interrupt(*_: Any) -> None:
 class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
+    number = signal.SIGTERM
+
 
 def _stop(processes: Sequence[Process]) -> None:
     """Has runs save their state and end."""
