@@ -28,6 +28,7 @@ from video_gn.norm import batch_norms, norm_label
 from video_gn.position import Position
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 from video_gn.resume import CheckResumed, find_resume, not_restored
+from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.saving import EpochCheckpoint, FinalCheckpoint, WholeCheckpoints
 from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
@@ -99,9 +100,13 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        check(config.trainer, TRAINER, "trainer")
+        if "\0" in (config.run_dir or ""):
+            raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
         self.name = run_name(config.model, config.data, config.seed_everything)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
+            check(config.checkpoint, {"filename": FILE_NAME}, "checkpoint")
             self.asked = config.ckpt_path
             config.ckpt_path = find_resume(self.run_dir, self.asked)
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
@@ -189,6 +194,8 @@ class CLI(LightningCLI):
         except Exception as error:
             if slip := not_restored(error, str(self.config[subcommand].ckpt_path)):
                 raise slip from None
+            if isinstance(error, ValueError) and "val_check_interval" in str(error):  # more than an epoch's batches
+                raise InputError(str(error)) from None
             raise
 
     def after_fit(self) -> None:

@@ -60,6 +60,14 @@ def test_the_loader_takes_over_what_was_found(root):
     assert checked_path(root / "train") == root / "train.checked.csv"  # of a folder
 
 
+def test_a_video_that_was_replaced_is_no_longer_checked(root):
+    check_videos.main([str(root / "train.csv")])
+    videos = read_list(root / "train.csv", root, NAMES)
+    with open(videos.path(0), "ab") as file:
+        file.write(b"more")
+    assert videos.known(0) is None and videos.known(1) is not None
+
+
 def test_goes_on_where_it_was_stopped_and_checks_only_what_changed(root, monkeypatch, capsys):
     seen = []
     real = check_videos.run_jobs

@@ -106,7 +106,25 @@ def deep(depth=200):
     return found
 
 
+def attributes(*keys, **given):
+    """An OrderedDict in the place of a dictionary, with attributes; one named values stands for the method."""
+
+    def changes(content):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = OrderedDict(content[keys[-1]])
+        vars(content[keys[-1]]).update(given)
+
+    return changes
+
+
 DAMAGE = {
+    "state dict with other values": attributes("state_dict", values=5),
+    "state dict of odd versions": attributes("state_dict", _metadata=5),
+    "state dict of odd version": attributes("state_dict", _metadata={"": 5}),
+    "settings with other keys": attributes("hyper_parameters", keys=[]),
+    "data settings with other get": attributes("datamodule_hyper_parameters", get=None),
+    "callbacks with other values": attributes("callbacks", values={}),
     "no state dict": without("state_dict"),
     "no hyper parameters": without("hyper_parameters"),
     "no data settings": without("datamodule_hyper_parameters"),
@@ -343,6 +361,7 @@ def test_many_class_names_travel(sound, tmp_path, monkeypatch, capsys):
     """More settings than a path has room for, through the command line's parser."""
     monkeypatch.chdir(tmp_path)
     names = [f"class {i} with a long name, as Kinetics has them: 'x' \x1b\n \u00e9 \u2028" for i in range(400)]
+    names += ["1e400", "1e5", "0x1", "1_0", ".inf", "null", "yes", "2020-01-01", "-", "=", "<<", "{}", "~", "1.5"]
     model = VideoClassifier(names, **SMALL)
     content = sound | {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     content = {name: value for name, value in content.items() if name != "loops"}

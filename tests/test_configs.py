@@ -185,6 +185,35 @@ def test_configs_elsewhere(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("trainer.accumulate_grad_batches", "0", "is 0; it has to be a whole number from 1"),
+        ("trainer.check_val_every_n_epoch", "0", "is 0; it has to be a whole number from 1"),
+        ("trainer.check_val_every_n_epoch", "-1", "is -1; it has to be a whole number from 1"),
+        ("trainer.val_check_interval", "0", "is 0; it has to be above 0"),
+        ("trainer.val_check_interval", "0.0", "is 0.0; it has to be above 0"),
+        ("trainer.gradient_clip_val", "-1", "is -1.0; it has to be a number from 0"),
+        ("trainer.devices", "100000", "is '100000'; it has to be at most 256 on a node"),
+        ("trainer.precision", "bf16-true", "is 'bf16-true'; it has to be 16-mixed, bf16-mixed"),
+        ("trainer.limit_train_batches", "-1", "limit_train_batches"),
+        ("checkpoint.filename", "{", "has to be text of at most 200 characters"),
+        ("checkpoint.filename", "{}", "has to be text of at most 200 characters"),
+        ("checkpoint.filename", "{epoch.__class__}", "has to be text of at most 200 characters"),
+        ("checkpoint.filename", "{epoch:>999999999}", "has to be text of at most 200 characters"),
+        ("checkpoint.filename", "a" * 300, "has to be text of at most 200 characters"),
+        ("checkpoint.every_n_epochs", "-1", "every_n_epochs"),
+        ("run_dir", "a\0b", "run_dir is 'a\\x00b'; no folder has such a name"),
+    ],
+)
+def test_slips_in_lightnings_settings(name, value, words, tmp_path, capsys):
+    args = fit(tmp_path / "run", tmp_path) if name != "run_dir" else ["fit", "-c", str(CONFIGS / "demo.yaml")]
+    assert train.main([*args, f"--{name}={value}"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and words in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("given", "seed"), [("false", 0), ("true", 1), ("7", 7)])
 def test_seeds_that_lightning_knows(given, seed):
     resolved = train.resolve(["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given])

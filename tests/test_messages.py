@@ -111,8 +111,9 @@ def test_pictures_take_any_name():
 
 
 def test_formulas_are_text_in_a_table():
-    for cell in ("=1+1", "+1", "-1", "@x", "\tx", "\rx"):
+    for cell in ("=1+1", "+1", "-1", "@x"):
         assert spreadsheet(cell) == f"'{cell}"
+    assert [spreadsheet(cell) for cell in ("\tx", "\rx", "a\x1b[31m\x9b")] == ["'\\tx", "'\\rx", "a\\x1b[31m\\x9b"]
     for cell in ("", "x=1", "data/-x.mp4", "'x"):
         assert spreadsheet(cell) == cell
 

@@ -146,6 +146,23 @@ def test_a_header_that_promises_billions_of_frames(sound, tmp_path):
     assert resident() < before + 100
 
 
+def test_of_a_file_too_large_to_count_its_frames_the_header_is_read(sound, tmp_path, monkeypatch):
+    monkeypatch.setattr("video_gn.decode.LARGEST", 100)
+    with open_video(sound[0]) as video:
+        assert video.num_frames == 40
+    path = edited(sound[0], tmp_path / "a.mp4", (b"stts", 12, b"\x7f\xff\xff\xff"))
+    most = path.stat().st_size // 32
+    with pytest.raises(DecodeError, match=rf"header promises \d{{10}} frames, and it holds at most {most}$"):
+        open_video(path).__enter__()
+
+
+def test_packets_without_end_are_not_held(sound, monkeypatch):
+    monkeypatch.setattr(libav, "MOST_PACKETS", 39)
+    for backend in ("decord", "pyav"):
+        with pytest.raises(DecodeError, match="more than 39 packets; cut it into clips"):
+            open_video(sound[0], backend).__enter__()
+
+
 def test_absurd_frames_are_refused_before_they_take_memory(tmp_path):
     frames = [np.full((64, 64, 3), 8 * i, np.uint8) for i in range(4)]
     good = tmp_path / "good.avi"

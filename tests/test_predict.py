@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import av
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import train
 from video_gn import predict
 from video_gn.decode import open_video
 from video_gn.errors import InputError
@@ -164,6 +166,31 @@ def exported_onnx(run, tmp_path):
 
     card = export.export(run / "checkpoints" / "epoch=2.ckpt", ["onnx"], tmp_path / "onnx")
     return card.with_suffix(".onnx")
+
+
+def test_pictures_of_names_as_long_as_names_can_be(run, motion_folder, tmp_path, capsys):
+    """Two of them, which differ at the end alone."""
+    for end in "ab":
+        shutil.copy(motion_folder / "val" / "fast_up" / "0001.mp4", tmp_path / f"{'é' * 125}{end}.mp4")
+    args = [str(run / "checkpoints" / "epoch=2.ckpt"), str(tmp_path), "--protocol", "center-1clip", "--workers", "0"]
+    assert predict.main([*args, "--pictures", str(tmp_path / "pictures")]) == 0
+    assert {file.name for file in (tmp_path / "pictures").iterdir()} == {f"{'é' * 100}.png", f"{'é' * 100}-1.png"}
+
+
+def test_a_file_in_a_folders_place_is_said_before_the_work(run, motion_folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    checkpoint, video = str(run / "checkpoints" / "epoch=2.ckpt"), str(motion_folder / "val" / "fast_up" / "0001.mp4")
+    commands = [
+        (predict.main, [checkpoint, video, "--pictures", str(tmp_path / "file")]),
+        (predict.main, [checkpoint, video, "--json", str(tmp_path / "file" / "x.jsonl")]),
+        (train.main, ["predict", "--ckpt_path", checkpoint, "--videos", video, "--json", f"{tmp_path}/file/x"]),
+        (train.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file")]),
+        (train.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file" / "x")]),
+    ]
+    for main, args in commands:
+        assert main(args) == 2
+        out, err = capsys.readouterr()
+        assert f"error: cannot write {tmp_path / 'file'}" in err and "%" not in out
 
 
 def test_nothing_given():

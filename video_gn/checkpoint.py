@@ -19,6 +19,7 @@ from video_gn.errors import InputError
 from video_gn.files import is_utf8, utf8_named
 from video_gn.inflate import own_state
 from video_gn.norm import make_norm
+from video_gn.pickles import load_torch
 from video_gn.resnet3d import resnet3d
 from video_gn.rules import DATA, Rule, shown
 from video_gn.sampling import find_protocol
@@ -95,7 +96,7 @@ def read_checkpoint(path: str) -> Checkpoint:
         raise InputError(f"there is no checkpoint {path}")
     try:
         with utf8_named(path) as name:
-            content = torch.load(name, "cpu", weights_only=True, mmap=True)
+            content = load_torch(name, mmap=True)
     except Exception as error:  # torch.load fails in many ways on what is no checkpoint
         raise InputError(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from None
     needed = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch", "global_step"}
@@ -173,7 +174,17 @@ def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
     # YAML has no form for names that are not UTF-8, a command line has.
     raw = [f"--data.{name}={data.pop(name)}" for name, value in list(data.items()) if not _in_yaml(value)]
     raw += [] if _in_yaml(stored["run_dir"]) else [f"--run_dir={stored.pop('run_dir')}"]
-    return [args[0], "--config", yaml.safe_dump(stored), *raw, *args[1:]]
+    return [args[0], "--config", yaml.dump(stored, Dumper=_Quoting), *raw, *args[1:]]
+
+
+class _Quoting(yaml.SafeDumper):
+    """Quotes all text: jsonargparse takes more of it for numbers than PyYAML does, such as a class named 1e5."""
+
+    def represent_str(self, data: str) -> yaml.Node:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"')
+
+
+_Quoting.add_representer(str, _Quoting.represent_str)
 
 
 def _in_yaml(value: Any) -> bool:

@@ -28,13 +28,17 @@ from video_gn.libav import (
     LibavVideo,
     as_they_are,
     assemble,
+    open_container,
     part_size,
+    promised_frames,
     refusing,
     refusing_each,
+    video_stream,
 )
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
 SLACK = 1000  # frames
+SMALLEST = 32  # bytes of a frame on average, in a file that is too large to count its frames
 LARGEST_FRAME = 9 << 20  # pixels, 4096 x 2304: decord decodes ahead without bound, and keeps what it decoded
 
 
@@ -122,17 +126,25 @@ class DecordVideo:
         self._file.close()
 
     def _look(self) -> "_Look | None":
-        """What libav finds in a file, if it is not too large for it: its bounds hold before decord sees the file."""
+        """What libav finds in a file: its bounds hold before decord sees the file. Of a large one, the header alone."""
         if self._file.size > LARGEST:
+            with refusing(self.path), open_container(self._file) as container:
+                stream = video_stream(container, self.path)
+                self._bound(
+                    stream.width, stream.height, promised_frames(container, stream), self._file.size // SMALLEST
+                )
             return None
         with LibavVideo.opened(self.path) as video:
-            if video.width * video.height > LARGEST_FRAME:
-                size = f"{video.width}x{video.height}"
-                raise DecodeError(self.path, f"frames of {size} pixels, of which decord would hold too many in memory")
-            if video.promised > 2 * video.num_frames + SLACK:  # decord sets memory aside for all of them
-                promised = f"its header promises {video.promised} frames"
-                raise DecodeError(self.path, f"damaged: {promised}, and {video.num_frames} are there")
+            self._bound(video.width, video.height, video.promised, 2 * video.num_frames + SLACK)
             return _Look(video.num_frames, video.has_open_gop, video.lacks_times)
+
+    def _bound(self, width: int, height: int, promised: int, most: int) -> None:
+        """Refuses what decord would set too much memory aside for."""
+        if width * height > LARGEST_FRAME:
+            size = f"{width}x{height}"
+            raise DecodeError(self.path, f"frames of {size} pixels, of which decord would hold too many in memory")
+        if promised > most:
+            raise DecodeError(self.path, f"damaged: its header promises {promised} frames, and it holds at most {most}")
 
     def _check_index(self, look: "_Look | None") -> None:
         """Refuses files in which decord would hand out wrong frames without an error."""

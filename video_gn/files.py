@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,8 @@ ESCAPED = "surrogateescape"  # how names of files that are not UTF-8 are read an
 QUIET = 1.0  # seconds of waiting for a lock without a word
 # How an operating system says that something cannot be written.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
-UNWRITABLE |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}  # a file in a folder's place, or the reverse
+UNWRITABLE |= IN_THE_WAY
 
 
 @contextmanager
@@ -66,8 +68,8 @@ def _flush_folder(folder: Path) -> None:
 def unwritable(path: str | Path, error: OSError) -> str:
     """Why a file cannot be written and what to do, in one line."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "free space there" if full else "make it writable"
-    return f"cannot write {path}: {error.strerror or error}; {remedy}, or take another folder"
+    remedy = "free space there, or " if full else "" if error.errno in IN_THE_WAY else "make it writable, or "
+    return f"cannot write {path}: {error.strerror or error}; {remedy}take another folder"
 
 
 def write_text(path: Path, text: str, flush: bool = True) -> None:
@@ -104,9 +106,12 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 def spreadsheet(cell: str) -> str:
     """A cell that a spreadsheet takes for text: before one that begins as a formula does there is an apostrophe.
 
+    Control characters are written as `\\x1b`: people look at tables in terminals, too.
+
     Only for tables that people open, and of which the program reads no names back that it looks up.
     """
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    cell = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode("ascii"), cell)
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", r"\t", r"\r")) else cell
 
 
 def read_table(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ B-frames). libavcodec passes over such packets when told to (`skip_frame`); what
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from video_gn.containers import OpenFile, address
 from video_gn.errors import DecodeError, InputError
 
 LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
+MOST_PACKETS = 1 << 20  # of a video, some 400 bytes of memory each beside what is in them
 LARGEST_FRAME = 36 << 20  # pixels: 8192 x 4608
 LONGEST_FRAME = 32  # long side by short side: as much is made of it when its short side is scaled up
 DROPPING = {"h264", "hevc", "mpeg4", "mpeg2video"}  # decoders that obey at once; dav1d does some packets later
@@ -140,6 +142,13 @@ def check_size(path: str, width: int, height: int) -> None:
         raise DecodeError(path, f"frames of {width}x{height} pixels, or a damaged header; {rule}")
 
 
+def promised_frames(container: Any, stream: Any) -> int:
+    """Frames that a file's header promises, as decord counts them before it reads the packets."""
+    seconds = max(float((stream.duration or 0) * (stream.time_base or 0)), (container.duration or 0) / 1e6)
+    rate = max(float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
+    return stream.frames or int(rate * seconds)
+
+
 @contextmanager
 def create_mp4(path: Path, options: dict[str, str] | None = None) -> Iterator[Any]:
     """PyAV's container of a new MP4 file, whatever its name; closed in the end."""
@@ -160,7 +169,7 @@ class LibavVideo:
         num_frames: Frames of the video, at least 1.
         fps: Mean frames a second, 0 if unknown.
         num_keyframes: Frames from which decoding can start.
-        promised: Frames that the header promises, as decord counts them before it reads the packets.
+        promised: As `promised_frames`.
         width: Of the frames as they are stored, in pixels.
         height: As `width`.
     """
@@ -185,7 +194,9 @@ class LibavVideo:
         stream = video_stream(self._container, self.path)
         self._codec = stream.codec_context
         self.width, self.height = self._codec.width, self._codec.height
-        packets = [packet for packet in self._container.demux(stream) if packet.size]
+        packets = [packet for packet in islice(self._container.demux(stream), MOST_PACKETS + 1) if packet.size]
+        if len(packets) > MOST_PACKETS:
+            raise DecodeError(self.path, f"more than {MOST_PACKETS} packets; cut it into clips")
         if len(packets) < stream.frames and self._is_cut(stream):
             raise DecodeError(self.path, f"cut short: {len(packets)} of {stream.frames} frames are there")
         first = next((i for i, packet in enumerate(packets) if packet.is_keyframe), len(packets))
@@ -206,9 +217,7 @@ class LibavVideo:
         self._keys = [i for i, packet in enumerate(self._packets) if packet.is_keyframe]
         self.num_frames, self.num_keyframes = len(shown), len(self._keys)
         self.fps = float(stream.average_rate or 0)
-        seconds = max(float((stream.duration or 0) * (stream.time_base or 0)), (self._container.duration or 0) / 1e6)
-        rate = max(self.fps, float(stream.guessed_rate or 0), float(stream.base_rate or 0))
-        self.promised = stream.frames or int(rate * seconds)
+        self.promised = promised_frames(self._container, stream)
 
     def _is_cut(self, stream: Any) -> bool:
         """Whether frames are missing because the file ends before them; an edit list leaves some out, too."""

@@ -35,12 +35,14 @@ class Check(NamedTuple):
         reason: Why it is not ok, in one line.
         backend: Those that read its frames right, in one string with spaces between; empty if none does.
         num_frames: Frames that can be decoded, from the first on.
+        size: Bytes of the file when it was checked; -1 if unknown.
     """
 
     status: str
     reason: str = ""
     backend: str = ""
     num_frames: int = 0
+    size: int = -1
 
 
 class VideoList:
@@ -65,10 +67,11 @@ class VideoList:
         self._texts, self._ends = b"".join(texts), np.cumsum([0, *map(len, texts)])
         self.labels = np.array(labels, np.int64)
         self._frames, self._backend = np.zeros(len(texts), np.int64), np.zeros(len(texts), "U12")
+        self._sizes = np.full(len(texts), -1, np.int64)
         self.set_aside: dict[int, str] = {}
         self.damaged: dict[int, str] = {}
         for row, check in (checks or {}).items():
-            self._frames[row], self._backend[row] = check.num_frames, check.backend
+            self._frames[row], self._backend[row], self._sizes[row] = check.num_frames, check.backend, check.size
             if check.status == "damaged" and check.backend:
                 self.damaged[row] = check.reason
             elif check.status != "ok":
@@ -87,8 +90,16 @@ class VideoList:
         return [self.path(row) for row in range(len(self))]
 
     def known(self, row: int) -> tuple[list[str], int] | None:
-        """The backends that read a video right, and how many frames it has, if it was checked."""
-        return (str(self._backend[row]).split(), int(self._frames[row])) if self._backend[row] else None
+        """The backends that read a video right, and how many frames it has, if it was checked and has the same size."""
+        if not self._backend[row] or not self._has_its_size(row):
+            return None
+        return str(self._backend[row]).split(), int(self._frames[row])
+
+    def _has_its_size(self, row: int) -> bool:
+        try:
+            return self._sizes[row] < 0 or os.stat(self.path(row)).st_size == self._sizes[row]
+        except OSError:
+            return True  # whoever opens it says so
 
 
 def checked_path(source: Path) -> Path:
@@ -128,7 +139,9 @@ def _check(row: dict[str, str]) -> Check:
         raise ValueError(
             f"num_frames is {shown(row['num_frames'])}; it has to be a number from {least} to {MOST_FRAMES}"
         )
-    return Check(status, row["reason"], " ".join(name for name in BACKEND_NAMES if name in backends), frames)
+    size = whole_number(row.get("bytes", ""), 2**62)  # a run's own findings have none
+    found = " ".join(name for name in BACKEND_NAMES if name in backends)
+    return Check(status, row["reason"], found, frames, -1 if size is None else size)
 
 
 def whole_number(text: str, most: int) -> int | None:

@@ -144,6 +144,7 @@ def set_up_messages() -> None:
         "Checkpoint directory .* exists and is not empty",
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         "The number of training batches",
+        "The dirpath has changed",  # a run's folder may be moved
         "Be aware that when using `ckpt_path`, callbacks",
         "You're using the WeightAveraging callback with a model that overrides",
         "Found .* module\\(s\\) in eval mode at the start of training",  # frozen stages

@@ -1,7 +1,8 @@
-"""Arrays out of pickles, as Caffe2 programs wrote them, without running what else a pickle may hold."""
+"""What is in pickles, torch's and Caffe2's: tensors, arrays and plain values. What else they may hold is not run."""
 
 import pickle
 import re
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,37 @@ import torch
 from torch import Tensor
 
 from video_gn.errors import InputError
+
+
+def load_torch(path: str, mmap: bool = False) -> Any:
+    """Tensors and plain values of a file, on the CPU; no code in it runs.
+
+    Args:
+        path: The file, its name in UTF-8.
+        mmap: As `torch.load`.
+
+    Raises:
+        Exception: Of many kinds, where it is damaged or something else.
+    """
+    content = torch.load(path, "cpu", weights_only=True, mmap=mmap)
+    waiting, seen = [content], {id(content)}
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, OrderedDict) and not _is_ordinary(vars(one)):
+            raise pickle.UnpicklingError("a dictionary with attributes")  # one named values would stand for the method
+        inside = list(dict.values(one)) if isinstance(one, dict) else one if isinstance(one, list | tuple | set) else ()
+        waiting += (new := [part for part in inside if id(part) not in seen])
+        seen.update(map(id, new))
+    return content
+
+
+def _is_ordinary(attributes: dict[str, Any]) -> bool:
+    """Whether the attributes of an OrderedDict are those of a module's state, or none."""
+    versions = attributes.get("_metadata", {})
+    if attributes.keys() - {"_metadata"} or not isinstance(versions, dict):
+        return False
+    parts = list(dict.values(versions))
+    return all(type(part) is dict and all(type(value) in (int, bool) for value in part.values()) for part in parts)
 
 
 class _Type:

@@ -7,6 +7,7 @@ predict`, which spreads long lists over GPUs; a picture of each shows what the m
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -32,6 +33,7 @@ from video_gn.trained import Trained, open_trained
 from video_gn.views import ProtocolViews, VideoViews, Views, spread
 
 SHOWN = 8  # frames in a strip
+LONGEST_STEM = 200  # bytes of a picture's name; file systems take 255, endings included
 
 
 class Scored(NamedTuple):
@@ -139,7 +141,6 @@ class Pictures:
         if maps is not None:
             title += f"; where it sees {self._names[label]}"
         shown = strip(frames[at], self._top(scores.mean(0)), title, None if maps is None else maps[at])
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = self._free(Path(path).stem)
         shown.save(target)
         if not self.video or len(frames) == 1:
@@ -159,7 +160,9 @@ class Pictures:
         return [(self._names[i], value) for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
     def _free(self, stem: str) -> Path:
-        """A name that is not taken."""
+        """A name that is not taken, from the beginning of one that may be as long as names can be."""
+        while len(os.fsencode(stem)) > LONGEST_STEM:
+            stem = stem[:-1]
         names = (self.folder / f"{stem}{f'-{i}' if i else ''}.png" for i in range(10**6))
         return next(path for path in names if not path.exists() and not path.with_suffix(".mp4").exists())
 
@@ -212,8 +215,8 @@ def run(given: argparse.Namespace) -> None:
     pictures = Pictures(given.pictures, model, _views(model, given.protocol), given.cam, given.mp4)
     scored = score(model, videos, given.batch_size, given.workers, given.protocol, given.backend)
     to_file = given.json and given.json != "-"
-    if to_file:
-        Path(given.json).parent.mkdir(parents=True, exist_ok=True)
+    for folder in ([Path(given.json).parent] if to_file else []) + ([given.pictures] if given.pictures else []):
+        folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     with open(given.json, "w", encoding="utf-8") if to_file else nullcontext(sys.stdout) as lines:
         for one in tqdm(scored, "predicting", len(videos), unit=" videos", leave=False, disable=len(videos) < 2):

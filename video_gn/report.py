@@ -77,6 +77,8 @@ class RunReport(pl.Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._read()  # before hours of work whose results would have no place
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     @rank_zero_only
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -307,6 +309,8 @@ class PredictionWriter(pl.Callback):
     def __init__(self, json_path: str | None) -> None:
         if json_path and json_path != "-" and Path(json_path).exists():
             raise InputError(f"{json_path} is there already; name another file with --json")
+        if json_path and json_path != "-":
+            Path(json_path).parent.mkdir(parents=True, exist_ok=True)
         self.json_path = json_path
         self.found: dict[str, dict[str, Any]] = {}
 

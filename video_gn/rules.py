@@ -3,8 +3,10 @@
 A comparison with nan is false, so that `value < 0` lets it through: rules ask for what is right.
 """
 
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from string import Formatter
 from typing import Any, NamedTuple
 
 from video_gn.errors import InputError
@@ -62,6 +64,7 @@ SIDE = whole(1, 8192)
 CROP = whole(1, 4096)
 BATCH = whole(1, 2**20)
 SEED = whole(0, 2**63 - 1)
+MOST_PROCESSES = 256
 TIMEOUT = Rule(lambda x: number(0, 1e6).holds(x) and x > 0, "above 0 seconds, and at most a million")
 
 # Of the data's settings.
@@ -82,6 +85,35 @@ DATA: dict[str, Rule] = {
     "decode_timeout": TIMEOUT,
     "max_bad": number(0, 1),
 }
+# Of Lightning's trainer and its checkpoints, those in which it would fail in its own words, or hang.
+TRAINER: dict[str, Rule] = {
+    "accumulate_grad_batches": whole(1, 2**20),
+    "check_val_every_n_epoch": or_none(whole(1, 2**31)),
+    "val_check_interval": Rule(
+        lambda x: not number(-(2.0**63), 0).holds(x), "above 0: a fraction of an epoch up to 1.0, or batches"
+    ),
+    "gradient_clip_val": or_none(number(0, 1e30)),
+    "log_every_n_steps": or_none(whole(0, 2**31)),
+    "precision": Rule(
+        lambda x: not re.fullmatch(r"(bf)?16-true|transformer.*", str(x)), "16-mixed, bf16-mixed, 32-true or 64-true"
+    ),
+    "devices": Rule(
+        lambda x: not str(x).isdecimal() or int(str(x)[:19]) <= MOST_PROCESSES, f"at most {MOST_PROCESSES} on a node"
+    ),
+}
+FILE_NAME = Rule(
+    lambda x: x is None or (isinstance(x, str) and len(x) <= 200 and _fills_in(x)),
+    "text of at most 200 characters in which {name} or {name:.2f} stands for a figure",
+)
+
+
+def _fills_in(text: str) -> bool:
+    try:
+        fields = [(name, spec, change) for _, name, spec, change in Formatter().parse(text) if name is not None]
+    except ValueError:
+        return False
+    spec = re.compile(r"[<>=^]?[-+ ]?0?\d{0,2}(\.\d{1,2})?[defgs%]?")
+    return all(re.fullmatch(r"[\w/-]+", name) and spec.fullmatch(form) and not c for name, form, c in fields)
 
 
 _SHORT = reprlib.Repr()  # of lists in lists, each of which may be there many times

@@ -188,7 +188,8 @@ class OnnxGraph:
         self.settings = Settings.from_json(text, path)
         options = ort.SessionOptions()
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        options.log_severity_level = 4  # what goes wrong is raised, too
+        ort.set_default_logger_severity(4)  # what goes wrong is raised, too
+        options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has many kinds

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.norm import norm_label
-from video_gn.pickles import read_arrays
+from video_gn.pickles import load_torch, read_arrays
 from video_gn.stored import model_settings, read_settings
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of torchvision's and timm's ResNets
@@ -284,7 +284,7 @@ def read_content(path: str) -> tuple[Any, dict[str, str]]:
                 return tensors, file.metadata() or {}
         if path.endswith(".pkl"):
             return read_arrays(path), {}
-        return torch.load(path, "cpu", weights_only=True), {}
+        return load_torch(path), {}
     except InputError:
         raise
     except Exception as error:  # each reader has many kinds
