@@ -180,7 +180,7 @@ def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
 class _Quoting(yaml.SafeDumper):
     """Quotes all text: jsonargparse takes more of it for numbers than PyYAML does, such as a class named 1e5."""
 
-    def represent_str(self, data: str) -> yaml.Node:
+    def represent_str(self, data: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", data, style='"')
 
 

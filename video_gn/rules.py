@@ -113,7 +113,7 @@ def _fills_in(text: str) -> bool:
     except ValueError:
         return False
     spec = re.compile(r"[<>=^]?[-+ ]?0?\d{0,2}(\.\d{1,2})?[defgs%]?")
-    return all(re.fullmatch(r"[\w/-]+", name) and spec.fullmatch(form) and not c for name, form, c in fields)
+    return all(re.fullmatch(r"[\w/-]+", name) and spec.fullmatch(form or "") and not c for name, form, c in fields)
 
 
 _SHORT = reprlib.Repr()  # of lists in lists, each of which may be there many times
