@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two test processes share the cores, and so do their runs
 import torch
 from PIL import Image
 
@@ -48,6 +50,14 @@ def short(*args):
         "trainer.enable_progress_bar": "false", "test_after_fit": "false",
     }  # fmt: skip
     return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a test printed and logged travels from process to process as UTF-8, names of files may be none."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -139,15 +149,6 @@ def tiny(root, run_dir, **settings):
         "ckpt_path": "last", "run_dir": run_dir,
     } | settings  # fmt: skip
     return ["fit", *(str(word) for key, value in given.items() for word in (f"--{key}", value))]
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Two threads take four times as long on networks this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def stop_at(patched, number, when):

@@ -10,7 +10,6 @@ from conftest import stopped, tiny
 import train
 from video_gn.classifier import Accuracy, VideoClassifier, ranks, top
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 NAN, INF = float("nan"), float("inf")
 
 

@@ -393,6 +393,7 @@ def test_activation_checkpointing(low_memory, clips):
         torch.testing.assert_close(parameter.grad, right, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Grad strides do not match")  # one thread of a CPU lays some gradients out otherwise
 def test_distributed_data_parallel(clips, tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:

@@ -15,8 +15,6 @@ import train
 from video_gn import report, stops
 from video_gn.classifier import VideoClassifier
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def difference(a, b, at=""):
     """Where two states differ first, bit for bit; the paths of files may. Empty if they do not."""

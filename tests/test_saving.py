@@ -16,8 +16,6 @@ from video_gn.errors import InputError
 from video_gn.files import FolderLock, to_json, write_json, write_text
 from video_gn.saving import WholeCheckpoints
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def states(folder):
     return {path.name: path.read_bytes() for path in folder.glob("checkpoints/*")}

@@ -112,16 +112,17 @@ def signal_at(monkeypatch, step, number, hook="on_train_batch_start"):
     monkeypatch.setattr(VideoClassifier, hook, sends)
 
 
-def test_sigterm_in_a_test_is_no_success(run, data_root, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_test_is_no_success(number, run, data_root, tmp_path, monkeypatch, capsys):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     real = VideoClassifier.test_step
-    monkeypatch.setattr(
-        VideoClassifier, "test_step", lambda self, *args: os.kill(os.getpid(), signal.SIGTERM) or real(self, *args)
-    )
+    monkeypatch.setattr(VideoClassifier, "test_step", lambda *args: os.kill(os.getpid(), number) or real(*args))
     words = ["test", "--ckpt_path", str(folder / "checkpoints" / "best.ckpt"), "--data.root", str(data_root)]
-    assert train.main([*words, "--trainer.enable_progress_bar", "false"]) == 143
-    assert "stopped by SIGTERM" in capsys.readouterr().err
+    assert train.main([*words, "--trainer.enable_progress_bar", "false"]) == 128 + number
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
+    assert f"stopped by {number.name}; nothing of this evaluation is kept" in capsys.readouterr().err
     assert "tests" not in json.loads((folder / "results.json").read_text())
 
 
@@ -358,7 +359,7 @@ def test_lightnings_switches(switches, steps, clips_per_step, data_root, tmp_pat
 def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     """One step by the Triton kernels (on a CPU: interpreted), with the least memory; tested by what runs here."""
     pytest.importorskip("triton")
-    one_step = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1, "--trainer.max_epochs", 1)
+    one_step = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 0, "--trainer.max_epochs", 1)
     kernels = ("--model.kernels", "triton", "--model.low_memory", "true", "--trainer.precision", "bf16-mixed")
     little = ("--data.batch_size", 2, "--data.num_frames", 4, "--data.crop_size", 16, "--model.width", 8)
     args = short(*one_step, *kernels, *little)
