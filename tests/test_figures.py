@@ -141,15 +141,20 @@ def test_intervals_of_checkpoints_that_never_come(pictures, tmp_path):
     assert state["callbacks"]["Position"]["epoch"] == 3
 
 
+AVERAGES = {"StochasticWeightAveraging": {"swa_lrs": 0.01, "device": "cpu"}, "EMAWeightAveraging": {}}
+
+
+def averaged_run(name, pictures, run_dir):
+    """Trains with averages of weights, and tests."""
+    given = {"class_path": f"pytorch_lightning.callbacks.{name}", "init_args": AVERAGES[name]}
+    assert train.main(tiny(pictures, run_dir, test_after_fit="true", **{"trainer.callbacks": json.dumps([given])})) == 0
+    return run_dir / "checkpoints" / "averaged.ckpt"
+
+
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")  # Lightning's; it runs
-@pytest.mark.parametrize("name", ["StochasticWeightAveraging", "EMAWeightAveraging"])
+@pytest.mark.parametrize("name", AVERAGES)
 def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp_path, capsys):
-    given = {"class_path": f"pytorch_lightning.callbacks.{name}"}
-    if name == "StochasticWeightAveraging":
-        given["init_args"] = {"swa_lrs": 0.01, "device": "cpu"}
-    args = tiny(pictures, tmp_path, test_after_fit="true", **{"trainer.callbacks": json.dumps([given])})
-    assert train.main(args) == 0
-    averaged = tmp_path / "checkpoints" / "averaged.ckpt"
+    averaged = averaged_run(name, pictures, tmp_path)
     first = read(tmp_path / "results.json")["tests"][0]
     assert first["checkpoint"] == str(averaged) and str(averaged) in capsys.readouterr().err
     assert train.main(["test", "--ckpt_path", str(averaged), "--trainer.enable_progress_bar=false"]) == 0
@@ -162,19 +167,14 @@ def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
 @pytest.mark.parametrize("kept", [True, False])
-@pytest.mark.parametrize("name", ["StochasticWeightAveraging", "EMAWeightAveraging"])
+@pytest.mark.parametrize("name", AVERAGES)
 def test_a_finished_run_resumed_tests_the_averaged_weights(name, kept, pictures, tmp_path):
     """Also where it was killed before they were kept."""
-    given = {"class_path": f"pytorch_lightning.callbacks.{name}"}
-    if name == "StochasticWeightAveraging":
-        given["init_args"] = {"swa_lrs": 0.01, "device": "cpu"}
-    args = tiny(pictures, tmp_path, test_after_fit="true", **{"trainer.callbacks": json.dumps([given])})
-    assert train.main(args) == 0
-    averaged = tmp_path / "checkpoints" / "averaged.ckpt"
+    averaged = averaged_run(name, pictures, tmp_path)
     before = torch.load(averaged, weights_only=True)["state_dict"]
     if not kept:
         averaged.unlink()
-    assert train.main(args) == 0
+    averaged_run(name, pictures, tmp_path)
     after = torch.load(averaged, weights_only=True)["state_dict"]
     assert all(torch.equal(before[key], after[key]) for key in before)
     first, second = read(tmp_path / "results.json")["tests"]

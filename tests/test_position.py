@@ -294,17 +294,22 @@ def test_batches_that_do_not_divide_what_is_left(batches, pictures, tmp_path, mo
 # What counts batches or steps of its own
 
 
-@pytest.mark.parametrize("when", [("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)])
-def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, monkeypatch):
-    """A signal stops the run when the other callbacks have had the step; validation is of the averaged weights."""
-    average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
-    given = {"trainer.callbacks": json.dumps([average])}
+def stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given):
+    """SIGTERM in the middle of that call, and on to the end, which is that of a run that was not stopped."""
     assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
     with monkeypatch.context() as patched:
         stop_at(patched, signal.SIGTERM, when)
         assert train.main(tiny(pictures, tmp_path / "run", **given)) == 143
     assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
     assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("when", [("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)])
+def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, monkeypatch):
+    """A signal stops the run when the other callbacks have had the step; validation is of the averaged weights."""
+    average = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
+    given = {"trainer.callbacks": json.dumps([average])}
+    stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
     for name in ("last.ckpt", "averaged.ckpt"):
         kept, expected = (
             torch.load(tmp_path / folder / "checkpoints" / name, weights_only=True) for folder in ("run", "whole")
@@ -317,12 +322,7 @@ def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, mo
 def test_batches_whose_gradients_wait_are_counted_once(when, pictures, tmp_path, monkeypatch):
     """They are not saved, so they are trained again, and counted then."""
     given = {"trainer.accumulate_grad_batches": 3, "trainer.val_check_interval": 2, "data.batch_size": 1}
-    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
-    with monkeypatch.context() as patched:
-        stop_at(patched, signal.SIGTERM, when)
-        assert train.main(tiny(pictures, tmp_path / "run", **given)) == 143
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
-    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+    stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
 
 
 def test_accumulation_that_changes_is_refused(pictures, tmp_path, capsys):

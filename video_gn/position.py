@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from pytorch_lightning.loops.loop import _Loop
 
 from video_gn.errors import InputError
@@ -104,7 +104,8 @@ class Position(pl.Callback):
         if limit is not None and 0 <= limit < trained:
             raise InputError(f"{trainer.ckpt_path} has trained {trained} epochs, and trainer.max_epochs is {limit}")
         for callback in trainer.checkpoint_callbacks:
-            if state := checkpoint.get("callbacks", {}).get(callback.state_key):
+            state = checkpoint.get("callbacks", {}).get(callback.state_key)
+            if state and isinstance(callback, ModelCheckpoint):
                 _move(state, Path(callback.dirpath))
         changed = [
             f"{half}.{name} {old!r} -> {settings[name]!r}"
