@@ -105,7 +105,7 @@ class Position(pl.Callback):
             raise InputError(f"{trainer.ckpt_path} has trained {trained} epochs, and trainer.max_epochs is {limit}")
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint.get("callbacks", {}).get(callback.state_key)
-            if state and isinstance(callback, ModelCheckpoint):
+            if state and isinstance(callback, ModelCheckpoint) and callback.dirpath:
                 _move(state, Path(callback.dirpath))
         changed = [
             f"{half}.{name} {old!r} -> {settings[name]!r}"
