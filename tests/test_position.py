@@ -388,9 +388,18 @@ def test_fewer_epochs_than_are_trained(pictures, tmp_path, capsys):
     assert (tmp_path / "results.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"tests": 1}', b"\xff", b"[" * 100000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"tests": 1}', b'{"fit": 3}', b'{"tests": [3]}', b"\xff", b"[" * 100000]
+)
 def test_damaged_results_are_said_before_training(content, pictures, tmp_path, capsys):
     (tmp_path / "results.json").write_bytes(content)
     assert train.main(tiny(pictures, tmp_path)) == 2
     assert f"{tmp_path / 'results.json'} is damaged" in capsys.readouterr().err
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_config_of_other_bytes_is_kept(pictures, tmp_path):
+    assert train.main(tiny(pictures, tmp_path)) == 0
+    (tmp_path / "config.yaml").write_bytes(b"\xff")
+    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert (tmp_path / "config.yaml").read_bytes() == b"\xff" and (tmp_path / "config-1.yaml").is_file()

@@ -3,6 +3,7 @@
 It reads the trainer, the model's and the data's hyper-parameters; of the two halves it imports `norm` alone.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -22,14 +23,14 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files import FolderLock, read_table, spreadsheet, write_json, write_table, write_text
+from video_gn.files import ESCAPED, FolderLock, read_table, spreadsheet, write_json, write_table, write_text
 from video_gn.norm import batch_norms
 from video_gn.position import Position
 from video_gn.predictions import entry, json_lines, table
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 MEDIAN_OF = 5  # epochs
-EVALUATIONS = ("tests", "validations")
+PARTS, EVALUATIONS = ("run", "versions", "fit", "diverged"), ("tests", "validations")  # of results.json
 OUTCOMES = ("path", "label", "predicted", "rank")
 PROGRESS_EVERY = 2.0  # seconds
 PATIENCE = 60.0  # seconds for which another process may take to write results.json
@@ -87,7 +88,8 @@ class RunReport(pl.Callback):
             folder, number = self.path.parent, 0
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "config.yaml"
-            while path.exists() and path.read_text(encoding="utf-8") != self.config and trainer.ckpt_path:
+            config = self.config.encode("utf-8", ESCAPED)
+            while path.exists() and path.read_bytes() != config and trainer.ckpt_path:
                 number += 1
                 path = folder / f"config-{number}.yaml"
             write_text(path, self.config)
@@ -219,9 +221,11 @@ class RunReport(pl.Callback):
     def _read(self) -> dict[str, Any]:
         try:
             results = json.loads(self.path.read_bytes()) if self.path.is_file() else {}
-            if isinstance(results, dict) and all(isinstance(results.get(part, []), list) for part in EVALUATIONS):
+            evaluations = [results.get(part, []) for part in EVALUATIONS]
+            parts = [results, *(results.get(part, {}) for part in PARTS), *itertools.chain(*evaluations)]
+            if all(isinstance(part, dict) for part in parts) and all(isinstance(one, list) for one in evaluations):
                 return results
-        except (ValueError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             pass
         raise InputError(f"{self.path} is damaged: it is not what a run wrote; move it away")
 
