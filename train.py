@@ -2,6 +2,7 @@
 """Trains, validates, tests and predicts: `python train.py {fit,validate,test,predict} --help`."""
 
 import inspect
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,11 +26,12 @@ from video_gn.files import FolderLock, utf8_name
 from video_gn.kinetics import KineticsData
 from video_gn.messages import exit_code, first_process, one_line, set_up_messages
 from video_gn.norm import batch_norms, norm_label
+from video_gn.pool import end_with_parent
 from video_gn.position import Position
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 from video_gn.resume import CheckResumed, find_resume, not_restored
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
-from video_gn.saving import EpochCheckpoint, FinalCheckpoint, WholeCheckpoints
+from video_gn.saving import LAST, EpochCheckpoint, WholeCheckpoints
 from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
 
@@ -159,11 +161,10 @@ class CLI(LightningCLI):
             # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
             Position(),
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
-            FinalCheckpoint(folder),
             statistics,
             *bar,
             *([] if given.limit_val_batches == 0 else [_best(folder)]),
-            *([EpochCheckpoint(folder)] if config.checkpoint.every_n_train_steps else []),
+            *([] if _saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
             *([LearningRateMonitor("step")] if given.logger is None else []),
         ]
 
@@ -207,6 +208,17 @@ class CLI(LightningCLI):
             for choice in CHOICES:
                 self.model.hparams["bn_statistics"] = choice
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+
+def _saves_each_epoch(checkpoint: Any) -> bool:
+    """Whether a ModelCheckpoint with these settings leaves `last.ckpt` at each epoch's end."""
+    others = ("every_n_train_steps", "train_time_interval", "monitor")
+    return (
+        f"{checkpoint.filename}.ckpt" == LAST
+        and not any(checkpoint[name] for name in others)
+        and checkpoint.every_n_epochs in (None, 1)
+        and bool(checkpoint.save_on_train_epoch_end and checkpoint.save_top_k)
+    )
 
 
 def _best(folder: str) -> ModelCheckpoint:
@@ -256,6 +268,8 @@ def main(args: list[str] | None = None) -> int:
         Its exit code: 0; 2 for what the user can mend, said in one line; 128 + the number of a signal that stopped it.
     """
     set_up_messages()
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of the processes that the first one started
+        end_with_parent(signal.SIGKILL)
     words = sys.argv[1:] if args is None else args
     return exit_code(lambda: _job(words), _stopped(signal.SIGINT, words), SLIPS, _explain)
 

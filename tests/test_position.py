@@ -318,11 +318,60 @@ def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, mo
             assert not difference(kept[part], expected[part])
 
 
-@pytest.mark.parametrize("when", [("validation_step", 2), ("validation_step", 3), ("training_step", 4)])
-def test_batches_whose_gradients_wait_are_counted_once(when, pictures, tmp_path, monkeypatch):
-    """They are not saved, so they are trained again, and counted then."""
-    given = {"trainer.accumulate_grad_batches": 3, "trainer.val_check_interval": 2, "data.batch_size": 1}
-    stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
+@pytest.mark.parametrize("when", [("validation_step", 3), ("training_step", 4), ("validation_step", 20)])
+@pytest.mark.parametrize("norm", ["gn", "bn"])
+def test_batches_whose_gradients_wait_are_counted_once(norm, when, pictures, tmp_path, monkeypatch):
+    """They are not saved, so a run does not stop there."""
+    given = {"trainer.accumulate_grad_batches": 3, "trainer.val_check_interval": 3, "data.batch_size": 1}
+    stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given, **{"model.norm": norm})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"trainer.val_check_interval": 2},
+        {"trainer.val_check_interval": 0.25},
+        {"trainer.val_check_interval": 3, "trainer.check_val_every_n_epoch": "null"},
+    ],
+)
+def test_validation_within_a_step_is_refused(given, pictures, tmp_path, capsys):
+    given = given | {"trainer.accumulate_grad_batches": 3, "data.batch_size": 1}
+    assert train.main(tiny(pictures, tmp_path, **given)) == 2
+    assert "batches (trainer.val_check_interval), and a step has 3" in capsys.readouterr().err
+
+
+EARLY = {
+    "class_path": "pytorch_lightning.callbacks.EarlyStopping",
+    "init_args": {"monitor": "val/top1", "mode": "max", "patience": 1, "min_delta": 2},
+}
+
+
+@pytest.mark.parametrize("when", [("training_step", STEPS + 1), ("validation_step", 6), ("validation_step", 8), None])
+def test_a_run_that_ended_early_has_ended(when, pictures, tmp_path, monkeypatch):
+    given = {"trainer.callbacks": json.dumps([EARLY]), "trainer.max_epochs": 6, "model.lr_schedule": "step"}
+    if when:
+        stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
+    else:  # killed when all is trained
+        assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(report.RunReport, "on_fit_end", lambda *_: (_ for _ in ()).throw(Killed))
+            with pytest.raises(Killed):
+                train.main(tiny(pictures, tmp_path / "run", **given))
+        assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    before = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * STEPS
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert without_measured(tmp_path / "run") == without_measured(tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+@pytest.mark.parametrize("step", [2, STEPS + 1, STEPS + 3, 2 * STEPS, 3 * STEPS - 1])
+def test_averages_of_epochs_continue(step, pictures, tmp_path, monkeypatch):
+    average = {"class_path": "pytorch_lightning.callbacks.StochasticWeightAveraging",
+               "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 1, "device": "cpu"}}  # fmt: skip
+    given = {"trainer.callbacks": json.dumps([average])}
+    stopped_and_resumed(("training_step", step), pictures, tmp_path, monkeypatch, **given)
 
 
 def test_accumulation_that_changes_is_refused(pictures, tmp_path, capsys):
@@ -403,3 +452,34 @@ def test_a_config_of_other_bytes_is_kept(pictures, tmp_path):
     (tmp_path / "config.yaml").write_bytes(b"\xff")
     assert train.main(tiny(pictures, tmp_path)) == 0
     assert (tmp_path / "config.yaml").read_bytes() == b"\xff" and (tmp_path / "config-1.yaml").is_file()
+
+
+@pytest.mark.parametrize("content", ["epoch,train/epoch_loss\n0,1\n", "a\n", '"', "\x00"])
+def test_a_damaged_history_is_said_before_training(content, pictures, tmp_path, capsys):
+    (tmp_path / "history.csv").write_text(content)
+    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert str(tmp_path / "history.csv") in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_each_epochs_end_is_kept_whatever_the_files_are_called(pictures, tmp_path, monkeypatch):
+    given = {"checkpoint.filename": "{epoch}", "checkpoint.save_top_k": -1}
+    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    with monkeypatch.context() as patched:
+        die_at(patched, ("training_step", 2 * STEPS + 2))
+        with pytest.raises(Killed):
+            train.main(tiny(pictures, tmp_path / "run", **given))
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 2 * STEPS
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+    assert (tmp_path / "run" / "checkpoints" / f"epoch={EPOCHS - 1}.ckpt").is_file()
+
+
+def test_checkpoints_may_lie_on_another_disk(pictures, tmp_path, monkeypatch):
+    """By a link in the run's folder."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    stopped_and_resumed(("training_step", 3), pictures, tmp_path, monkeypatch)
+    assert (tmp_path / "elsewhere" / "last.ckpt").is_file()

@@ -515,7 +515,7 @@ class VideoClassifier(pl.LightningModule):
         scheduler.base_lrs = [given["lr"] for given in self._given]  # type: ignore[union-attr]
 
     def on_train_start(self) -> None:
-        if self.trainer.global_step:
+        if self.trainer.global_step and self.trainer.lr_scheduler_configs:  # weight averaging (SWA) has its own
             self._take_given()
         self._sums = self._sums.to(self.device)
         self._waiting = torch.zeros_like(self._sums)

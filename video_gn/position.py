@@ -6,12 +6,13 @@ stands after a number of videos of an epoch, validated there or not, and Lightni
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, StochasticWeightAveraging, Timer
 from pytorch_lightning.loops.loop import _Loop
 
 from video_gn.errors import InputError
@@ -79,6 +80,7 @@ class Position(pl.Callback):
             "steps": self._trainer.global_step,
             "list": len(data.lists.get("train", ())),
             "seed": data.seed,
+            "stopped": _stopped_early(self._trainer),
         }
 
     def _whole_steps(self) -> int:
@@ -103,6 +105,9 @@ class Position(pl.Callback):
         trained, limit = self._loaded["epoch"], trainer.max_epochs
         if limit is not None and 0 <= limit < trained:
             raise InputError(f"{trainer.ckpt_path} has trained {trained} epochs, and trainer.max_epochs is {limit}")
+        if self._loaded["stopped"] and trainer.early_stopping_callbacks:
+            log.info("EarlyStopping has ended this run")
+            trainer.should_stop = True
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint.get("callbacks", {}).get(callback.state_key)
             if state and isinstance(callback, ModelCheckpoint) and callback.dirpath:
@@ -120,6 +125,7 @@ class Position(pl.Callback):
             log.info("resumed with other settings than before: %s", ", ".join(dict.fromkeys(changed)))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        _check_validation(trainer)
         state, self._loaded = self._loaded, None
         if state is None:
             progress = trainer.fit_loop.epoch_loop.batch_progress.current
@@ -150,6 +156,9 @@ class Position(pl.Callback):
                 loop.epoch_loop.val_loop.batch_progress.total.ready = 1
                 loop.epoch_loop.val_loop.batch_progress.total.started = 1
         loop.update_restart_stage()
+        for callback in trainer.callbacks if self.batch else ():
+            if isinstance(callback, StochasticWeightAveraging):  # it sets its rates up at an epoch's start
+                callback.on_train_epoch_start(trainer, pl_module)
 
 
 def _of_lightning(trainer: Any, loop: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +172,28 @@ def _of_lightning(trainer: Any, loop: dict[str, Any]) -> dict[str, Any]:
         "steps": loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"],
         "list": len(trainer.datamodule.lists["train"]),
         "seed": trainer.datamodule.seed,
+        "stopped": False,
     }
+
+
+def _stopped_early(trainer: Any) -> bool:
+    """Whether EarlyStopping ends training, which it would forget; not max_time, which may be raised."""
+    timers = [one for one in trainer.callbacks if isinstance(one, Timer)]
+    in_time = all((left := one.time_remaining()) is None or left > 0 for one in timers)
+    return bool(trainer.should_stop and trainer.early_stopping_callbacks and in_time)
+
+
+def _check_validation(trainer: Any) -> None:
+    """Refuses validation while gradients wait for a step's others: a stop there could not be resumed exactly."""
+    every, batches, epoch = trainer.val_check_batch, trainer.accumulate_grad_batches, trainer.num_training_batches
+    across = trainer.check_val_every_n_epoch is None  # it is counted from epoch to epoch
+    if every == math.inf or (every >= epoch and not across):
+        return
+    if every % batches or (across and epoch % batches):
+        raise InputError(
+            f"validation comes after every {every} of {epoch} batches (trainer.val_check_interval), and a step has "
+            f"{batches} (trainer.accumulate_grad_batches); let it come between two steps, at a multiple of that"
+        )
 
 
 def videos_per_batch(trainer: Any) -> int:

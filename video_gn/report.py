@@ -34,6 +34,7 @@ PARTS, EVALUATIONS = ("run", "versions", "fit", "diverged"), ("tests", "validati
 OUTCOMES = ("path", "label", "predicted", "rank")
 PROGRESS_EVERY = 2.0  # seconds
 PATIENCE = 60.0  # seconds for which another process may take to write results.json
+HISTORY_FILE = "history.csv"
 HISTORY = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
 # Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
@@ -78,6 +79,7 @@ class RunReport(pl.Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._read()  # before hours of work whose results would have no place
+        read_history(self.path.with_name(HISTORY_FILE))
         if trainer.is_global_zero and not trainer.fast_dev_run:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -125,8 +127,9 @@ class RunReport(pl.Callback):
             figures |= {f"val/{name}": value for name, value in validation.items()}
         row = [trainer.current_epoch, *(f"{figures[name]:.6g}" if name in figures else "" for name in HISTORY[1:])]
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            path = self.path.with_name("history.csv")
-            earlier = [list(one.values()) for one in read_table(path) if int(one["epoch"]) < trainer.current_epoch]
+            path = self.path.with_name(HISTORY_FILE)
+            earlier = [[one[name] for name in HISTORY] for one in read_history(path)
+                       if int(one["epoch"]) < trainer.current_epoch]  # fmt: skip
             write_table(path, HISTORY, [*earlier, row])
 
     # Results
@@ -152,14 +155,15 @@ class RunReport(pl.Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Notes when training diverged."""
-        if trainer.is_global_zero and trainer.state.fn == "fit" and (step := getattr(exception, "step", None)):
+        step = getattr(exception, "step", None)
+        if trainer.is_global_zero and trainer.state.fn == "fit" and step is not None:
             with self._alone(trainer):
                 content = {"step": step, "epoch": trainer.current_epoch, "reason": str(exception)}
                 self._update(trainer, pl_module, "diverged", content)
 
     def _median(self) -> dict[str, Any] | None:
         """Medians of the validation's figures over the last epochs (of 5: Wu & He 2018, section 4.1)."""
-        rows = read_table(self.path.with_name("history.csv"))[-MEDIAN_OF:]
+        rows = read_history(self.path.with_name(HISTORY_FILE))[-MEDIAN_OF:]
         if len(rows) < MEDIAN_OF or not all(row["val/top1"] for row in rows):
             return None
         return {
@@ -269,6 +273,21 @@ class RunReport(pl.Callback):
             "model": model,
             "data": data,
         }
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Rows of a run's `history.csv`; none if it is not there, or empty.
+
+    Raises:
+        InputError: It is not what a run writes.
+    """
+    rows = read_table(path, HISTORY) if path.is_file() and path.stat().st_size else []
+    try:
+        for row in rows:
+            int(row["epoch"]), [float(row[name] or "nan") for name in HISTORY]
+    except ValueError:
+        raise InputError(f"{path} is damaged: it is not what a run wrote; move it away") from None
+    return rows
 
 
 def _averaged(trainer: Any) -> Path | None:

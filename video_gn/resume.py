@@ -14,7 +14,7 @@ from video_gn.messages import first_process, printable
 from video_gn.rules import shown
 
 log = logging.getLogger(__name__)
-POSITION = ("epoch", "videos", "validated", "steps", "list", "seed")  # as video_gn/position.py keeps it
+POSITION = ("epoch", "videos", "validated", "steps", "list", "seed", "stopped")  # as video_gn/position.py keeps it
 
 
 def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
@@ -40,7 +40,8 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
         ckpt_path = _first_readable(there or [best])
     elif ckpt_path is not None:
         check_state(read_checkpoint(ckpt_path))
-    own = ckpt_path is not None and run_dir.resolve() in Path(ckpt_path).resolve().parents
+    folders = {run_dir.resolve(), (run_dir / "checkpoints").resolve()}  # of which either may be a link
+    own = ckpt_path is not None and not folders.isdisjoint(Path(ckpt_path).resolve().parents)
     if first_process() and began and not own and not requeued:
         remedy = f"resume it with --ckpt_path {last}, or " if last.is_file() else ""
         if not remedy and not any(run_dir.glob("checkpoints/*.ckpt")):

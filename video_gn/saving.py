@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Checkpoint
 
 from video_gn.errors import InputError
 from video_gn.files import replacing
@@ -16,7 +16,7 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class EpochCheckpoint(Checkpoint):
-    """Saves `last.ckpt` at each epoch's end, too, where its own interval is of steps.
+    """Saves `last.ckpt` at each epoch's end, also of an epoch that is broken off, where nothing else does.
 
     Being a `Checkpoint`, it comes after those before it in the trainer's list: what it saves knows the best one so far.
     """
@@ -26,24 +26,6 @@ class EpochCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.path, weights_only=False)
-
-
-class FinalCheckpoint(Callback):
-    """Saves `last.ckpt` when training ends, whatever the intervals of checkpoints are.
-
-    It has to come before callbacks that put other weights in place then, such as averages.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.path = Path(folder, LAST)
-        self._saved = -1  # the last step
-
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        self._saved = trainer.global_step
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._saved != trainer.global_step and not trainer.fast_dev_run:
             trainer.save_checkpoint(self.path, weights_only=False)
 
 

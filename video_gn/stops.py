@@ -109,9 +109,12 @@ class StopAfterStep(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         loss = outputs["loss"].detach()
-        self._diverged = torch.where((self._diverged < 0) & ~loss.isfinite(), trainer.global_step, self._diverged)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
-            return  # gradients are not saved
+        waiting = bool((batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch)
+        step = trainer.global_step + waiting
+        self._diverged = torch.where((self._diverged < 0) & ~loss.isfinite(), step, self._diverged)
+        if waiting:  # gradients are not saved
+            trainer.should_stop = False  # max_time's, which comes again with the next batch
+            return
         every = 1 if trainer.world_size == 1 else SYNC_STEPS
         if trainer.is_last_batch or trainer.global_step % (GPU_STEPS if loss.is_cuda else every) == 0:
             self._check_loss(trainer, pl_module)
@@ -211,7 +214,7 @@ class StopAfterStep(pl.Callback):
         if trainer.sanity_checking:
             return
         self.write_bad_videos(trainer)
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.should_stop:  # in that case training ends by itself
             self._obey(trainer)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:

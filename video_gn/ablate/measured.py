@@ -12,6 +12,7 @@ import numpy as np
 from video_gn.ablate.grid import Cell, Grid
 from video_gn.ablate.plan import Run
 from video_gn.files import read_table
+from video_gn.report import HISTORY_FILE, read_history
 from video_gn.statistics import CHOICES
 
 DRAWS = 10_000  # of the bootstrap
@@ -45,7 +46,7 @@ class Measured:
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """Figures of each epoch, by the names that they are logged under; nan where there is none."""
-        rows = read_table(self.run.folder / "history.csv")
+        rows = read_history(self.run.folder / HISTORY_FILE)
         return [{key: float(value) if value else float("nan") for key, value in row.items()} for row in rows]
 
     def val_median(self, name: str) -> float:
