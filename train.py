@@ -16,6 +16,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from video_gn.checkpoint import check_architecture, with_checkpoint
@@ -42,6 +43,7 @@ DESCRIPTION = (
 # What both halves need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
+LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
 RESUME = "resume with --ckpt_path last"
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can mend
 
@@ -136,6 +138,8 @@ class CLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
             raise InputError(f"trainer: {error}") from error
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):  # type: ignore[attr-defined]
+            os.environ[LAUNCHER] = str(os.getpid())
         if self.subcommand == "fit":
             trainer.callbacks.append(StopAfterStep(self.run_dir))  # type: ignore[attr-defined]
         model = self.config[self.subcommand].model
@@ -268,8 +272,8 @@ def main(args: list[str] | None = None) -> int:
         Its exit code: 0; 2 for what the user can mend, said in one line; 128 + the number of a signal that stopped it.
     """
     set_up_messages()
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of the processes that the first one started
-        end_with_parent(signal.SIGKILL)
+    if launcher := os.environ.pop(LAUNCHER, None):  # which started this process: it does not outlive that one
+        end_with_parent(signal.SIGKILL, int(launcher))
     words = sys.argv[1:] if args is None else args
     return exit_code(lambda: _job(words), _stopped(signal.SIGINT, words), SLIPS, _explain)
 

@@ -76,6 +76,21 @@ def test_training_stops_where_the_loss_is_not_finite(pictures, tmp_path, monkeyp
     assert "diverged" not in results and results["fit"]["train"]["loss"] is not None
 
 
+@pytest.mark.parametrize(("batch", "accumulated", "step"), [(1, 1, 1), (1, 2, 1), (2, 2, 1), (3, 2, 2)])
+def test_the_step_that_diverged_is_named(batch, accumulated, step, pictures, tmp_path, monkeypatch, capsys):
+    """Counted from 1, also by the first batch of several whose gradients make one step."""
+    real, calls = VideoClassifier.training_step, []
+
+    def turns(self, *args):
+        calls.append(1)
+        return real(self, *args) * (NAN if len(calls) == batch else 1)
+
+    monkeypatch.setattr(VideoClassifier, "training_step", turns)
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.accumulate_grad_batches": accumulated})) == 2
+    assert f"the loss is not finite at step {step} (epoch 0)" in capsys.readouterr().err
+    assert read(tmp_path / "results.json")["diverged"]["step"] == step
+
+
 @pytest.mark.parametrize("at", ["loss", "weights"])
 def test_weights_that_are_not_finite_are_never_saved(at, pictures, tmp_path, monkeypatch):
     """The loss turns in a step, or the weights in the update after a finite loss."""

@@ -13,7 +13,7 @@ import sys
 import av
 import pytest
 import torch
-from conftest import REPO, fit, short
+from conftest import REPO, assert_children_end, fit, short
 
 import train
 from video_gn import decode
@@ -515,6 +515,22 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
         first, same = results["validations"][1]["norm_layers"][0], again["norm_layers"][0]
         assert first["running"] == pytest.approx(same["running"], rel=1e-4)
         assert {one["videos"] for one in [*results["validations"], again]} == {25}
+
+
+def test_processes_end_with_the_one_that_started_them(motion_folder, tmp_path):
+    """Also where it is killed while they have hardly begun."""
+    args = [
+        "--trainer.devices",
+        2,
+        "--trainer.strategy",
+        "ddp",
+        "--data.motion",
+        "null",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    command = [sys.executable, str(REPO / "train.py"), *fit(tmp_path / "run", motion_folder, *args)]
+    assert_children_end(lambda: os.execv(sys.executable, command), 1, 30)
 
 
 def test_fewer_videos_than_processes(run, motion_folder, tmp_path):

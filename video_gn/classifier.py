@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from video_gn import transforms
@@ -486,7 +487,7 @@ class VideoClassifier(pl.LightningModule):
         groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=hp.momentum, nesterov=hp.momentum > 0)
         self._given = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        scheduler = LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _lr_factor(self, step: int) -> float:
@@ -515,7 +516,8 @@ class VideoClassifier(pl.LightningModule):
         scheduler.base_lrs = [given["lr"] for given in self._given]  # type: ignore[union-attr]
 
     def on_train_start(self) -> None:
-        if self.trainer.global_step and self.trainer.lr_scheduler_configs:  # weight averaging (SWA) has its own
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        if self.trainer.global_step and any(isinstance(one, LambdaLR) for one in schedulers):  # SWA has its own
             self._take_given()
         self._sums = self._sums.to(self.device)
         self._waiting = torch.zeros_like(self._sums)

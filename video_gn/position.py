@@ -157,8 +157,12 @@ class Position(pl.Callback):
                 loop.epoch_loop.val_loop.batch_progress.total.started = 1
         loop.update_restart_stage()
         for callback in trainer.callbacks if self.batch else ():
-            if isinstance(callback, StochasticWeightAveraging):  # it sets its rates up at an epoch's start
+            if isinstance(callback, StochasticWeightAveraging):  # it makes its schedule at an epoch's start
+                groups = trainer.optimizers[0].param_groups
+                rates = [group["lr"] for group in groups]
                 callback.on_train_epoch_start(trainer, pl_module)
+                for group, rate in zip(groups, rates, strict=True):  # which begins with a step
+                    group["lr"] = rate
 
 
 def _of_lightning(trainer: Any, loop: dict[str, Any]) -> dict[str, Any]:
