@@ -326,6 +326,27 @@ def test_batches_whose_gradients_wait_are_counted_once(norm, when, pictures, tmp
     stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given, **{"model.norm": norm})
 
 
+@pytest.mark.parametrize("batch", [4, 5, 8])
+def test_saved_while_gradients_wait(batch, pictures, tmp_path, monkeypatch):
+    """By an interval of time, say: it is the state after the last whole step, BN's averages too."""
+    given = {"trainer.accumulate_grad_batches": 3, "data.batch_size": 1, "model.norm": "bn"}
+    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    real = stops.StopAfterStep.on_train_batch_end
+
+    def saves(callback, trainer, module, outputs, _, batch_idx):
+        real(callback, trainer, module, outputs, _, batch_idx)
+        if batch_idx + 1 == batch:
+            trainer.save_checkpoint(callback.checkpoint)
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stops.StopAfterStep, "on_train_batch_end", saves)
+        with pytest.raises(Killed):
+            train.main(tiny(pictures, tmp_path / "run", **given))
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize(
     "given",
     [

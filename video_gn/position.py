@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, StochasticWeightAveraging, Timer
 from pytorch_lightning.loops.loop import _Loop
+from torch import Tensor
 
 from video_gn.errors import InputError
 
@@ -37,6 +38,7 @@ class Position(pl.Callback):
         self.validated = False
         self._trainer: Any = None
         self._loaded: dict[str, Any] | None = None
+        self._buffers: dict[str, Tensor] = {}  # before the first batch of a step
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._trainer = trainer
@@ -47,6 +49,11 @@ class Position(pl.Callback):
             )
 
     # Keeping count
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        together = trainer.accumulate_grad_batches
+        if together > 1 and batch_idx % together == 0:
+            self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.epoch, self.batch, self.validated = trainer.current_epoch, batch_idx + 1, False
@@ -91,7 +98,11 @@ class Position(pl.Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self._loaded:
             return
-        state = _counters(trainer, self.epoch, self._whole_steps(), trainer.global_step)
+        whole = self._whole_steps()
+        if whole < self.batch:  # BN's averages of batches that will be trained again
+            weights = checkpoint["state_dict"]
+            weights.update({name: buffer for name, buffer in self._buffers.items() if name in weights})
+        state = _counters(trainer, self.epoch, whole, trainer.global_step)
         checkpoint["loops"]["fit_loop"] |= state
         checkpoint["epoch"] = max(0, self.epoch - (self.batch == 0))  # the one that was trained last
 
