@@ -352,13 +352,13 @@ def test_saved_while_gradients_wait(batch, pictures, tmp_path, monkeypatch):
     [
         {"trainer.val_check_interval": 2},
         {"trainer.val_check_interval": 0.25},
-        {"trainer.val_check_interval": 3, "trainer.check_val_every_n_epoch": "null"},
+        {"trainer.val_check_interval": 5, "trainer.check_val_every_n_epoch": "null"},
     ],
 )
 def test_validation_within_a_step_is_refused(given, pictures, tmp_path, capsys):
-    given = given | {"trainer.accumulate_grad_batches": 3, "data.batch_size": 1}
+    given = given | {"trainer.accumulate_grad_batches": 5, "data.batch_size": 1}
     assert train.main(tiny(pictures, tmp_path, **given)) == 2
-    assert "batches (trainer.val_check_interval), and a step has 3" in capsys.readouterr().err
+    assert "batches (trainer.val_check_interval), and a step has 5" in capsys.readouterr().err
 
 
 EARLY = {
