@@ -66,18 +66,22 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     rows = read_rows(source, root=root)
     target = checked_path(source)
     journal = Journal(target, COLUMNS)
-    known = {row["path"]: row for row in [*read_table(target, COLUMNS[:1]), *journal.rows]}
+    earlier = [*read_table(target, COLUMNS[:1]), *journal.rows]
+    known = {row["path"]: row for row in earlier if row.keys() >= set(COLUMNS)}  # prepare_videos.py writes fewer
     found = {path: known[path] for path, _ in rows if path in known and _same(known[path], root / as_path(path))}
     todo = [path for path, _ in dict(rows).items() if path not in found]
-    names = {str(root / as_path(path)): path for path in todo}
+    names: dict[str, list[str]] = {}  # a file may stand in a list under several
+    for path in todo:
+        names.setdefault(str(root / as_path(path)), []).append(path)
     jobs = run_jobs(check_video, names, workers, timeout)
     with journal, tqdm(jobs, printable(f"checking {source}"), len(todo), unit=" videos") as bar:
         for full, result in bar:
             finding = _ended(full, result) if isinstance(result, Ended) else result
-            found[names[full]] = finding | {"path": names[full]}
-            journal.add(found[names[full]])
+            for path in names[full]:
+                found[path] = finding | {"path": path}
+                journal.add(found[path])
             if finding["status"] != "ok":
-                bar.write(printable(f"{finding['status']}: {names[full]}: {finding['reason']}"), file=sys.stderr)
+                bar.write(printable(f"{finding['status']}: {names[full][0]}: {finding['reason']}"), file=sys.stderr)
     table = [found[path] | {"label": label} for path, label in rows]
     write_table(target, COLUMNS, [[row[column] for column in COLUMNS] for row in table])
     journal.remove()

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from video_gn.errors import InputError
 from video_gn.files import as_label, as_text, numbered_rows, write_table, write_text
 from video_gn.lists import SUFFIXES
-from video_gn.messages import exit_code, printable
+from video_gn.messages import exit_code, is_text, printable
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 SPLITS = ("train", "val", "test")
@@ -65,6 +65,9 @@ def write_lists(root: Path, overwrite: bool = False) -> None:
         wanted = root / ("annotations/train.csv" if annotated else "train")
         raise InputError(f"there is no {wanted}; CVDF's annotations go into {root / 'annotations'}, or videos into "
                          f"{root}/train/CLASS/")  # fmt: skip
+    names = [label for split in splits.values() for _, label in split.found]
+    if odd := [name for name in names if not is_text(name) or not name.isprintable()]:
+        raise InputError(f"a class is named {odd[0]!r}; names of classes are text in one line")
     for name, split in splits.items():
         write_table(root / f"{name}.csv", ("path", "label"), split.found)
         for rest, header, rows in (

@@ -12,6 +12,7 @@ same command continues.
 """
 
 import argparse
+import itertools
 import os
 import shutil
 import sys
@@ -76,7 +77,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     names = _target_names([path for path, _ in rows])
     fields = ["path", "status", "reason", "backend", "num_frames", "psnr", "bytes_before", "bytes"]
     journal = Journal(target, fields)
-    done = {row["path"]: row for row in [*read_table(checked_path(target)), *journal.rows]}
+    done = {row["path"]: row for row in [*read_table(checked_path(target), ("path", "status")), *journal.rows]}
     todo = [path for path, name in names.items() if name not in done or not (out / as_path(name)).is_file()]
     failed: list[tuple[str, str]] = []
     jobs = run_jobs(
@@ -125,10 +126,17 @@ def _target_names(paths: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     for path in sorted(dict.fromkeys(paths), key=lambda path: not path.endswith(".mp4")):
-        inside = Path(*[part for part in Path(path).parts if part not in ("/", "..", ".")])
-        name = inside.with_suffix(".mp4").as_posix()
-        names[path] = name if name not in taken else f"{inside.as_posix()}.mp4"  # a.avi beside a.mp4
-        taken.add(names[path])
+        parts = [part for part in path.split("/") if part not in ("", "..", ".")]
+        if not parts:
+            raise InputError(f"the list names {path!r}, which is no file")
+        inside = "/".join(parts)
+        name = f"{os.path.splitext(inside)[0]}.mp4"
+        for end in itertools.count(1):  # a.avi beside a.mp4
+            if name not in taken:
+                break
+            name = f"{inside}{'' if end == 1 else f'-{end}'}.mp4"
+        names[path] = name
+        taken.add(name)
     return {path: names[path] for path in paths}
 
 
@@ -147,7 +155,8 @@ def _note_settings(out: Path, settings: Settings) -> None:
 def _sum_up(target: Path, rows: list[dict[str, Any]], failed: int) -> None:
     print(printable(f"{len(rows)} videos prepared, {failed} not: {target}"))
     if rows := [row for row in rows if row.get("psnr")]:
-        before, after = (sum(int(row[key]) for row in rows) for key in ("bytes_before", "bytes"))
+        sizes = [[int(row[key]) for row in rows if str(row[key]).isdecimal()] for key in ("bytes_before", "bytes")]
+        before, after = map(sum, sizes)
         psnr = np.mean([float(row["psnr"]) for row in rows])
         print(f"{before / 1e6:.1f} MB became {after / 1e6:.1f} MB; mean PSNR {psnr:.1f} dB against the scaled source")
 

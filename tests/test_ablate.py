@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -577,6 +578,42 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(ablation, capsy
     assert "finished" in out and "failed before" in out
     assert main([*words, "--model.base_lr", "0.4"]) == 2
     assert (folder / "out" / "cells" / "bn_b8_s0" / "results.json").read_bytes() == before
+
+
+DAMAGED_RUNS = {
+    "results.json": (b"", b"{", b"\xff", b"[1]", b"[" * 10**5, {"tests": 1}, {"fit": 5}, {"tests": [{"top1": "x"}]},
+                     {"tests": [{"top1": None}]}, {"validations": 5}, {"versions": None}),
+    "ablation.json": (b"{", b"[]", {"seconds": "x"}),
+    "config.yaml": (b"\xff", b"[1]", b"a: [", b""),
+    "history.csv": (b"a\n1\n", b"epoch,train/epoch_loss\nx,1\n"),
+    "test-0.csv": (b"path,label,predicted,rank\na,b,c,x\n", b"a\n1\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED_RUNS)
+def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
+    folder, _ = ablation
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = tmp_path / "out" / "cells" / "gn_b8_s0" / name
+    sound = path.read_bytes() if path.exists() else b"{}"
+    for change in DAMAGED_RUNS[name]:
+        changed = change if isinstance(change, bytes) else json.dumps(json.loads(sound) | change).encode()
+        path.write_bytes(changed)
+        code = main([str(folder / "small.yaml"), "--out", str(tmp_path / "out"), "--report"])
+        err = capsys.readouterr().err
+        assert code in (1, 2) and (code == 1 or err.count("error: ") == err.count("\n") == 1), (change, err)
+        path.write_bytes(sound)
+
+
+def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):
+    folder, _ = ablation
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = tmp_path / "out" / "cells" / "gn_b8_s0" / "results.json"
+    results = json.loads(path.read_text())
+    results["tests"][-1]["videos_file"] = "/etc/passwd"
+    path.write_text(json.dumps(results))
+    assert main([str(folder / "small.yaml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert "'/etc/passwd' as a file of its folder" in capsys.readouterr().err
 
 
 def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_path, capsys):

@@ -5,8 +5,9 @@ import shutil
 import pytest
 from conftest import VIDEOS, script
 
+from video_gn.files import read_table
 from video_gn.libav import LibavVideo
-from video_gn.lists import checked_path, read_list
+from video_gn.lists import checked_path, read_list, read_rows
 from video_gn.motion import CLASSES
 
 check_videos = script("data/check_videos.py")
@@ -97,6 +98,16 @@ def record(results, seen):
     for result in results:
         seen.append(result[0])
         yield result
+
+
+def test_a_file_under_two_names(root):
+    first = read_rows(root / "train.csv")[0]
+    (root / "twice.csv").write_text(f"path,label\n{first[0]},{first[1]}\n./{first[0]},{first[1]}\n")
+    assert check_videos.main([str(root / "twice.csv")]) == 0
+    found = read_table(root / "twice.checked.csv")
+    assert [row["path"] for row in found] == [first[0], f"./{first[0]}"] and found[0]["status"] == found[1]["status"]
+    (root / "twice.checked.csv").write_text(f"path,bytes\n{first[0]},{os.stat(root / first[0]).st_size}\n")
+    assert check_videos.main([str(root / "twice.csv")]) == 0  # what lacks columns is checked again
 
 
 def test_a_hanging_video_costs_its_time_out(root, monkeypatch):

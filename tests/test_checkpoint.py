@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import resource
 import shutil
 import struct
 import zipfile
@@ -272,6 +273,44 @@ def test_a_sound_checkpoint_is_taken(sound, tmp_path):
     found = read_checkpoint(str(tmp_path / "odd.ckpt"))
     assert found.model["class_names"] == names and "_class_path" not in found.model
     assert open_trained(str(tmp_path / "odd.ckpt")).scores(torch.zeros(1, 3, 8, 40, 40, dtype=torch.uint8)).sum() > 0.99
+
+
+def nested(depth, value=b"K\x01"):
+    """A pickle of {((...1,),): value}, as deep as that."""
+    return b"\x80\x02}" + b")" + b"\x85" * depth + value + b"s."
+
+
+@pytest.mark.parametrize("depth", [101, 5000, 3_000_000])
+def test_values_deep_in_each_other_are_refused_before_they_are_made(depth, sound, tmp_path, capsys):
+    """Their hash is made by recursion in C, which ends the process."""
+    torch.save(sound, tmp_path / "sound.ckpt")
+    for name in ("deep.ckpt", "deep.pth"):
+        with zipfile.ZipFile(tmp_path / "sound.ckpt") as old, zipfile.ZipFile(tmp_path / name, "w") as new:
+            for entry in old.infolist():
+                new.writestr(entry.filename, nested(depth) if entry.filename.endswith("data.pkl") else old.read(entry))
+    for name in ("deep.pkl", "legacy.pth"):
+        (tmp_path / name).write_bytes(nested(depth))
+    assert "damaged" in refused(tmp_path / "deep.ckpt", capsys, tmp_path)
+    for name in ("deep.pth", "deep.pkl", "legacy.pth"):
+        with pytest.raises(InputError, match="is not a file of weights, or is damaged"):
+            VideoClassifier(NAMES, **SMALL, init=str(tmp_path / name))
+
+
+def test_a_pickle_takes_no_memory_that_it_only_names(tmp_path):
+    (tmp_path / "memo.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x0f.")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError):
+        VideoClassifier(NAMES, **SMALL, init=str(tmp_path / "memo.pkl"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 20)
+
+
+def test_compressed_archives_are_refused(sound, tmp_path, capsys):
+    """torch writes none; they may be bombs, and mapped into memory they would be other numbers."""
+    torch.save(sound, tmp_path / "sound.ckpt")
+    with zipfile.ZipFile(tmp_path / "sound.ckpt") as old, zipfile.ZipFile(tmp_path / "small.ckpt", "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry), zipfile.ZIP_DEFLATED)
+    assert "damaged" in refused(tmp_path / "small.ckpt", capsys, tmp_path)
 
 
 # What a file brings along

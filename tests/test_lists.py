@@ -27,6 +27,37 @@ def test_three_forms_of_a_list_say_the_same(source, folder):
     assert videos.labels.tolist() == [0, 1]
 
 
+def test_a_pattern_does_not_follow_links_that_lead_back(folder):
+    for name in ("one", "two"):
+        (folder / "train" / name).symlink_to(folder)
+    assert find_videos([f"{folder}/**/*.mp4"]).paths == sorted(map(str, folder.rglob("*.mp4")))
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "y.mp4").touch()
+    assert len(find_videos([f"{folder}/*/*/*.mp4"]).paths) == 3
+
+
+def test_a_column_twice(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label,label\na.mp4,x,y\n")
+    with pytest.raises(InputError, match=r"a\.csv has the column label more than once"):
+        read_rows(tmp_path / "a.csv")
+
+
+def test_a_text_that_is_none(tmp_path):
+    with open(tmp_path / "big.csv", "wb") as file:
+        file.truncate(60 << 30)
+    with pytest.raises(InputError, match=r"big\.csv is larger than 1 GiB"):
+        read_rows(tmp_path / "big.csv")
+
+
+@pytest.mark.parametrize("size", ["abc", "-5", "1e3", "12.0", "9" * 30])
+def test_a_size_that_is_none_is_refused(size, folder):
+    (folder / "train.checked.csv").write_text(
+        f"path,status,reason,backend,num_frames,bytes\ntrain/a/x 1.mp4,ok,,decord,4,{size}\n"
+    )
+    with pytest.raises(InputError, match=r"bytes is .*; it has to be a number from 0"):
+        read_list(folder / "train.csv", folder, ["a", "b c"])
+
+
 def test_class_names(folder):
     assert names_of(read_rows(folder / "train")) == ["a", "b c"]
     assert names_of([("x", "2"), ("y", "0")]) == ["0", "1", "2"]

@@ -72,6 +72,16 @@ def test_counts_by_class_and_files_of_no_row(root, capsys):
     assert "val,riding a bike,0,0,0" in counts
 
 
+@pytest.mark.parametrize("name", ["a\nb", " ", "a\x1b[31m"])
+def test_a_class_that_no_list_can_name(name, motion_folder, tmp_path, capsys):
+    folder = tmp_path / "train" / name
+    folder.mkdir(parents=True)
+    (folder / "x.mp4").touch()
+    assert make_list.main([str(tmp_path)]) == 2
+    assert "names of classes are text in one line" in capsys.readouterr().err
+    assert not (tmp_path / "train.csv").exists()
+
+
 def test_class_folders(motion_folder, tmp_path, capsys):
     for split in ("train", "val"):
         shutil.copytree(motion_folder / split, tmp_path / split)

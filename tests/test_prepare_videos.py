@@ -6,6 +6,7 @@ from conftest import script
 from test_decode import H264, sequential, write
 
 from video_gn.decode import open_video
+from video_gn.errors import InputError
 from video_gn.libav import LibavVideo
 from video_gn.lists import read_list
 from video_gn.reencode import CODECS, Settings, encode
@@ -81,6 +82,27 @@ def test_the_copies_are_a_checked_list(root, tmp_path):
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
     assert prepare(root, out) == 0  # nor does that keep anybody from going on
     assert made == {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
+
+
+def test_each_copy_lies_below_the_folder_and_is_one_files_alone():
+    paths = [
+        "a.mp4",
+        "a.avi.mp4",
+        "a.avi",
+        "x.mp4",
+        "../x.mp4",
+        "../../x.mp4",
+        "/x.mp4",
+        "//tmp/x.mp4",
+        "///y//z.avi",
+    ]
+    names = prepare_videos._target_names(paths)
+    assert len(set(names.values())) == len(paths)
+    assert not any(name.startswith("/") or ".." in name.split("/") for name in names.values())
+    assert names["a.mp4"] == "a.mp4" and names["///y//z.avi"] == "y/z.mp4"
+    for path in ("..", ".", "/", "//"):
+        with pytest.raises(InputError, match="which is no file"):
+            prepare_videos._target_names([path])
 
 
 def test_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.files import write_text
+from video_gn.files import read_text, write_text
 from video_gn.messages import as_code, as_markdown
 from video_gn.norm import make_norm, norm_label
 from video_gn.trained import Settings
@@ -91,10 +91,10 @@ def read_results(path: Path, settings: Settings) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(read_text(path))
         _training(settings, known)
         _results(known, "")
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{path} is not what a run writes ({type(error).__name__}); move it away") from None
     return known
 

@@ -136,6 +136,8 @@ class DecordVideo:
             return None
         with LibavVideo.opened(self.path) as video:
             self._bound(video.width, video.height, video.promised, 2 * video.num_frames + SLACK)
+            if video.has_palette:
+                raise DecodeError(self.path, "colours of a palette, which decord gets wrong")
             return _Look(video.num_frames, video.has_open_gop, video.lacks_times)
 
     def _bound(self, width: int, height: int, promised: int, most: int) -> None:
@@ -215,6 +217,7 @@ _REASONS = {
     "run_.load()": "damaged: the decoder refuses a packet",  # the same, seen by another thread
     "wanted index": "no video stream",
     "Error reading": NO_INDEX,
+    "from_size == to_size": "decord cannot hand out frames of this width",
     "EOF": "the last frames cannot be decoded",
     "open codec": "damaged: its codec cannot be opened",
     "Cannot create buffer source": "damaged: its frames have no size or no format",

@@ -20,6 +20,7 @@ from video_gn.errors import InputError
 
 log = logging.getLogger(__name__)
 ESCAPED = "surrogateescape"  # how names of files that are not UTF-8 are read and written: as they are
+LARGEST_TEXT = 1 << 30  # bytes
 QUIET = 1.0  # seconds of waiting for a lock without a word
 # How an operating system says that something cannot be written.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
@@ -150,6 +151,8 @@ def numbered_rows(path: Path, columns: Iterable[str] = ()) -> Iterator[tuple[int
             break
         if header is None:
             header = cells
+            if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+                raise InputError(f"{path} has the column {' and '.join(twice)} more than once")
             if missing := [name for name in columns if name not in header]:
                 raise InputError(
                     f"{path} needs a header that names the columns {' and '.join(columns)}; {' and '.join(missing)} "
@@ -178,6 +181,8 @@ def read_text(path: Path, errors: str = "strict") -> str:
         InputError: It is not UTF-8, or holds NUL bytes; names the line.
     """
     try:
+        if path.stat().st_size > LARGEST_TEXT:
+            raise InputError(f"{path} is larger than {LARGEST_TEXT >> 30} GiB, which no text file of ours is")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None

@@ -172,6 +172,7 @@ class LibavVideo:
         promised: As `promised_frames`.
         width: Of the frames as they are stored, in pixels.
         height: As `width`.
+        has_palette: Whether its pixels are numbers of colours.
     """
 
     _container: Any = None
@@ -208,7 +209,9 @@ class LibavVideo:
             raise DecodeError(self.path, "no frames")
         times = [self._packets[i].pts for i in shown]
         # AVI stores no time stamps; libavformat makes some up that are wrong where there are B-frames.
-        stamped = self._file.container != "avi" and None not in times
+        # Those with a palette get it in the first packet alone: such a video is decoded from its beginning.
+        self.has_palette = self._codec.pix_fmt == "pal8"
+        stamped = self._file.container != "avi" and None not in times and not self.has_palette
         self._timed = stamped and len(set(times)) == len(times)
         if self._timed:
             shown.sort(key=lambda i: self._packets[i].pts)

@@ -25,6 +25,7 @@ STATUSES = ("ok", "damaged", "unreadable", "hang")
 BACKEND_NAMES = ("decord", "pyav")  # the keys of video_gn.decode.BACKENDS, which needs more than lists do
 MOST_FRAMES = 10**9 - 1
 MOST_CLASSES = 100_000
+MOST_BYTES = 2**60
 
 
 class Check(NamedTuple):
@@ -139,7 +140,10 @@ def _check(row: dict[str, str]) -> Check:
         raise ValueError(
             f"num_frames is {shown(row['num_frames'])}; it has to be a number from {least} to {MOST_FRAMES}"
         )
-    size = whole_number(row.get("bytes", ""), 2**62)  # a run's own findings have none
+    text = row.get("bytes", "")  # a file that was not there has none
+    size = whole_number(text, MOST_BYTES)
+    if text and size is None:
+        raise ValueError(f"bytes is {shown(text)}; it has to be a number from 0 to {MOST_BYTES}")
     found = " ".join(name for name in BACKEND_NAMES if name in backends)
     return Check(status, row["reason"], found, frames, -1 if size is None else size)
 
@@ -298,7 +302,7 @@ def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
             if not found:
                 raise InputError(f"the folder {item} holds no videos ({', '.join(sorted(suffixes))})")
         elif glob.has_magic(item) and not os.path.exists(item):
-            found = sorted(path for path in glob.glob(item, recursive=True) if os.path.isfile(path))
+            found = sorted(_matches(item))
             if not found:
                 raise InputError(f"no file fits the pattern {item}")
         else:
@@ -307,3 +311,12 @@ def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
     if not paths:
         raise InputError("there is nothing to predict; name files or folders with --videos")
     return VideoList(paths, [NO_LABEL] * len(paths))
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Files of a pattern, hidden ones left out; `**` does not follow links, which may lead back."""
+    parts = Path(pattern).parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    for path in Path(*parts[:first]).glob(str(Path(*parts[first:]))):
+        if path.is_file() and not any(part.startswith(".") for part in path.parts[first:]):
+            yield str(path)

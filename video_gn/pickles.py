@@ -1,15 +1,21 @@
 """What is in pickles, torch's and Caffe2's: tensors, arrays and plain values. What else they may hold is not run."""
 
 import pickle
+import pickletools
 import re
+import zipfile
 from collections import OrderedDict
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from video_gn.errors import InputError
+
+DEEPEST = 100  # values in each other
+FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # operations on the value below the others
+LEGACY = 5  # pickles at the beginning of a file that torch wrote before it wrote archives
 
 
 def load_torch(path: str, mmap: bool = False) -> Any:
@@ -22,6 +28,7 @@ def load_torch(path: str, mmap: bool = False) -> Any:
     Raises:
         Exception: Of many kinds, where it is damaged or something else.
     """
+    _look_through(path)
     content = torch.load(path, "cpu", weights_only=True, mmap=mmap)
     waiting, seen = [content], {id(content)}
     while waiting:
@@ -32,6 +39,58 @@ def load_torch(path: str, mmap: bool = False) -> Any:
         waiting += (new := [part for part in inside if id(part) not in seen])
         seen.update(map(id, new))
     return content
+
+
+def _look_through(path: str) -> None:
+    """Refuses what would take the stack or the memory of who reads it, before torch does."""
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            for _ in range(LEGACY):
+                _check_depth(file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:  # torch writes none, and would map the bytes as they are
+                    raise pickle.UnpicklingError("a compressed archive")
+                if entry.filename.endswith(".pkl"):
+                    with archive.open(entry) as pickled:
+                        _check_depth(pickled)
+
+
+def _check_depth(file: IO[bytes]) -> None:
+    """Raises UnpicklingError where values lie deeper in each other than `DEEPEST`, in the next pickle of a file.
+
+    Their hash and their text are made by recursion in C. The pickle is gone through by what each of its operations
+    takes from the stack and puts there.
+    """
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[int, int] = {}
+    for operation, argument, _ in pickletools.genops(file):
+        name, taken, given = operation.name, operation.stack_before, operation.stack_after
+        if name == "MARK":
+            marks.append(len(stack))
+            continue
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]  # type: ignore[index]
+            continue
+        if name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])  # type: ignore[index]
+            continue
+        if pickletools.markobject in taken:
+            first = marks.pop() - taken.index(pickletools.markobject)
+        else:
+            first = len(stack) - len(taken)
+        if first < 0:
+            raise pickle.UnpicklingError("an empty stack")
+        inside = stack[first:]
+        del stack[first:]
+        into = [inside.pop(0)] if name in FILLING and inside else []
+        depth = max([0, *into, *(one + 1 for one in inside)])
+        if depth > DEEPEST:
+            raise pickle.UnpicklingError("values too deep in each other")
+        stack += [depth] * len([one for one in given if one is not pickletools.markobject])
 
 
 def _is_ordinary(attributes: dict[str, Any]) -> bool:
@@ -79,8 +138,11 @@ def _scalar(kind: Any, data: Any) -> np.ndarray:
     return _numbers(kind, data)[0]
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy's arrays of numbers and nothing else that can be called."""
+class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """Admits numpy's arrays of numbers and nothing else that can be called.
+
+    It is Python's own, not the one in C, which takes as much memory as a pickle says it remembers.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy._core", "numpy.core")
@@ -103,6 +165,8 @@ def read_arrays(path: str) -> dict[str, Tensor]:
         InputError: It holds something that could be called. Damaged ones raise what pickle does.
     """
     with open(path, "rb") as file:
+        _check_depth(file)
+        file.seek(0)
         try:
             content = _ArrayUnpickler(file, encoding="latin1").load()
         except InputError as error:

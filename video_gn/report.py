@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files import ESCAPED, FolderLock, read_table, spreadsheet, write_json, write_table, write_text
+from video_gn.files import ESCAPED, FolderLock, read_table, read_text, spreadsheet, write_json, write_table, write_text
 from video_gn.norm import batch_norms
 from video_gn.position import Position
 from video_gn.predictions import entry, json_lines, table
@@ -78,7 +78,7 @@ class RunReport(pl.Callback):
         self._told = 0.0
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self._read()  # before hours of work whose results would have no place
+        read_results(self.path)  # before hours of work whose results would have no place
         read_history(self.path.with_name(HISTORY_FILE))
         if trainer.is_global_zero and not trainer.fast_dev_run:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ class RunReport(pl.Callback):
         outcomes = {row: found for part in parts for row, *found in part}
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return None
-        number = len(self._read().get("tests", []))
+        number = len(read_results(self.path).get("tests", []))
         rows = []
         for row, (path, label) in enumerate(zip(videos.paths, videos.labels, strict=True)):
             predicted, rank = outcomes.get(row, (0, 0))
@@ -221,17 +221,6 @@ class RunReport(pl.Callback):
         path = self.path.with_name(f"test-{number}.csv")
         write_table(path, OUTCOMES, rows)
         return path.name
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            results = json.loads(self.path.read_bytes()) if self.path.is_file() else {}
-            evaluations = [results.get(part, []) for part in EVALUATIONS]
-            parts = [results, *(results.get(part, {}) for part in PARTS), *itertools.chain(*evaluations)]
-            if all(isinstance(part, dict) for part in parts) and all(isinstance(one, list) for one in evaluations):
-                return results
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            pass
-        raise InputError(f"{self.path} is damaged: it is not what a run wrote; move it away")
 
     def _named(self, trainer: Any, videos: dict[str, Any]) -> dict[str, str]:
         """Path and reason, over all processes, of the videos named in this stage."""
@@ -243,7 +232,7 @@ class RunReport(pl.Callback):
         """Adds to what is there: earlier evaluations stay."""
         if trainer.fast_dev_run:
             return
-        results = self._read()
+        results = read_results(self.path)
         if part in ("fit", "diverged") or "run" not in results:
             results["run"] = self._run(trainer, pl_module)
             results["versions"] = versions()
@@ -273,6 +262,23 @@ class RunReport(pl.Callback):
             "model": model,
             "data": data,
         }
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A run's `results.json`; empty if it is not there.
+
+    Raises:
+        InputError: It is not what a run writes.
+    """
+    try:
+        results = json.loads(read_text(path)) if path.is_file() else {}
+        evaluations = [results.get(part, []) for part in EVALUATIONS]
+        parts = [results, *(results.get(part, {}) for part in PARTS), *itertools.chain(*evaluations)]
+        if all(isinstance(part, dict) for part in parts) and all(isinstance(one, list) for one in evaluations):
+            return results
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    raise InputError(f"{path} is damaged: it is not what a run wrote; move it away")
 
 
 def read_history(path: Path) -> list[dict[str, str]]:

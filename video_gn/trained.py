@@ -290,9 +290,10 @@ def _cannot_run(path: str, clips: Tensor, error: Exception) -> InputError:
 def _checked_scores(path: str, scores: Tensor, clips: int, settings: Settings) -> Tensor:
     """A graph's scores, which have to be what its settings promise."""
     classes = len(settings.class_names)
-    if scores.shape != (clips, classes) or not scores.is_floating_point() or not scores.isfinite().all():
+    sound = scores.shape == (clips, classes) and scores.is_floating_point()
+    if not sound or not ((scores >= 0) & (scores <= 1.001)).all():
         raise InputError(
-            f"{path} gives {list(scores.shape)} scores of {clips} clips, not {classes} finite ones of each; it is "
+            f"{path} gives {list(scores.shape)} scores of {clips} clips, not {classes} from 0 to 1 of each; it is "
             "damaged, or no classifier of its classes"
         )
     return scores

@@ -26,6 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
+from video_gn.files import utf8_named
 from video_gn.norm import norm_label
 from video_gn.pickles import load_torch, read_arrays
 from video_gn.stored import model_settings, read_settings
@@ -279,7 +280,7 @@ def read_content(path: str) -> tuple[Any, dict[str, str]]:
     """
     try:
         if path.endswith(".safetensors"):
-            with safe_open(path, "pt") as file:
+            with utf8_named(path) as name, safe_open(name, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return tensors, file.metadata() or {}
         if path.endswith(".pkl"):

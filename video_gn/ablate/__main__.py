@@ -9,7 +9,8 @@ Options that are not listed here go to train.py, for every cell: --trainer.devic
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from video_gn.ablate.local import Clock, in_words, make_slots, run_all
 from video_gn.ablate.plan import Run, make_plan, plan_table
 from video_gn.ablate.report import write_report
 from video_gn.errors import InputError
-from video_gn.messages import exit_code
+from video_gn.messages import exit_code, printable
 
 
 def main(args: list[str] | None = None) -> int:
@@ -56,17 +57,20 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     if not Path("train.py").is_file():
         raise InputError(f"there is no train.py in {Path.cwd()}; start this in the project's folder")
-    grid = read_grid(given.grid, extra)
+    with _understood(f"{given.grid} is not the grid of an ablation"):
+        grid = read_grid(given.grid, extra)
     out = given.out or Path("runs", "ablations", grid.name)
-    runs = make_plan(grid, out)
+    with _understood(f"what is below {out} is not what runs write; move the damaged one away"):
+        runs = make_plan(grid, out)
+        plan = plan_table(grid, runs)
+        waiting = [run for run in runs if not run.results()]
     if given.dry_run:
-        print(plan_table(grid, runs), end="\n\n")
+        print(plan, end="\n\n")
         print("\n".join(shell(run.command) for run in runs))
         return 0
     if given.report:
         return _report(grid, runs, out, words)
-    print(plan_table(grid, runs))
-    waiting = [run for run in runs if not run.results()]
+    print(plan)
     if given.cluster:
         for job in submit(runs, out, given.cluster, parse_options(given.cluster_options)):
             print(f"submitted: job {job.job_id}")
@@ -84,6 +88,17 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     return 1 if any(not run.results() for run in runs) else 0
 
 
+@contextmanager
+def _understood(otherwise: str) -> Iterator[None]:
+    """Says so in one line where files are not what they should be, in whatever way."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{otherwise} ({type(error).__name__}: {error})") from error
+
+
 class _Teller:
     """Says how each run ended, and after the first how long the rest will take."""
 
@@ -99,7 +114,7 @@ class _Teller:
         else:
             said = f"{note['status']}: {note.get('error', '')}".rstrip(": ")
         seconds = f", {in_words(note['seconds'])}" if "seconds" in note else ""
-        tqdm.write(f"{run.name}: {said}{seconds}")
+        tqdm.write(printable(f"{run.name}: {said}{seconds}"))
         if not self.said and results:
             self.said = True
             self.clock.learn()
@@ -107,7 +122,8 @@ class _Teller:
 
 
 def _report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> int:
-    summary = write_report(grid, runs, out, words)
+    with _understood(f"what is below {out} is not what runs write; move the damaged one away"):
+        summary = write_report(grid, runs, out, words)
     print(f"\n{summary}\n\nreport: {out / 'results.md'}, results.html, results.json")
     return 1 if any(not run.results() for run in runs) else 0
 

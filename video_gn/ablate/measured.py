@@ -5,12 +5,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from video_gn.ablate.grid import Cell, Grid
 from video_gn.ablate.plan import Run
+from video_gn.errors import InputError
 from video_gn.files import read_table
 from video_gn.report import HISTORY_FILE, read_history
 from video_gn.statistics import CHOICES
@@ -40,7 +42,10 @@ class Measured:
     @cached_property
     def ranks(self) -> tuple[list[str], np.ndarray]:
         """Of the test's videos: path and label, and the true class's rank among the scores (0: unreadable)."""
-        rows = read_table(self.run.folder / (self.test.get("videos_file") or "none"))
+        name = self.test.get("videos_file") or "none"
+        if name != Path(name).name:
+            raise InputError(f"{self.run.folder / 'results.json'} names {name!r} as a file of its folder")
+        rows = read_table(self.run.folder / name)
         return [f"{row['path']} {row['label']}" for row in rows], np.array([int(row["rank"] or 0) for row in rows])
 
     @cached_property

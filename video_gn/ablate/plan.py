@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import train
 from video_gn.ablate.grid import Cell, Grid, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.classifier import scaled_lr
+from video_gn.configs import read_yaml
 from video_gn.errors import InputError
+from video_gn.messages import printable
+from video_gn.report import read_results
 from video_gn.statistics import CHOICES
 
 # Settings of a run that do not change what it measures.
@@ -132,18 +134,18 @@ class Run:
         try:
             said = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
             return said["steps"] / max(said["of"], 1)
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return 0.0
 
     def note(self) -> dict[str, Any]:
         """What the ablation noted of its last try: status, error, seconds over all tries."""
         path = self.folder / "ablation.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return _read_json(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 
 @lru_cache(None)
 def _read_json(path: Path, _: int) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_results(path)
 
 
 def make_plan(grid: Grid, out: Path) -> list[Run]:
@@ -204,7 +206,7 @@ def _check_settings(run: Run) -> None:
     path = run.folder / "config.yaml"
     if not path.is_file():
         return
-    there = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    there = _flat(read_yaml(path))
     keys = [key for key in {**there, **run.config} if not key.startswith(FREE)]
     if changed := [key for key in keys if there.get(key) != run.config.get(key)]:
         key = changed[0]
@@ -227,7 +229,7 @@ def plan_table(grid: Grid, runs: Sequence[Run]) -> str:
     example = runs[0]
     processes = example.devices * int(example.config["trainer.num_nodes"])
     return (
-        f"{grid.title}\n\n{to_text(Table(head, rows))}\n\n"
+        f"{printable(grid.title)}\n\n{to_text(Table(head, rows))}\n\n"
         f"lr = base_lr x clips per step / 64 (linear rule); {processes} process{'es' * (processes > 1)} a run.\n"
         f"All cells share every setting but: {', '.join(differing(runs)) or 'none'}.\n"
         "Equal seeds see the same videos in the same order."
