@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from jsonargparse import ArgumentError, get_loader, set_loader
@@ -105,6 +105,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         check(config.trainer, TRAINER, "trainer")
+        for half, owner in (("model", VideoClassifier), ("data", KineticsData), ("checkpoint", ModelCheckpoint)):
+            _check_given(half, config.get(half) or {}, owner)
         if "\0" in (config.run_dir or ""):
             raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
         self.name = run_name(config.model, config.data, config.seed_everything)
@@ -212,6 +214,14 @@ class CLI(LightningCLI):
             for choice in CHOICES:
                 self.model.hparams["bn_statistics"] = choice
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+
+def _check_given(half: str, settings: Any, owner: type) -> None:
+    """Raises InputError for a setting that is null and has to have a value."""
+    for name, known in inspect.signature(owner).parameters.items():
+        optional = known.default is None or type(None) in get_args(known.annotation)
+        if settings.get(name, 0) is None and not optional:
+            raise InputError(f"{half}.{name} is null; it has to have a value, as its default {known.default!r}")
 
 
 def _saves_each_epoch(checkpoint: Any) -> bool:

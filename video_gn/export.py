@@ -35,6 +35,7 @@ from video_gn import transforms
 from video_gn.card import read_results, write_card
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
+from video_gn.files import as_label, is_utf8
 from video_gn.inflate import places
 from video_gn.messages import exit_code, printable, set_up_messages
 from video_gn.norm import make_norm
@@ -228,7 +229,9 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     model_of = {name: one.default for name, one in known_by.items() if name in MODEL} | dict(settings.model)
     there = checkpoint.absolute().parent
     run_dir = there.parent if there.name == "checkpoints" else there
-    out, name = out or run_dir / "export", run_dir.name
+    out, name = out or run_dir / "export", as_label(run_dir.name)
+    if not is_utf8(str(out)):
+        raise InputError(f"the formats' libraries need a folder whose name is UTF-8, not {out}; name one with --out")
     settings = Settings(model_of, settings.clip, {"name": name, **settings.run}, versions())
     files = {one: out / f"{name}{FORMATS[one][0]}" for one in formats}
     card = out / f"{name}.md"
