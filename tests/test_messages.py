@@ -111,10 +111,11 @@ def test_pictures_take_any_name():
 
 
 def test_formulas_are_text_in_a_table():
-    for cell in ("=1+1", "+1", "-1", "@x"):
+    for cell in ("=1+1", "+1", "-1", "@x", "\uff1d1+1"):
         assert spreadsheet(cell) == f"'{cell}"
     assert [spreadsheet(cell) for cell in ("\tx", "\rx", "a\x1b[31m\x9b")] == ["'\\tx", "'\\rx", "a\\x1b[31m\\x9b"]
-    for cell in ("", "x=1", "data/-x.mp4", "'x"):
+    assert spreadsheet("a;=1+1") == "a;'=1+1"
+    for cell in ("", "x=1", "a;b", "data/-x.mp4", "'x"):
         assert spreadsheet(cell) == cell
 
 

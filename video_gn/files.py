@@ -112,7 +112,8 @@ def spreadsheet(cell: str) -> str:
     Only for tables that people open, and of which the program reads no names back that it looks up.
     """
     cell = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode("ascii"), cell)
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", r"\t", r"\r")) else cell
+    # Also behind a semicolon, which separates cells in many countries, and in full width.
+    return re.sub(r"(^|;)(?=[=+@\uff1d\uff0b\uff0d\uff20-]|\\[tr])", r"\1'", cell)
 
 
 def read_table(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:

@@ -39,6 +39,7 @@ def as_markdown(text: str) -> str:
     """
     text = re.sub(r"&(?=#|\w+;)", "&amp;", printable(text.strip())).replace("<", "&lt;")
     text = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    text = text.replace("@", "<span>@</span>")  # addresses and mentions are links otherwise, escaped or not
     text = re.sub(r":(?=//)", r"\:", re.sub(r"(?i)\bwww(?=\.)", r"\g<0>\\", text))
     return re.sub(r"^(?:#|>|[-+=]+(?=\s|$)|\d+(?=[.)](?:\s|$)))", _escaped, text)
 
