@@ -308,3 +308,19 @@ def test_every_damaged_clip_is_named_and_none_hangs(backend):
         with pytest.raises(DecodeError) as caught, open_video(VIDEOS / name, backend) as video:
             video.read(np.arange(video.num_frames))
         assert UNREADABLE.get(name, "") in caught.value.reason
+
+
+def test_colours_of_a_palette(tmp_path):
+    """The palette comes with the first packet alone: PyAV decodes from there, and decord is not asked."""
+    base = np.kron(np.random.default_rng(0).integers(0, 255, (8, 13)), np.ones((8, 8))).astype(np.uint8)
+    frames = [np.repeat(np.roll(base, 3 * i, 1)[..., None], 3, 2) for i in range(20)]
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("qtrle", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = 104, 64, "gray", 5
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24").reformat(format="gray")))
+        container.mux(stream.encode(None))
+    with open_video(tmp_path / "a.mov", "pyav") as video:
+        assert np.array_equal(video.read([12, 3]), np.array(frames)[[12, 3]])
+    with pytest.raises(DecodeError, match="colours of a palette"), open_video(tmp_path / "a.mov", "decord"):
+        pass
