@@ -75,7 +75,7 @@ SOURCES = {  # file, codec, encoder's options, how it is written, why decord doe
     "MPEG-2": ("m.mpg", "mpeg2video", {"bf": "2", "g": "12"}, {}, "MPEG program stream"),
     "VP9": ("v.webm", "libvpx-vp9", {"g": "12", "lag-in-frames": "16", "auto-alt-ref": "1"}, {}, None),
     # decord makes four channels of this one (not of the real clips) and cannot hand them out.
-    "rotation 90": ("r.mp4", "libx264", {}, {"rotation": 90}, "size must exactly match"),
+    "rotation 90": ("r.mp4", "libx264", {}, {"rotation": 90}, "frames of this width or rotation"),
     "rotation 180": ("s.mp4", "libx264", {}, {"rotation": 180}, None),
 }
 

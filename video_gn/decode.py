@@ -217,7 +217,7 @@ _REASONS = {
     "run_.load()": "damaged: the decoder refuses a packet",  # the same, seen by another thread
     "wanted index": "no video stream",
     "Error reading": NO_INDEX,
-    "from_size == to_size": "decord cannot hand out frames of this width",
+    "from_size == to_size": "decord cannot hand out frames of this width or rotation",
     "EOF": "the last frames cannot be decoded",
     "open codec": "damaged: its codec cannot be opened",
     "Cannot create buffer source": "damaged: its frames have no size or no format",
