@@ -304,6 +304,16 @@ def stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given):
     assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
 
 
+def killed_when_trained(pictures, tmp_path, monkeypatch, **given):
+    """Before its results are written, and resumed; beside a run that was not."""
+    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(report.RunReport, "on_fit_end", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train.main(tiny(pictures, tmp_path / "run", **given))
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+
+
 @pytest.mark.parametrize("when", [("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)])
 def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, monkeypatch):
     """A signal stops the run when the other callbacks have had the step; validation is of the averaged weights."""
@@ -373,12 +383,7 @@ def test_a_run_that_ended_early_has_ended(when, pictures, tmp_path, monkeypatch)
     if when:
         stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
     else:  # killed when all is trained
-        assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
-        with monkeypatch.context() as patched:
-            patched.setattr(report.RunReport, "on_fit_end", lambda *_: (_ for _ in ()).throw(Killed))
-            with pytest.raises(Killed):
-                train.main(tiny(pictures, tmp_path / "run", **given))
-        assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+        killed_when_trained(pictures, tmp_path, monkeypatch, **given)
     before = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * STEPS
     assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
@@ -412,12 +417,7 @@ def without_measured(run_dir):
 
 @pytest.mark.parametrize("given", [{}, {"trainer.max_steps": STEPS + 2}, {"trainer.limit_val_batches": 0}])
 def test_killed_when_all_is_trained_it_reports_the_same(given, pictures, tmp_path, monkeypatch):
-    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
-    with monkeypatch.context() as patched:
-        patched.setattr(report.RunReport, "on_fit_end", lambda *_: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            train.main(tiny(pictures, tmp_path / "run", **given))
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    killed_when_trained(pictures, tmp_path, monkeypatch, **given)
     found = without_measured(tmp_path / "run")
     assert found == without_measured(tmp_path / "whole")
     assert found["epochs"] == (2 if "trainer.max_steps" in given else EPOCHS) and found["train"]["loss"] > 0
