@@ -1,4 +1,5 @@
 import ctypes
+import multiprocessing
 import os
 import signal
 import time
@@ -157,6 +158,24 @@ def test_goes_on_after_a_decoder_that_hangs_or_crashes(trap, words, keep_workers
     began = time.monotonic()
     assert len(list(loader)) == 6 and len(told) == 2  # the next epoch does not open them
     assert time.monotonic() - began < 5
+
+
+def close_everything_before_the_end():
+    """As Linux does with a process that a signal ends, only slower."""
+    os.closerange(3, 4096)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
+def test_who_hung_is_known_also_before_it_has_ended(videos):
+    told = {}
+    samples = VideoViews(VideoList(videos.paths, videos.labels), VIEW, 0, timeout=1.0)
+    loader = VideoLoader(samples, RowSampler(24, 0, True), num_workers=1, set_aside=told.__setitem__)
+    worker = multiprocessing.get_context("fork").Process(target=close_everything_before_the_end)
+    worker.start()
+    loader._children = [worker]
+    samples.in_hand[0] = torch.tensor([worker.pid, 7])
+    assert loader._blame() and told == {7: "its decoder hung for 1 s"}
 
 
 def test_workers_of_a_killed_process_end_with_it(videos):

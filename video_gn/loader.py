@@ -161,8 +161,11 @@ class VideoLoader:
 
     def _blame(self) -> bool:
         """Sets aside the videos that ended workers had in hand; False if there are none, and so another reason."""
-        if all(child.exitcode is None for child in self._children):  # it may be just ending
-            wait([child.sentinel for child in self._children], DYING)
+        # It may be just ending: Linux closes a process's files, and with them its connections, before it is ended.
+        ending = wait([child.sentinel for child in self._children], DYING)
+        for child in self._children:
+            if child.sentinel in ending:
+                child.join(DYING)
         rows = dict(self.videos.in_hand.tolist())
         ended = {child: rows.get(child.pid, NONE) for child in self._children if child.exitcode is not None}
         culprits = {row: child.exitcode for child, row in ended.items() if row != NONE}
