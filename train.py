@@ -45,7 +45,7 @@ SHARED = ("batch_size", "crop_size")
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
 LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
 RESUME = "resume with --ckpt_path last"
-SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can mend
+SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can correct
 
 _read_value = get_loader("yaml")
 
@@ -279,7 +279,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs a command line.
 
     Returns:
-        Its exit code: 0; 2 for what the user can mend, said in one line; 128 + the number of a signal that stopped it.
+        Its exit code: 0; 2 for what the user can correct, in one line; 128 + the number of a signal that stopped it.
     """
     set_up_messages()
     if launcher := os.environ.pop(LAUNCHER, None):  # which started this process: it does not outlive that one

@@ -41,7 +41,7 @@ ROUNDING = 5.0  # mean difference that backends may have where they round 10 bit
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command line; returns 2 with one line for what the user can mend, 130 when interrupted."""
+    """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path, help="list file (path,label), or a folder of class folders")
     parser.add_argument("--root", type=Path, help="where paths of the list begin; default: the list's folder")

@@ -38,7 +38,7 @@ class Split(NamedTuple):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command line; returns 2 with one line for what the user can mend, 130 when interrupted."""
+    """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder of the data set, such as data/kinetics400")
     parser.add_argument("--overwrite", action="store_true", help="write over lists that are there")
@@ -146,7 +146,7 @@ def _count(root: Path, splits: dict[str, Split]) -> None:
         print(f"{name}: {total} expected, {len(split.found)} found, {len(split.missing)} missing", end="")
         empty = [label for label in names if not found[label]]
         print(f"; {len(split.unlisted)} files belong to none" if split.unlisted else "", end="")
-        print(printable(f"; no video of {len(empty)} classes, {empty[0]} for one") if empty else "")
+        print(printable(f"; no video of {len(empty)} classes, e.g. {empty[0]}") if empty else "")
     write_table(root / "counts.csv", ("split", "label", "expected", "found", "missing"), rows)
     write_text(root / "classes.txt", "".join(f"{name}\n" for name in names))
     print(printable(f"{len(names)} classes; lists in {root}, counts of each class in {root / 'counts.csv'}"))

@@ -37,7 +37,7 @@ COLUMNS = ("path", "label", "reason")
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command line; returns 2 with one line for what the user can mend, 130 when interrupted."""
+    """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path, help="list file (path,label), or a folder of class folders")
     parser.add_argument("out", type=Path, help="folder of the copies; a later run's data.root")

@@ -65,7 +65,7 @@ def test_counts_by_class_and_files_of_no_row(root, capsys):
     out = capsys.readouterr().out
     assert "gives no labels; left out" in out
     assert "train: 3 expected, 3 found, 0 missing; 1 files belong to none" in out
-    assert "val: 1 expected, 1 found, 0 missing; no video of 1 classes, riding a bike for one" in out
+    assert "val: 1 expected, 1 found, 0 missing; no video of 1 classes, e.g. riding a bike" in out
     assert (root / "train.unlisted.csv").read_text().splitlines() == ["path", "train/stray.mp4"]
     counts = (root / "counts.csv").read_text().splitlines()
     assert counts[:2] == ["split,label,expected,found,missing", "train,archery,2,2,0"]

@@ -264,7 +264,7 @@ def test_known_bad_videos_are_replaced_without_a_word_more(motion_folder, tmp_pa
     (tmp_path / "train.checked.csv").write_text("\n".join([header, *checks, ""]))
     assert train.main(fit(tmp_path / "run", motion_folder, *short(*bad))) == 0
     err = capsys.readouterr().err
-    assert f"train: 2 of 24 videos are known to be bad, {tmp_path}/bad0.mp4 (known to be bad) for one" in err
+    assert f"train: 2 of 24 videos are known to be bad, e.g. {tmp_path}/bad0.mp4 (known to be bad)" in err
     assert not (tmp_path / "run/bad_videos.csv").exists()
     assert json.loads((tmp_path / "run/results.json").read_text())["fit"]["train"]["unreadable"] == 0
 

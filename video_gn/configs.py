@@ -44,7 +44,7 @@ def look_through(text: str) -> None:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise _Refused(f"the alias *{event.anchor} stands before its anchor, or inside of it")
+                raise _Refused(f"the alias *{event.anchor} is used before its anchor is complete")
             node.add(sizes[event.anchor])
         if open_nodes[-1].size > MAX_VALUES:
             raise _Refused(f"more than {MAX_VALUES} values, with every alias written out")
@@ -62,7 +62,7 @@ class _Node:
         self.size += size
         if self.mapping and self._is_key and scalar is not None:
             if scalar in self._keys:
-                raise _Refused(f"the key {scalar!r} stands in it twice; take one out")
+                raise _Refused(f"it has the key {scalar!r} twice; remove one")
             self._keys.add(scalar)
         self._is_key = not self._is_key
 

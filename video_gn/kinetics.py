@@ -253,7 +253,7 @@ class KineticsData(pl.LightningDataModule):
             end = "others take their places" if split == "train" else "they count as wrong"
             first = min(left_out)
             log.warning(
-                "%s: %d of %d videos are known to be bad, %s (%s) for one; %s",
+                "%s: %d of %d videos are known to be bad, e.g. %s (%s); %s",
                 split, len(left_out), len(videos), videos.path(first),
                 videos.set_aside.get(first) or videos.damaged[first], end,
             )  # fmt: skip

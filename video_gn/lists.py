@@ -272,16 +272,14 @@ def read_list(source: Path, root: Path, class_names: list[str], suffixes: Set[st
         if label is None:
             raise InputError(
                 f"{source}, video {row} ({path}): label {shown(text)} is outside the {len(class_names)} classes "
-                f"({', '.join(class_names[:3])}, ...); mend the list, or set data.class_names"
+                f"({', '.join(class_names[:3])}, ...); correct the list, or set data.class_names"
             )
         paths.append(str(base / as_path(path)))
         labels.append(label)
     checks = read_checks(source, (path for path, _ in rows))
     few = paths[:: max(1, len(paths) // 100)]
     if not any(map(os.path.isfile, few)):
-        raise InputError(
-            f"{source}: none of {len(few)} files looked for is there, {few[0]} for one; is data.root right?"
-        )
+        raise InputError(f"{source}: none of {len(few)} files looked for is there, e.g. {few[0]}; is data.root right?")
     return VideoList(paths, labels, checks)
 
 

@@ -67,7 +67,7 @@ class VideoLoader:
     """Batches of videos, beginning where the run stands, even in the middle of an epoch.
 
     A worker whose decoder hangs is killed after the time-out, and one whose decoder crashes ends by itself. Then the
-    video that it had in hand is set aside, all workers are started anew and go on with the batch that comes next:
+    video that it had in hand is set aside, all workers are started again and continue with the batch that comes next:
     batches follow from (seed, epoch, row), so none is lost and none comes twice. Without workers there is nothing
     that could be killed, and a hanging decoder hangs the run.
 

@@ -89,7 +89,7 @@ def exit_code(
     Args:
         job: Gives its exit code, or None for 0.
         stopped: What to say if Ctrl-C ends it.
-        slips: What the user can mend, which is said in one line.
+        slips: What the user can correct, which is said in one line.
         explain: Gives that line.
 
     Returns:

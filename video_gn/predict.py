@@ -200,7 +200,7 @@ def run(given: argparse.Namespace) -> None:
     """Predicts what a command line asks for.
 
     Raises:
-        InputError: Something that the user can mend; or none of the videos can be read.
+        InputError: Something that the user can correct; or none of the videos can be read.
     """
     if given.json and given.json != "-" and Path(given.json).exists():
         raise InputError(f"{given.json} is there already; name another file with --json")

@@ -29,7 +29,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
-        Its exit code: 0 if every run is finished; 1 if some failed; 2 for what the user can mend, said in one line;
+        Its exit code: 0 if every run is finished; 1 if some failed; 2 for what the user can correct, said in one line;
         130 or 143 if it was stopped.
     """
     given, extra = _parser().parse_known_args(args)

@@ -122,7 +122,7 @@ class Run:
         if note.get("status") == "failed" and "diverged" in note.get("error", ""):
             return f"diverged{self._progress('at')}"
         if (self.folder / "checkpoints" / "last.ckpt").is_file():
-            return f"goes on{self._progress('from')}"
+            return f"resumes{self._progress('from')}"
         return "failed before" if note.get("status") == "failed" else ""
 
     def _progress(self, word: str) -> str:
