@@ -296,6 +296,14 @@ def test_values_deep_in_each_other_are_refused_before_they_are_made(depth, sound
             VideoClassifier(NAMES, **SMALL, init=str(tmp_path / name))
 
 
+def test_a_tensor_under_two_names_is_refused(sound, tmp_path, capsys):
+    name, tensor = next(iter(sound["state_dict"].items()))
+    twice = copy.deepcopy(sound)
+    twice["state_dict"][name.removeprefix("net.")] = tensor + 1
+    torch.save(twice, tmp_path / "twice.ckpt")
+    assert "some tensors twice" in refused(tmp_path / "twice.ckpt", capsys, tmp_path)
+
+
 def test_a_pickle_takes_no_memory_that_it_only_names(tmp_path):
     (tmp_path / "memo.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x0f.")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

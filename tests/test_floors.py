@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors"},
-    {"files", "pool"},
+    {"files", "pool", "archives"},
     {"messages", "pickles", "configs", "saving", "containers"},
     {"rules"},
     {"kernels.choice", "sampling", "lists", "libav", "predictions"},
@@ -46,6 +46,7 @@ MODEL, DATA = (
         "kernels.ops",
         "norm",
         "resnet3d",
+        "archives",
         "pickles",
         "weights",
         "inflate",

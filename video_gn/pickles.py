@@ -1,21 +1,17 @@
 """What is in pickles, torch's and Caffe2's: tensors, arrays and plain values. What else they may hold is not run."""
 
 import pickle
-import pickletools
 import re
-import zipfile
 from collections import OrderedDict
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from video_gn.archives import MOST_VALUES, check_pickle, look_through
 from video_gn.errors import InputError
-
-DEEPEST = 100  # values in each other
-FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # operations on the value below the others
-LEGACY = 5  # pickles at the beginning of a file that torch wrote before it wrote archives
 
 
 def load_torch(path: str, mmap: bool = False) -> Any:
@@ -28,69 +24,44 @@ def load_torch(path: str, mmap: bool = False) -> Any:
     Raises:
         Exception: Of many kinds, where it is damaged or something else.
     """
-    _look_through(path)
+    look_through(path)
     content = torch.load(path, "cpu", weights_only=True, mmap=mmap)
-    waiting, seen = [content], {id(content)}
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, OrderedDict) and not _is_ordinary(vars(one)):
-            raise pickle.UnpicklingError("a dictionary with attributes")  # one named values would stand for the method
-        inside = list(dict.values(one)) if isinstance(one, dict) else one if isinstance(one, list | tuple | set) else ()
-        waiting += (new := [part for part in inside if id(part) not in seen])
-        seen.update(map(id, new))
+    _check_content(content, Path(path).stat().st_size)
     return content
 
 
-def _look_through(path: str) -> None:
-    """Refuses what would take the stack or the memory of who reads it, before torch does."""
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            file.seek(0)
-            for _ in range(LEGACY):
-                _check_depth(file)
-            return
-        with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                if entry.compress_type != zipfile.ZIP_STORED:  # torch writes none, and would map the bytes as they are
-                    raise pickle.UnpicklingError("a compressed archive")
-                if entry.filename.endswith(".pkl"):
-                    with archive.open(entry) as pickled:
-                        _check_depth(pickled)
+def _check_content(content: Any, size: int) -> None:
+    """Raises UnpicklingError where values would take no end to go through, or tensors more bytes than the file has."""
+    counts: dict[int, int | None] = {}  # of values in each; None while they are counted
+    storages: dict[int, int] = {}
+    waiting = [content]
+    while waiting:
+        one = waiting[-1]
+        if isinstance(one, Tensor) and one.layout == torch.strided and one.device.type == "cpu":
+            storages[one.untyped_storage()._cdata] = one.untyped_storage().nbytes()
+        inside = _inside(one)
+        if id(one) not in counts:
+            counts[id(one)] = None
+            if isinstance(one, OrderedDict) and not _is_ordinary(vars(one)):
+                raise pickle.UnpicklingError("a dictionary with attributes")  # one named values would be the method
+            new = [part for part in inside if counts.get(id(part), 0) is None or id(part) not in counts]
+            if any(id(part) in counts for part in new):
+                raise pickle.UnpicklingError("a value in itself")
+            waiting += new
+            continue
+        waiting.pop()
+        if counts[id(one)] is None:
+            counts[id(one)] = count = 1 + sum(counts[id(part)] or 0 for part in inside)
+            if count > MOST_VALUES:
+                raise pickle.UnpicklingError("values without end")
+    if sum(storages.values()) > size:
+        raise pickle.UnpicklingError("tensors that are not in the file")
 
 
-def _check_depth(file: IO[bytes]) -> None:
-    """Raises UnpicklingError where values lie deeper in each other than `DEEPEST`, in the next pickle of a file.
-
-    Their hash and their text are made by recursion in C. The pickle is gone through by what each of its operations
-    takes from the stack and puts there.
-    """
-    stack: list[int] = []
-    marks: list[int] = []
-    memo: dict[int, int] = {}
-    for operation, argument, _ in pickletools.genops(file):
-        name, taken, given = operation.name, operation.stack_before, operation.stack_after
-        if name == "MARK":
-            marks.append(len(stack))
-            continue
-        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]  # type: ignore[index]
-            continue
-        if name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])  # type: ignore[index]
-            continue
-        if pickletools.markobject in taken:
-            first = marks.pop() - taken.index(pickletools.markobject)
-        else:
-            first = len(stack) - len(taken)
-        if first < 0:
-            raise pickle.UnpicklingError("an empty stack")
-        inside = stack[first:]
-        del stack[first:]
-        into = [inside.pop(0)] if name in FILLING and inside else []
-        depth = max([0, *into, *(one + 1 for one in inside)])
-        if depth > DEEPEST:
-            raise pickle.UnpicklingError("values too deep in each other")
-        stack += [depth] * len([one for one in given if one is not pickletools.markobject])
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*dict.keys(value), *dict.values(value)]
+    return list(value) if isinstance(value, list | tuple | set) else []
 
 
 def _is_ordinary(attributes: dict[str, Any]) -> bool:
@@ -138,6 +109,12 @@ def _scalar(kind: Any, data: Any) -> np.ndarray:
     return _numbers(kind, data)[0]
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError("a codec other than latin1")  # punycode's takes no end
+    return text.encode(encoding)
+
+
 class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
     """Admits numpy's arrays of numbers and nothing else that can be called.
 
@@ -151,7 +128,7 @@ class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
             ("numpy.core.multiarray", "scalar"): _scalar,
             ("numpy", "ndarray"): _Array,
             ("numpy", "dtype"): _Type,
-            ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+            ("_codecs", "encode"): _encode,
         }
         if (module, name) not in allowed:
             raise InputError(f"it holds code ({module}.{name})")
@@ -165,7 +142,7 @@ def read_arrays(path: str) -> dict[str, Tensor]:
         InputError: It holds something that could be called. Damaged ones raise what pickle does.
     """
     with open(path, "rb") as file:
-        _check_depth(file)
+        check_pickle(file)
         file.seek(0)
         try:
             content = _ArrayUnpickler(file, encoding="latin1").load()

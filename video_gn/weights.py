@@ -255,7 +255,11 @@ def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(w, Tensor) for w in content.values()):
         raise InputError(f"{path} holds no state dict (names and tensors)")
-    content = {str(name).removeprefix("module."): value for name, value in content.items()}
+    named = [str(name).removeprefix("module.") for name in content]
+    bare = {name.removeprefix("net.") for name in named}
+    if len(bare) < len(named):
+        raise InputError(f"{path} has some tensors twice (with and without module. or net. before the name)")
+    content = dict(zip(named, content.values(), strict=True))
     for name, value in content.items():
         _check_plain(path, name, value)
     return content, settings or {}
