@@ -124,13 +124,16 @@ class CLI(LightningCLI):
             if "Union subtypes" not in str(error) or not isinstance(error.__cause__, InputError):
                 raise
             raise error.__cause__ from None
+        except ModuleNotFoundError as error:  # of a callback or a logger
+            raise InputError(" ".join(str(error).split())) from None
 
     def instantiate_trainer(self, **kwargs: Any):
         given = self.config_init[self.subcommand].trainer
         if self.config[self.subcommand].get("json") == "-":
             given.enable_progress_bar = False  # it goes to standard output too
         kwargs["default_root_dir"] = str(self.run_dir)
-        kwargs["callbacks"] = [*self._callbacks(given), *(given.callbacks or [])]
+        callbacks = given.callbacks or []
+        kwargs["callbacks"] = [*self._callbacks(given), *(callbacks if isinstance(callbacks, list) else [callbacks])]
         if given.logger is None:
             kwargs["logger"] = self._loggers()
         plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
@@ -143,6 +146,7 @@ class CLI(LightningCLI):
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):  # type: ignore[attr-defined]
             os.environ[LAUNCHER] = str(os.getpid())
         if self.subcommand == "fit":
+            trainer.callbacks.sort(key=_writes_last)  # type: ignore[attr-defined]
             trainer.callbacks.append(StopAfterStep(self.run_dir))  # type: ignore[attr-defined]
         model = self.config[self.subcommand].model
         if given.sync_batchnorm and (model.norm == "brn" or (model.norm == "bn" and model.norm_batch)):
@@ -203,6 +207,8 @@ class CLI(LightningCLI):
                 raise slip from None
             if isinstance(error, ValueError) and "val_check_interval" in str(error):  # more than an epoch's batches
                 raise InputError(str(error)) from None
+            if isinstance(error, RuntimeError) and "conditioned on metric" in str(error):  # EarlyStopping's monitor
+                raise InputError(str(error)) from None
             raise
 
     def after_fit(self) -> None:
@@ -233,6 +239,11 @@ def _saves_each_epoch(checkpoint: Any) -> bool:
         and checkpoint.every_n_epochs in (None, 1)
         and bool(checkpoint.save_on_train_epoch_end and checkpoint.save_top_k)
     )
+
+
+def _writes_last(callback: Callback) -> bool:
+    """Whether it writes `last.ckpt`, in which what the others keep of an epoch has to be."""
+    return isinstance(callback, EpochCheckpoint) or f"{getattr(callback, 'filename', None)}.ckpt" == LAST
 
 
 def _best(folder: str) -> ModelCheckpoint:

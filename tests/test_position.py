@@ -400,6 +400,91 @@ def test_averages_of_epochs_continue(step, pictures, tmp_path, monkeypatch):
     stopped_and_resumed(("training_step", step), pictures, tmp_path, monkeypatch, **given)
 
 
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_averaged_batch_norm_has_the_mean_of_all_batches(pictures, tmp_path):
+    """Lightning sets its momentum to None for that."""
+    average = {"class_path": "pytorch_lightning.callbacks.StochasticWeightAveraging",
+               "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 1, "device": "cpu"}}  # fmt: skip
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([average]), "model.norm": "bn"})) == 0
+
+
+@pytest.mark.parametrize("when", [("training_step", STEPS), ("validation_step", 3)])
+@pytest.mark.parametrize("early", [True, False])
+def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, tmp_path, monkeypatch):
+    """Resumed at an epoch's end, before any other batch."""
+    stop = {"class_path": "pytorch_lightning.callbacks.EarlyStopping",
+            "init_args": {"monitor": "train/loss", "patience": 1, "check_on_train_epoch_end": True}}  # fmt: skip
+    monitor = {"checkpoint.monitor": "train/loss", "checkpoint.filename": "low"}
+    given = {"trainer.callbacks": json.dumps([stop])} if early else monitor
+    stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # of an epoch without validation
+@pytest.mark.parametrize("every", [1, 2])
+def test_what_another_monitor_has_kept_is_known_to_the_last_checkpoint(every, pictures, tmp_path, monkeypatch):
+    given = {"checkpoint.monitor": "val/loss", "checkpoint.mode": "max", "checkpoint.filename": "low"}
+    given["trainer.check_val_every_n_epoch"] = every
+    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    with monkeypatch.context() as patched:
+        die_at(patched, ("training_step", every * STEPS + 1))
+        with pytest.raises(Killed):
+            train.main(tiny(pictures, tmp_path / "run", **given))
+    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
+    epochs = [torch.load(tmp_path / name / "checkpoints" / "low.ckpt", weights_only=True)["epoch"]
+              for name in ("run", "whole")]  # fmt: skip
+    assert epochs[0] == epochs[1]
+
+
+@pytest.mark.parametrize("step", [STEPS + 2, 2 * STEPS])
+def test_a_signal_in_the_last_of_max_steps_loses_no_row(step, pictures, tmp_path, monkeypatch):
+    given = {"trainer.max_steps": step}
+    stopped_and_resumed(("training_step", step), pictures, tmp_path, monkeypatch, **given)
+
+
+@pytest.mark.parametrize("name", ["BatchSizeFinder", "LearningRateFinder"])
+def test_callbacks_that_change_a_setting_are_refused(name, pictures, tmp_path, capsys):
+    given = {"trainer.callbacks": f"pytorch_lightning.callbacks.{name}"}
+    assert train.main(tiny(pictures, tmp_path, **given)) == 2
+    assert f"{name} changes" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_monitor_that_nobody_logs_is_one_line(pictures, tmp_path, capsys):
+    stop = {"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "foo"}}
+    assert train.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([stop])})) == 2
+    assert "conditioned on metric `foo`" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"trainer.accumulate_grad_batches": STEPS + 1}, f"an epoch has {STEPS} batches"),
+        ({"trainer.val_check_interval": "00:00:00:10"}, "trainer.val_check_interval is '00:00:00:10'"),
+    ],
+)
+def test_steps_that_cannot_come_are_refused(given, words, pictures, tmp_path, capsys):
+    assert train.main(tiny(pictures, tmp_path, **given)) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_training_without_end(pictures, tmp_path):
+    given = {"trainer.max_epochs": -1, "trainer.max_time": "00:00:00:01"}
+    assert train.main(tiny(pictures, tmp_path, **given)) == 0
+
+
+@pytest.mark.parametrize("gone", ["all", "a folder in its place"])
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_again(gone, pictures, tmp_path, capsys):
+    assert train.main(tiny(pictures, tmp_path)) == 0
+    before = (tmp_path / "history.csv").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    if gone != "all":
+        (tmp_path / "results.json").unlink()
+        (tmp_path / "checkpoints" / "last.ckpt").mkdir(parents=True)
+    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert "holds a run whose checkpoints are gone" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "history.csv").read_bytes() == before
+
+
 def test_accumulation_that_changes_is_refused(pictures, tmp_path, capsys):
     given = {"class_path": "pytorch_lightning.callbacks.GradientAccumulationScheduler",
              "init_args": {"scheduling": {1: 2}}}  # fmt: skip

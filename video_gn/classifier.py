@@ -286,6 +286,7 @@ class VideoClassifier(pl.LightningModule):
         # Of the epoch's clips, on this process: loss, right ones, clips, unreadable videos, fallbacks.
         self._sums = torch.zeros(5, dtype=torch.float64)
         self._waiting = self._sums.clone()  # of batches whose gradients wait for the step's others
+        self._figures: dict[str, float] = {}  # logged last before a run was resumed
         self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
         self.outcomes: list[tuple[int, int, int]] = []  # of the test's videos: row, predicted label, rank of label
         self.norm_layers: list[dict[str, Any]] = []  # distances of running from true statistics, where measured
@@ -391,9 +392,6 @@ class VideoClassifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"train/{name}": value for name, value in self.training_means().items()})
-        validation = self.results.get("val", {})
-        if validation.get("epoch") == self.current_epoch and "val/top1" not in self.trainer.callback_metrics:
-            self.log_dict({f"val/{name}": value for name, value in validation.items() if name != "epoch"})  # resumed
 
     def training_means(self) -> dict[str, float]:
         """Of the epoch's clips over all processes, mean loss and top-1; videos that were unreadable or fell back."""
@@ -408,6 +406,7 @@ class VideoClassifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.state.fn == "fit":
             checkpoint["training_sums"], checkpoint["validation"] = self._summed(), self.results.get("val")
+            checkpoint["figures"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up an epoch's sums, on the first process, and the last validation."""
@@ -415,6 +414,7 @@ class VideoClassifier(pl.LightningModule):
             self._sums = torch.tensor(sums, dtype=torch.float64)
         if validation := checkpoint.get("validation"):
             self.results["val"] = validation
+        self._figures = checkpoint.get("figures") or {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
@@ -519,10 +519,12 @@ class VideoClassifier(pl.LightningModule):
         schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         if self.trainer.global_step and any(isinstance(one, LambdaLR) for one in schedulers):  # SWA has its own
             self._take_given()
+        for name, value in self._figures.items():  # which callbacks may ask for before the next batch
+            self.trainer.callback_metrics.setdefault(name, torch.tensor(value, device=self.device))
         self._sums = self._sums.to(self.device)
         self._waiting = torch.zeros_like(self._sums)
         log.info(
-            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %d steps, %s",
+            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %g steps, %s",
             self.lr, self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,
             self.trainer.world_size, self.hp.batch_size, self.trainer.accumulate_grad_batches,
             self.trainer.estimated_stepping_batches, self.hp.lr_schedule,

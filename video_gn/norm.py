@@ -109,7 +109,7 @@ class BatchNorm3d(nn.BatchNorm3d):
         kernels: As GroupNorm's. While compiling, the compiler's: it fuses BatchNorm.
     """
 
-    momentum: float
+    momentum: float | None
     kernels = "auto"
 
     def __init__(self, channels: int, norm_batch: int | None = None) -> None:
@@ -148,12 +148,14 @@ class BatchNorm3d(nn.BatchNorm3d):
     ) -> Tensor:
         assert self.running_mean is not None and self.running_var is not None
         running = (self.running_mean, self.running_var) if keep else None
+        # None is the mean over all batches, as PyTorch has it: averages of weights are given their statistics so.
+        momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
         if self._takes(x, len(x) // sets):
             from video_gn.kernels import ops
 
-            args = (sets, self.num_features, self.eps, relu, None, running, self.momentum)
+            args = (sets, self.num_features, self.eps, relu, None, running, momentum)
             return ops.norm(x, weight, bias, residual, *args)
-        y = _batch_norm(x, *(running or (None, None)), weight, bias, True, self.momentum, self.eps)
+        y = _batch_norm(x, *(running or (None, None)), weight, bias, True, momentum, self.eps)
         return _finish(y, residual, relu, x.dtype)
 
     def extra_repr(self) -> str:

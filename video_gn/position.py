@@ -12,13 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint, StochasticWeightAveraging, Timer
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    Timer,
+)
 from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor
 
 from video_gn.errors import InputError
 
 log = logging.getLogger(__name__)
+SETTINGS_OF: dict[type, str] = {  # callbacks that change one
+    GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
+    BatchSizeFinder: "data.batch_size",
+    LearningRateFinder: "model.base_lr",
+}
 
 
 class Position(pl.Callback):
@@ -42,11 +54,12 @@ class Position(pl.Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._trainer = trainer
-        if any(isinstance(one, GradientAccumulationScheduler) for one in trainer.callbacks):
-            raise InputError(
-                "GradientAccumulationScheduler changes the clips of a step within the run, which a run that is resumed "
-                "would not know; set trainer.accumulate_grad_batches"
-            )
+        for callback in trainer.callbacks:
+            if setting := SETTINGS_OF.get(type(callback)):
+                raise InputError(
+                    f"{type(callback).__name__} changes {setting} within the run, which a resumed run would not know; "
+                    f"set {setting} instead"
+                )
 
     # Keeping count
 
@@ -136,7 +149,7 @@ class Position(pl.Callback):
             log.info("resumed with other settings than before: %s", ", ".join(dict.fromkeys(changed)))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        _check_validation(trainer)
+        _check_steps(trainer)
         state, self._loaded = self._loaded, None
         if state is None:
             progress = trainer.fit_loop.epoch_loop.batch_progress.current
@@ -198,9 +211,14 @@ def _stopped_early(trainer: Any) -> bool:
     return bool(trainer.should_stop and trainer.early_stopping_callbacks and in_time)
 
 
-def _check_validation(trainer: Any) -> None:
-    """Refuses validation while gradients wait for a step's others: a stop there could not be resumed exactly."""
+def _check_steps(trainer: Any) -> None:
+    """Refuses steps longer than an epoch, and validation within one: a stop there could not be resumed exactly."""
     every, batches, epoch = trainer.val_check_batch, trainer.accumulate_grad_batches, trainer.num_training_batches
+    if batches > epoch:
+        raise InputError(
+            f"trainer.accumulate_grad_batches is {batches}, and an epoch has {epoch} batches: no step would have so "
+            f"many clips, for which the learning rate is; take at most {epoch}"
+        )
     across = trainer.check_val_every_n_epoch is None  # it is counted from epoch to epoch
     if every == math.inf or (every >= epoch and not across):
         return

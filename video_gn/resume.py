@@ -36,7 +36,8 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
         there = sorted((path for path in (last, previous, *requeued) if path.is_file()), key=_age)
         best = run_dir / "checkpoints" / "best.ckpt"
         if not there and not best.is_file():
-            return None  # killed before its first checkpoint: nothing is lost by a start from the beginning
+            _check_nothing_lost(run_dir, last)
+            return None
         ckpt_path = _first_readable(there or [best])
     elif ckpt_path is not None:
         check_state(read_checkpoint(ckpt_path))
@@ -48,6 +49,20 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
             remedy = "start it again with --ckpt_path last (it has no checkpoint yet), or "
         raise InputError(f"{run_dir} already holds a run; {remedy}start another with --run_dir FOLDER")
     return ckpt_path
+
+
+def _check_nothing_lost(run_dir: Path, last: Path) -> None:
+    """Raises InputError where a run without a checkpoint is not one that was killed before its first."""
+    results, history = (
+        path.read_bytes() if path.is_file() else b"" for path in (run_dir / "results.json", run_dir / "history.csv")
+    )
+    if (
+        last.exists() or b'"fit": {' in results or b'"tests": [\n' in results or history.count(b"\n") > 2
+    ):  # with a header
+        raise InputError(
+            f"{run_dir} holds a run whose checkpoints are gone: there is no file {last}; start another with --run_dir "
+            "FOLDER, or move its results away"
+        )
 
 
 def _age(path: Path) -> tuple[float, bool]:
@@ -93,8 +108,8 @@ def check_state(checkpoint: Checkpoint) -> None:
     counts = position.values() if isinstance(position, dict) and set(position) == set(POSITION) else [position]
     wrong += [f"where it stands: {shown(leaf)}" for leaf in counts if leaf is None or not _is_count(leaf)]
     wrong += [f"the epoch's sums: {shown(leaf)}" for leaf in _numbers(content.get("training_sums", [0.0] * 5), 5)]
-    figures = content.get("validation") or {}
-    wrong += [f"its validation: {shown(leaf)}" for leaf in _numbers(figures)]
+    for name in ("validation", "figures"):
+        wrong += [f"its {name}: {shown(leaf)}" for leaf in _numbers(content.get(name) or {})]
     named = [leaf for leaf in _leaves(content["callbacks"]) if isinstance(leaf, str)]
     wrong += [shown(leaf) for leaf in named if ".." in Path(leaf).parts]
     for state in content["lr_schedulers"]:
@@ -164,7 +179,7 @@ def _wrong_state(trainer: Any) -> Any:
 
 def not_restored(error: Exception, path: str) -> InputError | None:
     """What to say where Lightning fails to take a checkpoint's state; None if the error is of something else."""
-    frame = error.__traceback__
+    frame = None if isinstance(error, InputError) else error.__traceback__
     while frame is not None:
         code = frame.tb_frame.f_code
         if code.co_filename.endswith("checkpoint_connector.py") and (

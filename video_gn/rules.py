@@ -90,7 +90,8 @@ TRAINER: dict[str, Rule] = {
     "accumulate_grad_batches": whole(1, 2**20),
     "check_val_every_n_epoch": or_none(whole(1, 2**31)),
     "val_check_interval": Rule(
-        lambda x: not number(-(2.0**63), 0).holds(x), "above 0: a fraction of an epoch up to 1.0, or batches"
+        lambda x: x is None or (number(0, 2.0**31).holds(x) and x > 0),
+        "above 0: a fraction of an epoch up to 1.0, or batches (a time would not come at the same step again)",
     ),
     "gradient_clip_val": or_none(number(0, 1e30)),
     "log_every_n_steps": or_none(whole(0, 2**31)),

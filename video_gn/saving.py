@@ -18,7 +18,7 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 class EpochCheckpoint(Checkpoint):
     """Saves `last.ckpt` at each epoch's end, also of an epoch that is broken off, where nothing else does.
 
-    Being a `Checkpoint`, it comes after those before it in the trainer's list: what it saves knows the best one so far.
+    It has to come after the trainer's other checkpoints: what it saves knows the best one so far.
     """
 
     def __init__(self, folder: str) -> None:
