@@ -65,7 +65,7 @@ def write_lists(root: Path, overwrite: bool = False) -> None:
         wanted = root / ("annotations/train.csv" if annotated else "train")
         raise InputError(f"there is no {wanted}; CVDF's annotations go into {root / 'annotations'}, or videos into "
                          f"{root}/train/CLASS/")  # fmt: skip
-    names = [label for split in splits.values() for _, label in split.found]
+    names = [label for split in splits.values() for _, label in (*split.found, *split.missing)]
     if odd := [name for name in names if not is_text(name) or not name.isprintable()]:
         raise InputError(f"a class is named {odd[0]!r}; names of classes are text in one line")
     for name, split in splits.items():

@@ -1,3 +1,4 @@
+import csv
 import shutil
 
 import pytest
@@ -80,6 +81,15 @@ def test_a_class_that_no_list_can_name(name, motion_folder, tmp_path, capsys):
     assert make_list.main([str(tmp_path)]) == 2
     assert "names of classes are text in one line" in capsys.readouterr().err
     assert not (tmp_path / "train.csv").exists()
+
+
+@pytest.mark.parametrize("label", ["a\nb", "", " ", "a\x1b[31m"])
+def test_a_label_of_a_missing_video_that_no_list_can_name(label, root, capsys):
+    with open(root / "annotations/train.csv", "a", newline="") as file:
+        csv.writer(file).writerow([label, "lost", 0, 10, "train"])
+    assert make_list.main([str(root)]) == 2
+    assert "names of classes are text in one line" in capsys.readouterr().err
+    assert not (root / "train.csv").exists() and not (root / "classes.txt").exists()
 
 
 def test_class_folders(motion_folder, tmp_path, capsys):
