@@ -1,13 +1,16 @@
 import csv
+import io
 import pickle
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from conftest import REPO, VIDEOS
+from PIL import Image
 
 from video_gn import libav
 from video_gn.decode import BACKENDS, DecordVideo, open_video
@@ -324,3 +327,36 @@ def test_colours_of_a_palette(tmp_path):
         assert np.array_equal(video.read([12, 3]), np.array(frames)[[12, 3]])
     with pytest.raises(DecodeError, match="colours of a palette"), open_video(tmp_path / "a.mov", "decord"):
         pass
+
+
+def element(number, content):
+    """Of EBML: its number in hexadecimal digits, its length and its content."""
+    if isinstance(content, int):
+        content = content.to_bytes(max(1, (content.bit_length() + 7) // 8), "big")
+    return bytes.fromhex(number) + (1 << 56 | len(content)).to_bytes(8, "big") + content
+
+
+def compressed_matroska(blocks, padding):
+    """A video of JPEG pictures, each with so many zeros behind it, whose blocks are compressed by zlib."""
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 10, 10)).save(picture, "JPEG")
+    block = b"\x81\0\0\x80" + zlib.compress(picture.getvalue() + bytes(padding), 9)
+    coding = element("6d80", element("6240", element("5033", 0) + element("5034", element("4254", 0))))
+    entry = element("d7", 1) + element("73c5", 1) + element("83", 1) + element("86", b"V_MJPEG")
+    track = element("ae", entry + element("e0", element("b0", 64) + element("ba", 48)) + coding)
+    clusters = b"".join(element("1f43b675", element("e7", 40 * i) + element("a3", block)) for i in range(blocks))
+    info = element("1549a966", element("2ad7b1", 1_000_000))
+    head = element("1a45dfa3", element("4282", b"matroska") + element("4287", 4) + element("4285", 2))
+    return head + element("18538067", info + element("1654ae6b", track) + clusters)
+
+
+def test_packets_that_expand_without_bound_are_refused(tmp_path):
+    """Each of these blocks takes 9 kB of the file and 9 MB of memory."""
+    path = tmp_path / "a.mkv"
+    path.write_bytes(compressed_matroska(3, 9_000_000))
+    with open_video(path, "pyav") as video:
+        assert video.num_frames == 3
+    path.write_bytes(compressed_matroska(20, 9_000_000))
+    for backend in BACKENDS:
+        with pytest.raises(DecodeError, match="expand to more than 64 MiB"), open_video(path, backend):
+            pass

@@ -20,6 +20,9 @@ from video_gn.errors import DecodeError, InputError
 
 LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
 MOST_PACKETS = 1 << 20  # of a video, some 400 bytes of memory each beside what is in them
+# Bytes of a video's packets, which are held in memory. They are part of the file, and so less than it; but Matroska may
+# compress them, an MP4's index may name the same bytes again and again, and files made for that expand 1000 times.
+MOST_BYTES, EXPANSION = 64 << 20, 16  # whichever is more: so much, or so many times the file's size
 LARGEST_FRAME = 36 << 20  # pixels: 8192 x 4608
 LONGEST_FRAME = 32  # long side by short side: as much is made of it when its short side is scaled up
 DROPPING = {"h264", "hevc", "mpeg4", "mpeg2video"}  # decoders that obey at once; dav1d does some packets later
@@ -195,7 +198,13 @@ class LibavVideo:
         stream = video_stream(self._container, self.path)
         self._codec = stream.codec_context
         self.width, self.height = self._codec.width, self._codec.height
-        packets = [packet for packet in islice(self._container.demux(stream), MOST_PACKETS + 1) if packet.size]
+        packets, most, held = [], max(MOST_BYTES, EXPANSION * self._file.size), 0
+        for packet in islice(self._container.demux(stream), MOST_PACKETS + 1):
+            held += packet.size
+            if held > most:
+                raise DecodeError(self.path, f"its packets expand to more than {most >> 20} MiB; remux it with ffmpeg")
+            if packet.size:
+                packets.append(packet)
         if len(packets) > MOST_PACKETS:
             raise DecodeError(self.path, f"more than {MOST_PACKETS} packets; cut it into clips")
         if len(packets) < stream.frames and self._is_cut(stream):
