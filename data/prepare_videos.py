@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from video_gn.decode import BACKENDS
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import Journal, as_path, read_table, write_table
+from video_gn.files import Journal, as_path, part_of, read_table, write_table
 from video_gn.lists import checked_path, read_rows
 from video_gn.messages import exit_code, printable
 from video_gn.pool import Ended, run_jobs
@@ -118,7 +118,7 @@ def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | s
     except av.FFmpegError as error:
         return f"cannot be encoded: {error.strerror}"
     finally:
-        Path(f"{target}.part").unlink(missing_ok=True)
+        part_of(target).unlink(missing_ok=True)
 
 
 def _target_names(paths: list[str]) -> dict[str, str]:

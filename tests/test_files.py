@@ -7,7 +7,12 @@ import time
 
 import pytest
 
-from video_gn.files import Journal, holder, locked, take_lock
+from video_gn.errors import InputError
+from video_gn.files import FolderLock, Journal, holder, locked, replacing, take_lock, write_text
+from video_gn.kinetics import KineticsData
+from video_gn.libav import create_mp4
+from video_gn.lists import VideoList
+from video_gn.saving import WholeCheckpoints
 
 fork = multiprocessing.get_context("fork")
 
@@ -26,6 +31,56 @@ def test_a_journal_goes_on_behind_its_last_whole_line(tmp_path):
     assert journal.rows == []
     journal.remove()
     assert not list(tmp_path.iterdir())
+
+
+# Links in a folder from elsewhere
+
+
+def test_what_is_written_and_replaced_leads_nowhere_else(tmp_path):
+    victim, folder = tmp_path / "victim", tmp_path / "set"
+    folder.mkdir()
+    victim.write_text("mine")
+    (tmp_path / "link").symlink_to(folder)  # that a folder is one is common
+    for name in ("t.csv", "t.csv.journal", "a.mp4", "a.ckpt"):
+        (folder / f"{name}.part").symlink_to(victim)
+    write_text(tmp_path / "link/t.csv", "x")
+    with Journal(folder / "t.csv", ("path",)) as journal:
+        journal.add({"path": "a"})
+    with replacing(folder / "a.mp4") as part, create_mp4(part) as container:
+        container.add_stream("mpeg4", rate=25)
+    WholeCheckpoints().save_checkpoint({}, folder / "a.ckpt")
+    assert victim.read_text() == "mine"
+    assert (folder / "t.csv").read_text() == "x" and not any(path.is_symlink() for path in folder.iterdir())
+    (folder / "t.csv.part").write_text("what a killed process left")
+    write_text(folder / "t.csv", "y")
+    assert (folder / "t.csv").read_text() == "y" and not (folder / "t.csv.part").exists()
+
+
+def test_what_is_appended_to_is_no_link(tmp_path):
+    victim, link = tmp_path / "victim", tmp_path / "set/link"
+    victim.write_text("mine")
+    link.parent.mkdir()
+    link.symlink_to(victim)
+    with pytest.raises(InputError, match=f"{link} is a link"), locked(link):
+        pass
+    with pytest.raises(InputError, match=f"{link} is a link"):
+        FolderLock(link.parent, name="link")
+    journal = Journal(link.parent / "t.csv", ("path",))
+    journal.path.unlink()
+    journal.path.symlink_to(victim)
+    with pytest.raises(InputError, match=f"{journal.path} is a link"), journal:
+        pass
+    data = KineticsData(root=str(link.parent), class_names=["a"], quarantine="link")
+    data.lists["val"] = VideoList(["a.mp4"], [0])
+    with pytest.raises(InputError, match=f"{link} is a link"):
+        data._respect_quarantine("val")
+    with pytest.raises(InputError, match=f"{link} is a link"):
+        data._set_aside(data.lists["val"], 0, "hung")
+    link.unlink()
+    link.symlink_to(tmp_path / "new")
+    with pytest.raises(InputError, match=f"{link} is a link"), locked(link):
+        pass
+    assert victim.read_text() == "mine" and not (tmp_path / "new").exists()
 
 
 # Locks

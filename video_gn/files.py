@@ -39,9 +39,10 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
     Raises:
         InputError: The disk is full, or the folder cannot be written.
     """
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # in a folder from elsewhere it may be a link, which would lead to any file
         yield part
         if flush:
             with open(part, "rb") as file:
@@ -54,6 +55,11 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written that takes another's place when it is whole."""
+    return path.with_name(path.name + ".part")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -73,9 +79,28 @@ def unwritable(path: str | Path, error: OSError) -> str:
     return f"cannot write {path}: {error.strerror or error}; {remedy}take another folder"
 
 
+def not_a_link(path: str | Path, flags: int) -> int:
+    """The `opener` of files to append to: in a folder from elsewhere, a link would lead to any file.
+
+    Raises:
+        InputError: It is a link; those of its folder and above are followed.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InputError(is_a_link(path)) from None
+
+
+def is_a_link(path: str | Path) -> str:
+    """Why a file is not written into and what to do, in one line."""
+    return f"{path} is a link, and what is written into has to be a file itself; remove the link"
+
+
 def write_text(path: Path, text: str, flush: bool = True) -> None:
     """Writes a file in one go, over one that is there; `flush` as in `replacing`."""
-    with replacing(path, flush) as part, open(part, "w", newline="", encoding="utf-8", errors=ESCAPED) as file:
+    with replacing(path, flush) as part, open(part, "x", newline="", encoding="utf-8", errors=ESCAPED) as file:
         file.write(text)
 
 
@@ -294,8 +319,9 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
 
     Raises:
         BlockingIOError: Another process holds it.
+        InputError: It is a link.
     """
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=not_a_link) as file:
         take_lock(file, patience)
         _own.add(file.fileno())
         try:
@@ -330,7 +356,7 @@ class FolderLock:
         name: Of the file.
 
     Raises:
-        InputError: Another process has the folder, or it cannot be written.
+        InputError: Another process has the folder, or it cannot be written; the lock is a link.
     """
 
     _file = -1
@@ -339,7 +365,7 @@ class FolderLock:
         path = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT)
+            self._file = not_a_link(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise InputError(unwritable(path, error)) from None
         until = time.monotonic() + patience
@@ -398,7 +424,7 @@ class Journal:
         self.rows = read_table(self.path)
 
     def __enter__(self) -> "Journal":
-        self._file = open(self.path, "a", newline="", encoding="utf-8", errors=ESCAPED)
+        self._file = open(self.path, "a", newline="", encoding="utf-8", errors=ESCAPED, opener=not_a_link)
         self._writer = csv.DictWriter(self._file, self._columns)
         return self
 

@@ -21,7 +21,7 @@ from video_gn import motion as motion12
 from video_gn import sampling
 from video_gn.decode import BACKENDS, IMAGE
 from video_gn.errors import InputError
-from video_gn.files import ESCAPED, as_path, as_text, read_table, read_text
+from video_gn.files import ESCAPED, as_path, as_text, is_a_link, not_a_link, read_table, read_text
 from video_gn.images import CentreImage, RandomImage
 from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
 from video_gn.loader import RowSampler, VideoLoader
@@ -244,6 +244,8 @@ class KineticsData(pl.LightningDataModule):
     def _respect_quarantine(self, split: str) -> None:
         videos = self.lists[split]
         base = self.quarantine.parent
+        if self.quarantine.is_symlink():  # said now, not when it is to be written
+            raise InputError(is_a_link(self.quarantine))
         if table := read_table(self.quarantine, ("path", "reason")):
             reasons = {os.path.abspath(base / as_path(row["path"])): row["reason"] for row in table}
             paths = ((row, os.path.abspath(path)) for row, path in enumerate(videos.paths))
@@ -285,7 +287,7 @@ class KineticsData(pl.LightningDataModule):
         named = as_text(os.path.relpath(path, self.quarantine.parent))
         try:
             new = not self.quarantine.exists()
-            with open(self.quarantine, "a", newline="", encoding="utf-8", errors=ESCAPED) as file:
+            with open(self.quarantine, "a", newline="", encoding="utf-8", errors=ESCAPED, opener=not_a_link) as file:
                 csv.writer(file).writerows([*([("path", "reason")] if new else []), (named, reason)])
         except OSError as error:
             log.warning("cannot write %s (%s): another run will meet this video again", self.quarantine, error.strerror)

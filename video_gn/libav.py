@@ -154,9 +154,9 @@ def promised_frames(container: Any, stream: Any) -> int:
 
 @contextmanager
 def create_mp4(path: Path, options: dict[str, str] | None = None) -> Iterator[Any]:
-    """PyAV's container of a new MP4 file, whatever its name; closed in the end."""
+    """PyAV's container of a new MP4 file, whatever its name; closed in the end. No file may be there."""
     with (
-        open(path, "wb") as file,
+        open(path, "xb") as file,
         av.open(address(str(path), file.fileno()), "w", format="mp4", options=options or {}) as container,
     ):
         yield container

@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from video_gn.errors import DecodeError
+from video_gn.files import part_of
 from video_gn.libav import LibavVideo, create_mp4, decode_all, find_cut, refusing, rgb
 
 # Encoder, its options, quality on its own scale, and frames from keyframe to keyframe: chosen in docs/loading.md. Three
@@ -56,7 +57,8 @@ def prepare_video(source: str, target: str, settings: Settings) -> dict[str, Any
         DecodeError: The source cannot be decoded to its end, or the copy is not like it.
     """
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    part = target + ".part"
+    part = str(part_of(Path(target)))
+    Path(part).unlink(missing_ok=True)  # what a killed process left, or a link
     if cut := find_cut(source):
         raise DecodeError(source, cut)
     count, samples = encode(source, part, settings)

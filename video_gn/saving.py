@@ -41,7 +41,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             return super().save_checkpoint(checkpoint, path, storage_options)
         path = Path(path)
         with replacing(path) as part:
-            with open(part, "wb") as file:
+            with open(part, "xb") as file:
                 try:
                     torch.save(checkpoint, file)
                 except RuntimeError as error:

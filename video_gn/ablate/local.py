@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
-from video_gn.files import take_lock, write_json
+from video_gn.files import not_a_link, take_lock, write_json
 from video_gn.pool import end_with_parent
 
 POLL = 0.5  # seconds
@@ -90,7 +90,8 @@ class Process:
         self.run, self.began, self._told = run, time.monotonic(), False
         run.folder.mkdir(parents=True, exist_ok=True)
         number = f"-{task}" if task else ""
-        with open(run.folder / f"lock{number}", "a") as lock, open(run.folder / f"log{number}.txt", "ab") as log:
+        lock_path, log_path = run.folder / f"lock{number}", run.folder / f"log{number}.txt"
+        with open(lock_path, "a", opener=not_a_link) as lock, open(log_path, "ab", opener=not_a_link) as log:
             try:
                 take_lock(lock, PATIENCE)
             except BlockingIOError:
