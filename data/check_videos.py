@@ -13,6 +13,7 @@ only if all frames decode); unreadable; hang.
 """
 
 import argparse
+import math
 import os
 import sys
 import zlib
@@ -61,8 +62,8 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     Raises:
         InputError: There is no list, or the numbers make no sense.
     """
-    if workers < 1 or timeout <= 0:
-        raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0")
+    if workers < 1 or not 0 < timeout < math.inf:
+        raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0 and finite")
     rows = read_rows(source, root=root)
     target = checked_path(source)
     journal = Journal(target, COLUMNS)

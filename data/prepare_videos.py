@@ -13,9 +13,11 @@ same command continues.
 
 import argparse
 import itertools
+import math
 import os
 import shutil
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,13 @@ from tqdm import tqdm
 
 from video_gn.decode import BACKENDS
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import Journal, as_path, part_of, read_table, write_table
+from video_gn.files import OF_ONE_FILE, UNWRITABLE, Journal, as_path, part_of, read_table, unwritable, write_table
 from video_gn.lists import checked_path, read_rows
 from video_gn.messages import exit_code, printable
 from video_gn.pool import Ended, run_jobs
 from video_gn.reencode import CODECS, Settings, prepare_video
 
+NOTE = "prepared.csv"  # in the folder of the copies: the settings of all of them
 SIZES = (256, 320)
 COLUMNS = ("path", "label", "reason")
 
@@ -64,21 +67,30 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     Raises:
         InputError: There is no list, or copies would lie over originals or among others of other settings.
     """
-    if workers < 1 or timeout <= 0 or min(settings.gop, settings.quality) < 1:
+    if workers < 1 or not 0 < timeout < math.inf or min(settings.gop, settings.quality) < 1:
         raise InputError(
             f"--workers {workers}, --timeout {timeout:g}, --quality {settings.quality} and --gop {settings.gop} "
-            "all have to be above 0"
+            "all have to be above 0 and finite"
         )
     rows = read_rows(source, root=root)
     if out.resolve() == root.resolve():
         raise InputError(f"{out} holds the originals; name another folder for the copies")
-    _note_settings(out, settings)
     target = out / f"{source.stem if source.suffix else source.name}.csv"
     names = _target_names([path for path, _ in rows])
+    tables = [target, checked_path(target), target.with_suffix(".failed.csv"), out / NOTE, out / "classes.txt"]
+    _check_nothing_of_the_users(
+        [source, root / "classes.txt", *(root / as_path(path) for path in names)],
+        [*tables, *(out / as_path(name) for name in names.values())],
+    )
+    if target == out / NOTE:
+        raise InputError(
+            f"the list is called {source.name}, and {target} says how the copies were made; rename the list"
+        )
+    _note_settings(out, settings)
     fields = ["path", "status", "reason", "backend", "num_frames", "psnr", "bytes_before", "bytes"]
     journal = Journal(target, fields)
     done = {row["path"]: row for row in [*read_table(checked_path(target), ("path", "status")), *journal.rows]}
-    todo = [path for path, name in names.items() if name not in done or not (out / as_path(name)).is_file()]
+    todo = [path for path, name in names.items() if name not in done or not os.path.isfile(out / as_path(name))]
     failed: list[tuple[str, str]] = []
     jobs = run_jobs(
         partial(_job, settings), ((root / as_path(p), out / as_path(names[p]), p) for p in todo), workers, timeout
@@ -115,10 +127,32 @@ def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | s
         return {"status": "ok", "reason": "", "backend": " ".join(BACKENDS)} | found
     except DecodeError as error:
         return error.reason
-    except av.FFmpegError as error:
-        return f"cannot be encoded: {error.strerror}"
+    except (OSError, av.FFmpegError) as error:
+        if error.errno in UNWRITABLE - OF_ONE_FILE:
+            raise InputError(unwritable(target, OSError(error.errno, error.strerror))) from None
+        return f"cannot be {'encoded' if isinstance(error, av.FFmpegError) else 'written'}: {error.strerror}"
+    except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:  # an encoder's, of odd sizes or rates
+        return f"cannot be encoded ({type(error).__name__})"
     finally:
-        part_of(target).unlink(missing_ok=True)
+        with suppress(OSError):
+            part_of(target).unlink(missing_ok=True)
+
+
+def _check_nothing_of_the_users(originals: list[Path], written: list[Path]) -> None:
+    """Raises InputError where a file would be written that is the list or one of its videos, under whatever name."""
+    theirs = {_same(path): path for path in originals}
+    for path in written:
+        if (found := theirs.get(_same(path))) is not None:
+            raise InputError(f"{path} would be written over {found}; name another folder for the copies")
+
+
+def _same(path: Path) -> tuple[int, int] | str:
+    """What two names of one file have in common, be it there or not."""
+    try:
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    except OSError:
+        return os.path.realpath(path)
 
 
 def _target_names(paths: list[str]) -> dict[str, str]:
@@ -142,7 +176,7 @@ def _target_names(paths: list[str]) -> dict[str, str]:
 
 def _note_settings(out: Path, settings: Settings) -> None:
     """One folder holds copies of one kind."""
-    noted = out / "prepared.csv"
+    noted = out / NOTE
     values = [str(value) for value in settings]
     there = read_table(noted)
     if there and list(there[0].values()) != values:

@@ -149,3 +149,42 @@ def test_slips(root, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "holds the originals" in err and "have to be above 0" in err and "prepared with short_side 256" in err
     assert Settings.of(codec="mpeg4").gop == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "out", "words"),
+    [
+        ("list.csv", ["a.avi", "copies/a.mp4"], "copies", "would be written over"),
+        ("list.csv", ["../a.mp4"], "..", "would be written over"),
+        ("copies/list.csv", ["../a.avi"], "copies", "would be written over"),
+        ("prepared.csv", ["a.avi"], "copies", "rename the list"),
+        ("list.csv", ["a.avi"], "linked", "would be written over"),
+    ],
+)
+def test_nothing_of_the_users_is_written_over(name, rows, out, words, root, tmp_path, capsys):
+    data = tmp_path / "data"
+    (data / "copies").mkdir(parents=True)
+    (data / "linked").mkdir()
+    (data / "linked/classes.txt").symlink_to("../classes.txt")
+    (data / "classes.txt").write_text("x\n")
+    for path in ("a.avi", "copies/a.mp4", "../a.mp4"):
+        (data / path).write_bytes((root / "train/b/small.mkv").read_bytes())
+    (data / name).write_text("path,label\n" + "".join(f"{row},x\n" for row in rows))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert prepare_videos.main([str(data / name), str(data / out), "--root", str(data), "--workers", "1"]) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+def test_a_copy_that_cannot_be_written_is_one_row(root, tmp_path, capsys):
+    data = tmp_path / "data"
+    (data / "a.mp4").mkdir(parents=True)
+    names = ["n" * 251 + ".avi", "a.avi", "a.mp4/b.avi", "c.avi"]
+    for name in names:
+        (data / name).write_bytes((root / "train/b/small.mkv").read_bytes())
+    (data / "list.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in names))
+    assert prepare_videos.main([str(data / "list.csv"), str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert "2 videos prepared, 2 not" in capsys.readouterr().out
+    for timeout in ("nan", "inf"):
+        words = [str(data / "list.csv"), str(tmp_path / "out"), "--timeout", timeout]
+        assert prepare_videos.main(words) == 2 and check_videos.main([words[0], *words[2:]]) == 2

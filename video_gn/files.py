@@ -26,6 +26,7 @@ QUIET = 1.0  # seconds of waiting for a lock without a word
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
 IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}  # a file in a folder's place, or the reverse
 UNWRITABLE |= IN_THE_WAY
+OF_ONE_FILE = {errno.ENAMETOOLONG, *IN_THE_WAY}  # beside which others can be written
 
 
 @contextmanager

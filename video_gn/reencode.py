@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from video_gn.errors import DecodeError
 from video_gn.files import part_of
-from video_gn.libav import LibavVideo, create_mp4, decode_all, find_cut, refusing, rgb
+from video_gn.libav import LibavVideo, create_mp4, decode_all, find_cut, refusing_each, rgb
 
 # Encoder, its options, quality on its own scale, and frames from keyframe to keyframe: chosen in docs/loading.md. Three
 # B-frames in a row to which no frame refers: of a clip of every other frame, a third and more need not be decoded. No
@@ -83,9 +83,10 @@ def encode(source: str, target: str, settings: Settings) -> tuple[int, dict[int,
     count, samples, reformatter = 0, {}, VideoReformatter()
     with LibavVideo.opened(source) as video:
         rate, every = Fraction(video.fps or 30).limit_denominator(1001), max(1, video.num_frames // SAMPLES)
-    with refusing(source), create_mp4(Path(target), {"movflags": "faststart"}) as container:
+    # What it cannot write is not the source's fault.
+    with create_mp4(Path(target), {"movflags": "faststart"}) as container:
         stream: Any = None
-        for picture in scaled(source, settings.short_side):
+        for picture in refusing_each(source, scaled(source, settings.short_side)):
             if stream is None:
                 stream = container.add_stream(name, rate=rate, options=options)
                 stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
