@@ -125,6 +125,8 @@ def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | s
     try:
         found = prepare_video(str(source), str(target), settings)
         return {"status": "ok", "reason": "", "backend": " ".join(BACKENDS)} | found
+    except InputError:
+        raise
     except DecodeError as error:
         return error.reason
     except (OSError, av.FFmpegError) as error:
