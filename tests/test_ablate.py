@@ -189,6 +189,28 @@ def test_cells_have_to_train_equally_long(tmp_path):
     assert plan.make_plan(read_grid(write(tmp_path / "g.yaml", axes={"trainer.max_epochs": [1, 2]})), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--model.norm", "gn"], "sets model.norm to gn, and bn.* by an axis"),
+        (["--data.batch_size", "2"], None),
+        (["--trainer.max_epochs", "1"], None),
+        (["--run_dir", "x"], "sets run_dir to x; an ablation sets it"),
+        (["--run_di", "x"], "sets run_dir to x; an ablation sets it"),
+        (["--seed_everything", "5"], "sets seed_everything to 5; an ablation"),
+        (["--ckpt_path", "x.ckpt"], "sets ckpt_path"),
+    ],
+)
+def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):
+    """Two cells of one norm would stand in the report as two norms."""
+    grid = read_grid(write(tmp_path / "g.yaml", axes={"norm": ["bn", "gn"]}), extra)
+    if words is None:
+        assert plan.make_plan(grid, tmp_path)
+        return
+    with pytest.raises(InputError, match=words):
+        plan.make_plan(grid, tmp_path)
+
+
 def test_clips_per_step_count_processes_and_accumulation(tmp_path):
     extra = ["--trainer.devices", "2", "--trainer.num_nodes", "3", "--trainer.accumulate_grad_batches", "4"]
     run = plan.make_plan(read_grid(write(tmp_path / "g.yaml"), [*extra, "--model.norm_batch", "2"]), tmp_path)[0]
@@ -603,6 +625,18 @@ def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
         err = capsys.readouterr().err
         assert code in (1, 2) and (code == 1 or err.count("error: ") == err.count("\n") == 1), (change, err)
         path.write_bytes(sound)
+
+
+@pytest.mark.parametrize("top1", [5.0, True, -0.5])
+def test_a_figure_that_is_no_fraction_is_refused(top1, ablation, tmp_path, capsys):
+    folder, _ = ablation
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = tmp_path / "out" / "cells" / "gn_b8_s0" / "results.json"
+    results = json.loads(path.read_text())
+    results["tests"][-1]["top1"] = top1
+    path.write_text(json.dumps(results))
+    assert main([str(folder / "small.yaml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert "says that top1 is" in capsys.readouterr().err
 
 
 def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):

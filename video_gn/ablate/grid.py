@@ -95,6 +95,8 @@ class Grid:
         cells: In the order of the axes.
         seeds: Of each cell.
         paper: What to set beside it.
+        extra: Options of train.py that every cell has beyond the file.
+        keys: The settings that the file's axes name, by dotted key.
     """
 
     name: str
@@ -104,6 +106,8 @@ class Grid:
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     paper: Paper | None = None
+    extra: tuple[str, ...] = ()
+    keys: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -158,7 +162,11 @@ def _grid(name: str, content: Any, extra: list[str]) -> Grid:
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds is {seeds}; seeds have to differ")
     paper = _paper(content["paper"], names, cells) if content.get("paper") else None
-    return Grid(name, str(content.get("title", name)), names, rows, tuple(cells), tuple(seeds), paper)
+    title, keys = (
+        str(content.get("title", name)),
+        (key for one in axes.values() for it in one.values() for key in it.settings),
+    )
+    return Grid(name, title, names, rows, tuple(cells), tuple(seeds), paper, tuple(extra), frozenset(keys))
 
 
 def _values(axis: str, values: Any) -> dict[str, Overlay]:

@@ -37,7 +37,11 @@ class Measured:
     @property
     def test(self) -> Mapping[str, Any]:
         """The newest test."""
-        return self.results["tests"][-1]
+        test = self.results["tests"][-1]
+        for name in ("top1", "top5"):
+            if isinstance(test[name], bool) or not 0 <= test[name] <= 1:
+                raise InputError(f"{self.run.folder / 'results.json'} says that {name} is {test[name]}; it is damaged")
+        return test
 
     @cached_property
     def ranks(self) -> tuple[list[str], np.ndarray]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from video_gn.messages import printable
 from video_gn.report import read_results
 from video_gn.statistics import CHOICES
 
+# What files of settings that an axis names may tell cells apart by.
+AXES = {"model.norm", "model.norm_batch", "data.batch_size", "data.num_frames", "data.frame_interval"}
 # Settings of a run that do not change what it measures.
 FREE = ("seed_everything", "run_dir", "ckpt_path", "checkpoint.", "data.num_workers", "trainer.enable_", "weights_only")
 
@@ -132,7 +134,8 @@ class Run:
     def progress(self) -> float:
         """Share of training that is done, as the run says."""
         try:
-            said = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
+            path = self.folder / "progress.json"
+            said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             return said["steps"] / max(said["of"], 1)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return 0.0
@@ -156,6 +159,7 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
             run of other settings.
     """
     configs = {cell.name: _flat(train.resolve(command(cell, grid.seeds[0], out)[1:])) for cell in grid.cells}
+    _check_extra(grid, configs, out)
     _check_equal_length(grid, configs)
     runs = [
         Run(cell, seed, out / "cells" / f"{cell.name}_s{seed}", configs[cell.name])
@@ -165,6 +169,30 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
     for run in runs:
         _check_settings(run)
     return runs
+
+
+def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    """Raises InputError where options of the command line change what tells cells or runs from each other."""
+    if not grid.extra:
+        return
+    bare = {}
+    for cell in grid.cells:
+        without = replace(cell, args=cell.args[: -len(grid.extra)])
+        bare[cell.name] = _flat(train.resolve(command(without, grid.seeds[0], out)[1:]))
+    first = bare[grid.cells[0].name]
+    for key in sorted(grid.keys | AXES):
+        differs = key in grid.keys or any(config.get(key) != first.get(key) for config in bare.values())
+        for name, config in configs.items() if differs else ():
+            if config.get(key) != bare[name].get(key):
+                raise InputError(
+                    f"the command line sets {key} to {config.get(key)}, and {name} has {bare[name].get(key)} by an "
+                    f"axis of {grid.name}; leave the option out, or change the grid"
+                )
+    cell = grid.cells[0]
+    last = _flat(train.resolve([*command(cell, grid.seeds[0], out)[1:], *grid.extra]))
+    for key, value in last.items():
+        if value != configs[cell.name].get(key):
+            raise InputError(f"the command line sets {key} to {value}; an ablation sets it for each run, leave it out")
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
