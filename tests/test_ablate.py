@@ -627,8 +627,16 @@ def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
         path.write_bytes(sound)
 
 
-@pytest.mark.parametrize("top1", [5.0, True, -0.5])
-def test_a_figure_that_is_no_fraction_is_refused(top1, ablation, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("top1", "words"),
+    [
+        (5.0, "says that top1 is 5.0"),
+        (True, "top1 is True"),
+        (-0.5, "top1 is -0.5"),
+        (0.123, "by results.json 12.30 %"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(top1, words, ablation, tmp_path, capsys):
     folder, _ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / "cells" / "gn_b8_s0" / "results.json"
@@ -636,7 +644,7 @@ def test_a_figure_that_is_no_fraction_is_refused(top1, ablation, tmp_path, capsy
     results["tests"][-1]["top1"] = top1
     path.write_text(json.dumps(results))
     assert main([str(folder / "small.yaml"), "--out", str(tmp_path / "out"), "--report"]) == 2
-    assert "says that top1 is" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):

@@ -18,6 +18,7 @@ from video_gn.report import HISTORY_FILE, read_history
 from video_gn.statistics import CHOICES
 
 DRAWS = 10_000  # of the bootstrap
+ROUNDING = 1e-4  # of an accuracy
 CHUNK = 500  # draws at a time
 Values = tuple[str, ...]  # a cell, by its values in the axes' order
 
@@ -50,7 +51,13 @@ class Measured:
         if name != Path(name).name:
             raise InputError(f"{self.run.folder / 'results.json'} names {name!r} as a file of its folder")
         rows = read_table(self.run.folder / name)
-        return [f"{row['path']} {row['label']}" for row in rows], np.array([int(row["rank"] or 0) for row in rows])
+        ranks = np.array([int(row["rank"] or 0) for row in rows])
+        if rows and abs((ranks == 1).mean() - self.test["top1"]) > ROUNDING:
+            raise InputError(
+                f"by {self.run.folder / name} {100 * (ranks == 1).mean():.2f} % of the videos are right, and by "
+                f"results.json {100 * self.test['top1']:.2f} %: they are not of one whole test; test the run again"
+            )
+        return [f"{row['path']} {row['label']}" for row in rows], ranks
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
