@@ -28,7 +28,17 @@ from tqdm import tqdm
 
 from video_gn.decode import BACKENDS
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import OF_ONE_FILE, UNWRITABLE, Journal, as_path, part_of, read_table, unwritable, write_table
+from video_gn.files import (
+    OF_ONE_FILE,
+    UNWRITABLE,
+    Journal,
+    as_path,
+    part_of,
+    read_table,
+    replacing,
+    unwritable,
+    write_table,
+)
 from video_gn.lists import checked_path, read_rows
 from video_gn.messages import exit_code, printable
 from video_gn.pool import Ended, run_jobs
@@ -77,7 +87,15 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
         raise InputError(f"{out} holds the originals; name another folder for the copies")
     target = out / f"{source.stem if source.suffix else source.name}.csv"
     names = _target_names([path for path, _ in rows])
-    tables = [target, checked_path(target), target.with_suffix(".failed.csv"), out / NOTE, out / "classes.txt"]
+    journaled = target.with_name(f"{target.name}.journal")
+    tables = [
+        target,
+        journaled,
+        checked_path(target),
+        target.with_suffix(".failed.csv"),
+        out / NOTE,
+        out / "classes.txt",
+    ]
     _check_nothing_of_the_users(
         [source, root / "classes.txt", *(root / as_path(path) for path in names)],
         [*tables, *(out / as_path(name) for name in names.values())],
@@ -113,7 +131,8 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     labels = dict(rows)
     write_table(target.with_suffix(".failed.csv"), COLUMNS, [(path, labels[path], reason) for path, reason in failed])
     if (root / "classes.txt").is_file():
-        shutil.copy(root / "classes.txt", out / "classes.txt")
+        with replacing(out / "classes.txt") as part:  # it may be a link
+            shutil.copyfile(root / "classes.txt", part)
     journal.remove()
     _sum_up(target, [row for row, _ in found if row["status"] == "ok"], len(failed))
 
@@ -143,7 +162,7 @@ def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | s
 def _check_nothing_of_the_users(originals: list[Path], written: list[Path]) -> None:
     """Raises InputError where a file would be written that is the list or one of its videos, under whatever name."""
     theirs = {_same(path): path for path in originals}
-    for path in written:
+    for path in [*written, *map(part_of, written)]:
         if (found := theirs.get(_same(path))) is not None:
             raise InputError(f"{path} would be written over {found}; name another folder for the copies")
 

@@ -159,6 +159,8 @@ def test_slips(root, tmp_path, capsys):
         ("copies/list.csv", ["../a.avi"], "copies", "would be written over"),
         ("prepared.csv", ["a.avi"], "copies", "rename the list"),
         ("list.csv", ["a.avi"], "linked", "would be written over"),
+        ("list.csv", ["a.avi", "copies/a.mp4.part"], "copies", "would be written over"),
+        ("list.csv", ["a.avi", "copies/list.csv.journal"], "copies", "would be written over"),
     ],
 )
 def test_nothing_of_the_users_is_written_over(name, rows, out, words, root, tmp_path, capsys):
@@ -167,7 +169,7 @@ def test_nothing_of_the_users_is_written_over(name, rows, out, words, root, tmp_
     (data / "linked").mkdir()
     (data / "linked/classes.txt").symlink_to("../classes.txt")
     (data / "classes.txt").write_text("x\n")
-    for path in ("a.avi", "copies/a.mp4", "../a.mp4"):
+    for path in ("a.avi", "copies/a.mp4", "copies/a.mp4.part", "copies/list.csv.journal", "../a.mp4"):
         (data / path).write_bytes((root / "train/b/small.mkv").read_bytes())
     (data / name).write_text("path,label\n" + "".join(f"{row},x\n" for row in rows))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
