@@ -96,7 +96,7 @@ class Grid:
         seeds: Of each cell.
         paper: What to set beside it.
         extra: Options of train.py that every cell has beyond the file.
-        keys: The settings that the file's axes name, by dotted key.
+        overlays: What the values of each axis change.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Grid:
     seeds: tuple[int, ...]
     paper: Paper | None = None
     extra: tuple[str, ...] = ()
-    keys: frozenset[str] = frozenset()
+    overlays: Mapping[str, tuple[Overlay, ...]] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -162,11 +162,9 @@ def _grid(name: str, content: Any, extra: list[str]) -> Grid:
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds is {seeds}; seeds have to differ")
     paper = _paper(content["paper"], names, cells) if content.get("paper") else None
-    title, keys = (
-        str(content.get("title", name)),
-        (key for one in axes.values() for it in one.values() for key in it.settings),
-    )
-    return Grid(name, title, names, rows, tuple(cells), tuple(seeds), paper, tuple(extra), frozenset(keys))
+    title = str(content.get("title", name))
+    overlays = {axis: tuple(values.values()) for axis, values in axes.items()}
+    return Grid(name, title, names, rows, tuple(cells), tuple(seeds), paper, tuple(extra), overlays)
 
 
 def _values(axis: str, values: Any) -> dict[str, Overlay]:

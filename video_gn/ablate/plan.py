@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 import train
-from video_gn.ablate.grid import Cell, Grid, command
+from video_gn.ablate.grid import Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.classifier import scaled_lr
 from video_gn.configs import read_yaml
 from video_gn.errors import InputError
 from video_gn.messages import printable
 from video_gn.report import read_results
+from video_gn.rules import DATA, TRAINER, check, shown
 from video_gn.statistics import CHOICES
+from video_gn.stored import MODEL
 
-# What files of settings that an axis names may tell cells apart by.
-AXES = {"model.norm", "model.norm_batch", "data.batch_size", "data.num_frames", "data.frame_interval"}
 # Settings of a run that do not change what it measures.
 FREE = ("seed_everything", "run_dir", "ckpt_path", "checkpoint.", "data.num_workers", "trainer.enable_", "weights_only")
 
@@ -155,44 +155,83 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
     """Every run of a grid, the first seed of each cell first.
 
     Raises:
-        InputError: A setting that train.py refuses, cells that do not train equally long, or a folder that holds the
-            run of other settings.
+        InputError: A setting that train.py refuses, an option that undoes what the grid sets, cells that are equal or
+            do not train equally long, or a folder that holds the run of other settings.
     """
-    configs = {cell.name: _flat(train.resolve(command(cell, grid.seeds[0], out)[1:])) for cell in grid.cells}
-    _check_extra(grid, configs, out)
-    _check_equal_length(grid, configs)
+    configs = {cell.name: _resolved(cell, grid.seeds[0], out) for cell in grid.cells}
     runs = [
         Run(cell, seed, out / "cells" / f"{cell.name}_s{seed}", configs[cell.name])
         for seed in grid.seeds
         for cell in grid.cells
     ]
+    _check_extra(grid, configs, runs, out)
+    _check_values(configs)
+    _check_rows(grid, configs)
+    _check_equal_length(grid, configs)
     for run in runs:
         _check_settings(run)
     return runs
 
 
-def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    """Raises InputError where options of the command line change what tells cells or runs from each other."""
+def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Sequence[Run], out: Path) -> None:
+    """Raises InputError where options of the command line change what tells cells or runs from each other.
+
+    What was resolved is compared, so that it does not matter how an option was written: abbreviated, or in a file.
+    """
     if not grid.extra:
         return
-    bare = {}
+    axes = {axis: {key for one in overlays for key in _keys(one)} for axis, overlays in grid.overlays.items()}
     for cell in grid.cells:
-        without = replace(cell, args=cell.args[: -len(grid.extra)])
-        bare[cell.name] = _flat(train.resolve(command(without, grid.seeds[0], out)[1:]))
-    first = bare[grid.cells[0].name]
-    for key in sorted(grid.keys | AXES):
-        differs = key in grid.keys or any(config.get(key) != first.get(key) for config in bare.values())
-        for name, config in configs.items() if differs else ():
-            if config.get(key) != bare[name].get(key):
+        bare, given = _resolved(_bare(cell, grid), grid.seeds[0], out), configs[cell.name]
+        for key in (key for key in {**bare, **given} if bare.get(key) != given.get(key)):
+            if axis := next((axis for axis, keys in axes.items() if _within(key, keys)), None):
                 raise InputError(
-                    f"the command line sets {key} to {config.get(key)}, and {name} has {bare[name].get(key)} by an "
-                    f"axis of {grid.name}; leave the option out, or change the grid"
+                    f"the command line sets {key} to {shown(given.get(key))}, and by the axis {axis} {cell.name} has "
+                    f"{shown(bare.get(key))}; leave the option out, or change the grid"
                 )
-    cell = grid.cells[0]
-    last = _flat(train.resolve([*command(cell, grid.seeds[0], out)[1:], *grid.extra]))
-    for key, value in last.items():
-        if value != configs[cell.name].get(key):
-            raise InputError(f"the command line sets {key} to {value}; an ablation sets it for each run, leave it out")
+    for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
+        own = _resolved(run.cell, run.seed, run.folder)
+        last = _flat(train.resolve([*command(_bare(run.cell, grid), run.seed, run.folder)[1:], *grid.extra]))
+        if key := next((key for key in {**own, **last} if own.get(key) != last.get(key)), None):
+            raise InputError(
+                f"the command line sets {key} to {shown(last.get(key))}; the ablation sets it for each run, so leave "
+                "the option out"
+            )
+
+
+def _bare(cell: Cell, grid: Grid) -> Cell:
+    """A cell without the options of the command line."""
+    return replace(cell, args=cell.args[: len(cell.args) - len(grid.extra)])
+
+
+def _keys(overlay: Overlay) -> set[str]:
+    """The settings that a value of an axis names, in its files too."""
+    return {*overlay.settings, *(key for path in overlay.configs for key in _flat(read_yaml(path)))}
+
+
+def _within(key: str, keys: set[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
+
+
+def _check_values(configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError for a value that a run would refuse before it makes its network."""
+    for config in configs.values():
+        for half, rules in (("trainer", TRAINER), ("data", DATA), ("model", MODEL)):
+            given = {key.removeprefix(f"{half}."): value for key, value in config.items() if key.startswith(f"{half}.")}
+            check({name: value for name, value in given.items() if value is not None}, rules, half)
+
+
+def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError where two cells would be the same run under two names."""
+    names: dict[str, str] = {}
+    for name, config in configs.items():
+        first = names.setdefault(json.dumps(config, sort_keys=True, default=str), name)
+        if first != name:
+            raise InputError(f"{grid.name}: {first} and {name} have the same settings; give an axis other values")
+
+
+def _resolved(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
+    return _flat(train.resolve(command(cell, seed, folder)[1:]))
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
