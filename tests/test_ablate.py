@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -639,7 +640,7 @@ def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("top1", "words"),
     [
-        (5.0, "says that top1 is 5.0"),
+        (5.0, "says that top1 is 5.0; it has to be a number from 0 to 1. The file is damaged; move it away"),
         (True, "top1 is True"),
         (-0.5, "top1 is -0.5"),
         (0.123, "by results.json 12.30 %"),
@@ -654,6 +655,70 @@ def test_figures_that_cannot_be_are_refused(top1, words, ablation, tmp_path, cap
     path.write_text(json.dumps(results))
     assert main([str(folder / "small.yaml"), "--out", str(tmp_path / "out"), "--report"]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),  # a list may name a video twice: rows are compared, not paths
+        ({"videos": 3}, None),  # a part of the list was tested
+        ({"videos": 5}, "by results.json 50.00 % of 5"),
+        ({"videos": float("nan")}, "not of one test"),
+        ({"top1": 0.75}, "top1 is 2 of 4 videos, and by results.json 75.00 % of 4; they are not of one test"),
+        ({"top5": 1.0}, "top5 is 3 of 4 videos, and by results.json 100.00 % of 4"),
+        ({"clip_top1": 50}, "results.json says that clip_top1 is 50; it has to be a number from 0 to 1"),
+    ],
+)
+def test_a_tests_table_has_to_give_its_figures(change, words, tmp_path):
+    (tmp_path / "test-0.csv").write_text("path,label,predicted,rank\na,x,x,1\na,x,x,1\nb,x,,\nc,x,y,4\n")
+    test = {"videos_file": "test-0.csv", "videos": 4, "top1": 0.5, "top5": 0.75, "clip_top1": 0.5} | change
+    if change == {"videos": 3}:
+        test |= {"top1": 2 / 3, "top5": 1.0}
+    run = measured.Measured(SimpleNamespace(folder=tmp_path), {"tests": [test]})
+    if words:
+        with pytest.raises(InputError, match=words):
+            _ = run.ranks
+    elif change:
+        assert run.ranks[0] == []
+    else:
+        assert run.ranks[0] == ["a x", "a x", "b x", "c x"] and run.ranks[1].tolist() == [1, 1, 0, 4]
+
+
+def test_other_figures_that_are_no_fractions(tmp_path):
+    (tmp_path / "history.csv").write_text(
+        "epoch,train/epoch_loss,train/epoch_top1,val/loss,val/top1,val/top5\n0,1,0.5,,,\n1,1,0.5,1,7,0.5\n"
+    )
+    results = {"fit": {"train": {"top1": 1.5}, "val_median": {"top1": -1}},
+               "validations": [{"bn_statistics": "batch", "top1": True}]}  # fmt: skip
+    run = measured.Measured(SimpleNamespace(folder=tmp_path), results)
+    for figure, words in (
+        (lambda: run.history, r"history.csv says that val/top1 is 7.0; it has to be"),
+        (lambda: run.val_median("top1"), r"val_median.top1 is -1;"),
+        (lambda: run.training_top1, r"fit.train.top1 is 1.5;"),
+        (lambda: run.top1_by("batch"), r"top1 by batch statistics is True;"),
+    ):
+        with pytest.raises(InputError, match=words):
+            figure()
+
+
+@pytest.mark.parametrize("name", ["progress.json", "results.json", "history.csv", "test-0.csv", "ablation.json"])
+def test_a_pipe_in_a_files_place_is_not_waited_for(name, ablation, tmp_path):
+    folder, _ = ablation
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = tmp_path / "out" / "cells" / "gn_b8_s0" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+    def ring(*_):
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    try:
+        assert main([str(folder / "small.yaml"), "--out", str(tmp_path / "out"), "--report"]) == 1
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):

@@ -163,8 +163,8 @@ def _grid(name: str, content: Any, extra: list[str]) -> Grid:
         raise InputError(f"seeds is {seeds}; seeds have to differ")
     paper = _paper(content["paper"], names, cells) if content.get("paper") else None
     title = str(content.get("title", name))
-    overlays = {axis: tuple(values.values()) for axis, values in axes.items()}
-    return Grid(name, title, names, rows, tuple(cells), tuple(seeds), paper, tuple(extra), overlays)
+    changes = {axis: tuple(values.values()) for axis, values in axes.items()}
+    return Grid(name, title, names, rows, tuple(cells), tuple(seeds), paper, tuple(extra), changes)
 
 
 def _values(axis: str, values: Any) -> dict[str, Overlay]:

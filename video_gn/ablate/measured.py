@@ -5,11 +5,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from video_gn import rules
 from video_gn.ablate.grid import Cell, Grid
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
@@ -18,7 +20,7 @@ from video_gn.report import HISTORY_FILE, read_history
 from video_gn.statistics import CHOICES
 
 DRAWS = 10_000  # of the bootstrap
-ROUNDING = 1e-4  # of an accuracy
+FRACTION = rules.number(0, 1)
 CHUNK = 500  # draws at a time
 Values = tuple[str, ...]  # a cell, by its values in the axes' order
 
@@ -39,46 +41,66 @@ class Measured:
     def test(self) -> Mapping[str, Any]:
         """The newest test."""
         test = self.results["tests"][-1]
-        for name in ("top1", "top5"):
-            if isinstance(test[name], bool) or not 0 <= test[name] <= 1:
-                raise InputError(f"{self.run.folder / 'results.json'} says that {name} is {test[name]}; it is damaged")
+        for name in ("top1", "top5", "clip_top1"):
+            self._percent(test[name], name)
         return test
+
+    def _percent(self, value: Any, name: str, file: str = "results.json") -> float:
+        """A fraction that the run wrote, in %."""
+        if not FRACTION.holds(value):
+            raise InputError(
+                f"{self.run.folder / file} says that {name} is {rules.shown(value)}; it has to be {FRACTION.words}. The file "
+                "is damaged; move it away"
+            )
+        return 100 * value
 
     @cached_property
     def ranks(self) -> tuple[list[str], np.ndarray]:
-        """Of the test's videos: path and label, and the true class's rank among the scores (0: unreadable)."""
+        """Of the test's videos: path and label, and the true class's rank among the scores (0: unreadable).
+
+        Nothing where a part of them was tested: the others have no rank either, and are not wrong.
+        """
         name = self.test.get("videos_file") or "none"
         if name != Path(name).name:
             raise InputError(f"{self.run.folder / 'results.json'} names {name!r} as a file of its folder")
         rows = read_table(self.run.folder / name)
         ranks = np.array([int(row["rank"] or 0) for row in rows])
-        if rows and abs((ranks == 1).mean() - self.test["top1"]) > ROUNDING:
-            raise InputError(
-                f"by {self.run.folder / name} {100 * (ranks == 1).mean():.2f} % of the videos are right, and by "
-                f"results.json {100 * self.test['top1']:.2f} %: they are not of one whole test; test the run again"
-            )
+        count = self.test["videos"]
+        for figure, best in (("top1", 1), ("top5", 5)):
+            right = int(((ranks > 0) & (ranks <= best)).sum())
+            if rows and not (len(rows) >= count and abs(right - self.test[figure] * count) < 0.5):
+                raise InputError(
+                    f"by {self.run.folder / name} {figure} is {right} of {len(rows)} videos, and by results.json "
+                    f"{100 * self.test[figure]:.2f} % of {count:g}; they are not of one test: test the run again"
+                )
+        if len(rows) > count:
+            return [], ranks[:0]
         return [f"{row['path']} {row['label']}" for row in rows], ranks
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """Figures of each epoch, by the names that they are logged under; nan where there is none."""
         rows = read_history(self.run.folder / HISTORY_FILE)
-        return [{key: float(value) if value else float("nan") for key, value in row.items()} for row in rows]
+        figures = [{key: float(value) if value else float("nan") for key, value in row.items()} for row in rows]
+        for name, value in ((name, value) for row in figures for name, value in row.items() if name.endswith("top1")):
+            if not isnan(value):
+                self._percent(value, name, HISTORY_FILE)
+        return figures
 
     def val_median(self, name: str) -> float:
         """Of a validation figure over the last 5 epochs, in %; nan where there were fewer."""
         median = self.results["fit"].get("val_median")
-        return 100 * median[name] if median else float("nan")
+        return self._percent(median[name], f"val_median.{name}") if median else float("nan")
 
     @property
     def training_top1(self) -> float:
         """Of training clips in the last epoch, in %; nan where it is not known."""
         top1 = self.results["fit"]["train"]["top1"]
-        return float("nan") if top1 is None else 100 * top1
+        return float("nan") if top1 is None else self._percent(top1, "fit.train.top1")
 
     def top1_by(self, choice: str) -> float:
         """Of validation clips by one kind of BN's statistics, in %."""
-        return 100 * self.compared[choice]["top1"]
+        return self._percent(self.compared[choice]["top1"], f"top1 by {choice} statistics")
 
     @property
     def compared(self) -> dict[str, Mapping[str, Any]]:

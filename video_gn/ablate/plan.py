@@ -192,7 +192,8 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
     for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
         own = _resolved(run.cell, run.seed, run.folder)
         last = _flat(train.resolve([*command(_bare(run.cell, grid), run.seed, run.folder)[1:], *grid.extra]))
-        if key := next((key for key in {**own, **last} if own.get(key) != last.get(key)), None):
+        if changed := [key for key in {**own, **last} if own.get(key) != last.get(key)]:
+            key = changed[0]
             raise InputError(
                 f"the command line sets {key} to {shown(last.get(key))}; the ablation sets it for each run, so leave "
                 "the option out"
