@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -311,6 +313,12 @@ def test_failed_runs_are_recorded_and_the_others_go_on(make_runs):
     again = []
     local.run_all(runs, [local.Slot()], lambda run, note: again.append(run.name))
     assert again == ["bnn_s0", "oom_s0", "bug_s0"]  # finished ones are skipped, failed ones tried again
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(make_runs):
+    (run,) = make_runs("gn")
+    with pytest.raises(InputError, match="cannot write /proc/x/gn_s0: No such file"):
+        local.Process(replace(run, folder=Path("/proc/x/gn_s0")))
 
 
 def test_four_slots_run_four_at_once(make_runs, monkeypatch):

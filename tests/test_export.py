@@ -151,6 +151,14 @@ def test_nothing_is_overwritten_in_silence(exported, tmp_path, capsys):
     assert "there is no checkpoint" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, **SMALL)
+    assert export.main([str(path), "--to", "safetensors", "--out", "/proc/x"]) == 2
+    err = capsys.readouterr().err
+    assert "error: cannot write /proc/x: No such file" in err and err.count("\n") == 1, err
+
+
 def test_a_wrong_export_is_not_kept(tmp_path, monkeypatch):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     checkpoint(path, **SMALL)

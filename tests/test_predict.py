@@ -193,6 +193,15 @@ def test_a_file_in_a_folders_place_is_said_before_the_work(run, motion_folder, t
         assert f"error: cannot write {tmp_path / 'file'}" in err and "%" not in out
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(run, motion_folder, tmp_path, capsys):
+    """Below /proc mkdir says that there is no such file, and not that it is not writable."""
+    checkpoint, video = str(run / "checkpoints" / "epoch=2.ckpt"), str(motion_folder / "val" / "fast_up" / "0001.mp4")
+    for words in (["--json", "/proc/x/y.jsonl"], ["--pictures", "/proc/x"]):
+        assert predict.main([checkpoint, video, *words]) == 2
+        err = capsys.readouterr().err
+        assert "error: cannot write /proc/x: No such file" in err and err.count("\n") == 1, err
+
+
 def test_nothing_given():
     with pytest.raises(InputError, match="nothing to predict"):
         find_videos([])
