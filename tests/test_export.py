@@ -145,10 +145,33 @@ def test_nothing_is_overwritten_in_silence(exported, tmp_path, capsys):
     last, files = exported
     before = files[".onnx"].stat().st_mtime_ns
     assert export.main([str(last), "--out", str(files[".onnx"].parent)]) == 2
-    assert "is there already; --overwrite" in capsys.readouterr().err
+    assert "already exists; pass --overwrite to replace it, or --out FOLDER" in capsys.readouterr().err
     assert files[".onnx"].stat().st_mtime_ns == before
     assert export.main([str(tmp_path / "gone.ckpt")]) == 2
     assert "there is no checkpoint" in capsys.readouterr().err
+
+
+def test_a_further_format_of_the_same_checkpoint_joins_the_card(tmp_path, capsys):
+    """README's two lines one after the other; the card of other weights, and one that somebody wrote, stay."""
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, **SMALL)
+    card = export.export(path, ["safetensors"])
+    first = next(line for line in card.read_text().splitlines() if line.startswith("| run.safetensors |"))
+    assert export.main([str(path), "--to", "torch"]) == 0
+    text = card.read_text()
+    assert first in text.splitlines() and "\n| run.pt2 |" in text and text.count("## Files") == 1
+    assert export.main([str(path), "--to", "torch"]) == 2
+    assert "run.pt2 already exists; pass --overwrite to replace it, or --out FOLDER" in capsys.readouterr().err
+    card.with_suffix(".safetensors").write_bytes(b"x")  # no longer what the card says of it
+    assert export.main([str(path), "--to", "torch", "--overwrite"]) == 0
+    assert "run.safetensors |" not in card.read_text() and "\n| run.pt2 |" in card.read_text()
+    card.with_suffix(".safetensors").unlink()
+    for change in (lambda: checkpoint(path, **SMALL | {"dropout": 0.1}), lambda: card.write_text("mine")):
+        change()
+        before = card.read_bytes()
+        assert export.main([str(path), "--to", "safetensors"]) == 2
+        assert "run.md already exists; pass --overwrite" in capsys.readouterr().err
+        assert card.read_bytes() == before and not card.with_suffix(".safetensors").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):

@@ -32,6 +32,7 @@ def write_card(
     differences: Mapping[str, float],
     known: Mapping[str, Any],
     checkpoint: str,
+    digest: str,
 ) -> None:
     """Writes the card as Markdown.
 
@@ -43,6 +44,7 @@ def write_card(
         differences: Of each format's logits from the checkpoint's, as a fraction of the largest logit.
         known: Of the run's `results.json` (`read_results`).
         checkpoint: Name of the file that was exported.
+        digest: Of the weights and settings, by which a later export knows them again.
     """
     hp, clip = settings.model, settings.clip
     sections = [
@@ -54,14 +56,15 @@ def write_card(
             [
                 (
                     as_markdown(file.name),
-                    f"{file.stat().st_size / 2**20:.1f} MiB",
+                    _size(file),
                     f"{differences[one]:.1e} of the largest",
                     LOAD[one].format(file=as_code(file.name)[1:-1], depth=hp["depth"]),
                 )
                 for one, file in files.items()
             ],
         ),
-        f"Each was loaded again and compared with {as_code(checkpoint)} on two random clips.",
+        f"Each was loaded again and compared with {as_code(checkpoint)} on two random clips. Weights and settings: "
+        f"SHA-256 {as_code(digest)}.",
         *(_pytorchvideo(settings) if "pytorchvideo" in files else ()),
         *(_detector(settings, files["detector"]) if "detector" in files else ()),
         "## Input",
@@ -80,6 +83,23 @@ def write_card(
         sections.insert(2, "BatchNorm normalizes by the running statistics of training.")
     assert clip
     write_text(path, "\n\n".join(sections) + "\n")
+
+
+def earlier_files(card: Path, files: Mapping[str, Path], digest: str) -> dict[str, float] | None:
+    """Of the files that are still there as a card names them, by format: the difference of logits.
+
+    None where there is no card, or one of other weights or settings.
+    """
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if as_code(digest) not in text:
+        return None
+    there = {one: f"| {as_markdown(file.name)} | {_size(file)} | " for one, file in files.items() if file.is_file()}
+    rows = {one: re.search(rf"^{re.escape(row)}(\d\.\de[-+]\d+) of", text, re.MULTILINE) for one, row in there.items()}
+    return {one: float(row[1]) for one, row in rows.items() if row}
+
+
+def _size(file: Path) -> str:
+    return f"{file.stat().st_size / 2**20:.1f} MiB"
 
 
 def read_results(path: Path, settings: Settings) -> dict[str, Any]:

@@ -14,7 +14,9 @@ others, take `safetensors` or `onnx`: they hold no code. A `.pt2` is a program; 
 
 import argparse
 import copy
+import hashlib
 import inspect
+import json
 import logging
 import sys
 import tempfile
@@ -32,7 +34,7 @@ from torch.export import Dim
 from tqdm import tqdm
 
 from video_gn import transforms
-from video_gn.card import read_results, write_card
+from video_gn.card import earlier_files, read_results, write_card
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.files import as_label, is_utf8, unwritable
@@ -215,6 +217,8 @@ DEFAULT = ("safetensors", "onnx", "torch")
 def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwrite: bool = False) -> Path:
     """Writes a checkpoint in the formats asked for, and the model card; gives the card's path.
 
+    A card of the same weights is written anew with the files that it names and the further ones.
+
     Args:
         checkpoint: Of this project.
         formats: Keys of `FORMATS`.
@@ -233,19 +237,24 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     if not is_utf8(str(out)):
         raise InputError(f"the formats' libraries need a folder whose name is UTF-8, not {out}; name one with --out")
     settings = Settings(model_of, settings.clip, {"name": name, **settings.run}, versions())
-    files = {one: out / f"{name}{FORMATS[one][0]}" for one in formats}
-    card = out / f"{name}.md"
-    if not overwrite and (taken := [path for path in (*files.values(), card) if path.exists()]):
-        raise InputError(f"{taken[0]} is there already; --overwrite writes it anew, --out FOLDER elsewhere")
+    named = {one: out / f"{name}{ending}" for one, (ending, _) in FORMATS.items()}
+    files, card = {one: named[one] for one in formats}, out / f"{name}.md"
+    taken = [path for path in files.values() if path.exists()]
     known = read_results(run_dir / "results.json", settings)
     model = rebuild(str(checkpoint), settings)
+    digest = _digest(model, settings)
+    differences = earlier_files(card, named, digest)
+    if differences is None and card.exists():
+        taken.append(card)
+    if taken and not overwrite:
+        raise InputError(f"{taken[0]} already exists; pass --overwrite to replace it, or --out FOLDER")
+    differences = differences or {}
     if settings.model.get("bn_statistics", "running") != "running" and settings.model["norm"] in ("bn", "brn"):
         logging.getLogger(__name__).warning("exports normalize by the running statistics of %s", settings.model["norm"])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(unwritable(out, error)) from None
-    differences = {}
     try:
         with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none
             for one, path in tqdm(files.items(), "exporting", unit=" files"):
@@ -256,8 +265,17 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     finally:
         if not any(out.iterdir()):
             out.rmdir()
-    write_card(card, model, settings, files, differences, known, checkpoint.name)
+    files = {one: path for one, path in named.items() if one in differences}
+    write_card(card, model, settings, files, differences, known, checkpoint.name, digest)
     return card
+
+
+def _digest(model: VideoClassifier, settings: Settings) -> str:
+    """Of weights and settings, not of the versions that wrote them."""
+    digest = hashlib.sha256(json.dumps([settings.model, settings.clip, settings.run], sort_keys=True).encode())
+    for name, value in sorted(model.net.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _difference(model: VideoClassifier, settings: Settings, runs: Runs, name: str) -> float:

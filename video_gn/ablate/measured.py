@@ -49,8 +49,8 @@ class Measured:
         """A fraction that the run wrote, in %."""
         if not FRACTION.holds(value):
             raise InputError(
-                f"{self.run.folder / file} says that {name} is {rules.shown(value)}; it has to be {FRACTION.words}. The "
-                "file is damaged; move it away"
+                f"{self.run.folder / file} says that {name} is {rules.shown(value)}; it has to be {FRACTION.words}. "
+                "The file is damaged; move it away"
             )
         return 100 * value
 
