@@ -223,6 +223,15 @@ def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):
         plan.make_plan(grid, tmp_path)
 
 
+def test_all_cells_may_start_from_the_same(tmp_path):
+    """Table 8 from scratch: its file of BN names weights too."""
+    runs = plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.init", "null"]), tmp_path)
+    assert {run.config["model.init"] for run in runs} == {None}
+    assert {run.config["model.norm"] for run in runs} == {"bn", "gn"}
+    with pytest.raises(InputError, match=r"sets model\.norm to 'gn', and by the axis norm"):
+        plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.norm", "gn"]), tmp_path)
+
+
 def test_clips_per_step_count_processes_and_accumulation(tmp_path):
     extra = ["--trainer.devices", "2", "--trainer.num_nodes", "3", "--trainer.accumulate_grad_batches", "4"]
     run = plan.make_plan(read_grid(write(tmp_path / "g.yaml"), [*extra, "--model.norm_batch", "2"]), tmp_path)[0]

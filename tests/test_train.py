@@ -440,6 +440,8 @@ def test_predict(run, motion_folder, tmp_path, capsys):
     assert train.main([*args, "--json", "-"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
     assert train.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 2  # there already
+    assert train.main([*args, "--json", "/proc/x/out.jsonl"]) == 2
+    assert "error: cannot write /proc/x: No such file" in capsys.readouterr().err
 
 
 def test_damage_is_named_where_it_is_asked_for(run, motion_folder, flipped, tmp_path, capsys):

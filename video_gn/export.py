@@ -37,7 +37,7 @@ from video_gn import transforms
 from video_gn.card import earlier_files, read_results, write_card
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
-from video_gn.files import as_label, is_utf8, unwritable
+from video_gn.files import as_label, is_utf8, make_folder
 from video_gn.inflate import places
 from video_gn.messages import exit_code, printable, set_up_messages
 from video_gn.norm import make_norm
@@ -251,10 +251,7 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     differences = differences or {}
     if settings.model.get("bn_statistics", "running") != "running" and settings.model["norm"] in ("bn", "brn"):
         logging.getLogger(__name__).warning("exports normalize by the running statistics of %s", settings.model["norm"])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(unwritable(out, error)) from None
+    make_folder(out)
     try:
         with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none
             for one, path in tqdm(files.items(), "exporting", unit=" files"):

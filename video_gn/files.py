@@ -80,6 +80,18 @@ def unwritable(path: str | Path, error: OSError) -> str:
     return f"cannot write {path}: {error.strerror or error}; {remedy}take another folder"
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it, where it is missing.
+
+    Raises:
+        InputError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(unwritable(path, error)) from None
+
+
 def not_a_link(path: str | Path, flags: int) -> int:
     """The `opener` of files to append to: in a folder from elsewhere, a link would lead to any file.
 
@@ -364,8 +376,8 @@ class FolderLock:
 
     def __init__(self, folder: Path, patience: float = 0.0, name: str = "run.lock") -> None:
         path = folder / name
+        make_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self._file = not_a_link(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise InputError(unwritable(path, error)) from None

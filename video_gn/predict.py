@@ -23,7 +23,7 @@ from tqdm import tqdm
 from video_gn import sampling, transforms
 from video_gn.decode import IMAGE, open_video
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import unwritable
+from video_gn.files import make_folder
 from video_gn.images import CentreImage
 from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos
 from video_gn.loader import RowSampler, VideoLoader
@@ -217,10 +217,7 @@ def run(given: argparse.Namespace) -> None:
     scored = score(model, videos, given.batch_size, given.workers, given.protocol, given.backend)
     to_file = given.json and given.json != "-"
     for folder in ([Path(given.json).parent] if to_file else []) + ([given.pictures] if given.pictures else []):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(unwritable(folder, error)) from None
+        make_folder(folder)
     failed = 0
     with open(given.json, "w", encoding="utf-8") if to_file else nullcontext(sys.stdout) as lines:
         for one in tqdm(scored, "predicting", len(videos), unit=" videos", leave=False, disable=len(videos) < 2):

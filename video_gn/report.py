@@ -23,7 +23,17 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files import ESCAPED, FolderLock, read_table, read_text, spreadsheet, write_json, write_table, write_text
+from video_gn.files import (
+    ESCAPED,
+    FolderLock,
+    make_folder,
+    read_table,
+    read_text,
+    spreadsheet,
+    write_json,
+    write_table,
+    write_text,
+)
 from video_gn.norm import batch_norms
 from video_gn.position import Position
 from video_gn.predictions import entry, json_lines, table
@@ -81,14 +91,13 @@ class RunReport(pl.Callback):
         read_results(self.path)  # before hours of work whose results would have no place
         read_history(self.path.with_name(HISTORY_FILE))
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
 
     @rank_zero_only
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Writes config.yaml; a resumed run with other settings gets config-1.yaml and so on beside it."""
         if self.config is not None and not trainer.fast_dev_run:
             folder, number = self.path.parent, 0
-            folder.mkdir(parents=True, exist_ok=True)
             path = folder / "config.yaml"
             config = self.config.encode("utf-8", ESCAPED)
             while path.exists() and path.read_bytes() != config and trainer.ckpt_path:
@@ -339,7 +348,7 @@ class PredictionWriter(pl.Callback):
         if json_path and json_path != "-" and Path(json_path).exists():
             raise InputError(f"{json_path} is there already; name another file with --json")
         if json_path and json_path != "-":
-            Path(json_path).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(Path(json_path).parent)
         self.json_path = json_path
         self.found: dict[str, dict[str, Any]] = {}
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
-from video_gn.files import not_a_link, take_lock, unwritable, write_json
+from video_gn.files import make_folder, not_a_link, take_lock, write_json
 from video_gn.pool import end_with_parent
 
 POLL = 0.5  # seconds
@@ -88,10 +88,7 @@ class Process:
 
     def __init__(self, run: Run, env: dict[str, str] | None = None, task: int = 0) -> None:
         self.run, self.began, self._told = run, time.monotonic(), False
-        try:
-            run.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(unwritable(run.folder, error)) from None
+        make_folder(run.folder)
         number = f"-{task}" if task else ""
         lock_path, log_path = run.folder / f"lock{number}", run.folder / f"log{number}.txt"
         with open(lock_path, "a", opener=not_a_link) as lock, open(log_path, "ab", opener=not_a_link) as log:

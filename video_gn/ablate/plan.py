@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import train
-from video_gn.ablate.grid import Cell, Grid, Overlay, command
+from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.classifier import scaled_lr
 from video_gn.configs import read_yaml
@@ -180,7 +180,7 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
     """
     if not grid.extra:
         return
-    axes = {axis: {key for one in overlays for key in _keys(one)} for axis, overlays in grid.overlays.items()}
+    axes = {axis: _keys(axis, overlays) for axis, overlays in grid.overlays.items()}
     for cell in grid.cells:
         bare, given = _resolved(_bare(cell, grid), grid.seeds[0], out), configs[cell.name]
         for key in (key for key in {**bare, **given} if bare.get(key) != given.get(key)):
@@ -205,9 +205,16 @@ def _bare(cell: Cell, grid: Grid) -> Cell:
     return replace(cell, args=cell.args[: len(cell.args) - len(grid.extra)])
 
 
-def _keys(overlay: Overlay) -> set[str]:
-    """The settings that a value of an axis names, in its files too."""
-    return {*overlay.settings, *(key for path in overlay.configs for key in _flat(read_yaml(path)))}
+def _keys(axis: str, overlays: Sequence[Overlay]) -> set[str]:
+    """The settings by which an axis tells cells apart.
+
+    An axis with a key of its own means that key alone, and not what its files have beside it (`bn.yaml` names weights
+    to start from): all cells can be given the same of that.
+    """
+    keys = {key for overlay in overlays for key in overlay.settings}
+    if axis in SHORT:
+        return keys | {SHORT[axis]}
+    return keys | {key for overlay in overlays for path in overlay.configs for key in _flat(read_yaml(path))}
 
 
 def _within(key: str, keys: set[str]) -> bool:
