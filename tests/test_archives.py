@@ -169,7 +169,7 @@ def test_values_without_end_and_tensors_that_are_not_in_the_file(tmp_path):
         torch.save(content, tmp_path / "x.pth")
         with pytest.raises(pickle.UnpicklingError, match=words):
             load_torch(str(tmp_path / "x.pth"))
-    pieces = [pickle.dumps(one, 2) for one in (torch.serialization.MAGIC_NUMBER, 1001, {"little_endian": True})]
+    pieces = [pickle.dumps(part, 2) for part in (torch.serialization.MAGIC_NUMBER, 1001, {"little_endian": True})]
     storage = of_tuple(
         of_text("storage"), b"ctorch\nFloatStorage\n", of_text("0"), of_text("cpu"), of_number(10**9), b"N"
     )

@@ -32,7 +32,7 @@ CALLED = {
         )
     ),
 }
-BUILT = ("collections OrderedDict", "torch._utils _rebuild_parameter")  # whose attributes a file sets
+BUILT = ("() collections OrderedDict", "() torch._utils _rebuild_parameter")  # what a file sets attributes of
 
 
 def look_through(path: str) -> None:
@@ -138,13 +138,13 @@ def check_pickle(file: IO[bytes], called: Collection[str] | None = None) -> None
         if called is not None:
             _check_call(name, argument, inside, called)
         part = inside.pop(0) if name in FILLING and inside else _Part(_text(name, argument, inside))
-        part.depth = max([part.depth, *(one.depth + 1 for one in inside)])
-        count = sum(one.count for one in inside)
+        part.depth = max([part.depth, *(value.depth + 1 for value in inside)])
+        count = sum(value.count for value in inside)
         part.count += count
         looked_at += count
         if part.depth > DEEPEST or part.count > MOST_VALUES or looked_at > 10 * MOST_VALUES:
             raise pickle.UnpicklingError("values too deep in each other, or without end")
-        stack += [part] * len([one for one in given if one is not pickletools.markobject])
+        stack += [part] * len([slot for slot in given if slot is not pickletools.markobject])
 
 
 def _text(name: str, argument: Any, inside: list[_Part]) -> Any:
@@ -161,7 +161,7 @@ def _check_call(name: str, argument: Any, inside: list[_Part], called: Collectio
         kind = inside[0].text if inside else None
         if not isinstance(kind, tuple) or kind[:1] not in (("storage",), (b"storage",)):
             raise pickle.UnpicklingError("a reference to something else than numbers")
-    if name == "BUILD" and inside[0].text not in [f"() {one}" for one in BUILT]:
+    if name == "BUILD" and inside[0].text not in BUILT:
         raise pickle.UnpicklingError("attributes of what has none")
     if name not in CALLING:
         return

@@ -44,10 +44,9 @@ def _check_content(content: Any, size: int) -> None:
             counts[id(one)] = None
             if isinstance(one, OrderedDict) and not _is_ordinary(vars(one)):
                 raise pickle.UnpicklingError("a dictionary with attributes")  # one named values would be the method
-            new = [part for part in inside if counts.get(id(part), 0) is None or id(part) not in counts]
-            if any(id(part) in counts for part in new):
+            if any(counts.get(id(part), 1) is None for part in inside):
                 raise pickle.UnpicklingError("a value in itself")
-            waiting += new
+            waiting += [part for part in inside if id(part) not in counts]
             continue
         waiting.pop()
         if counts[id(one)] is None:
