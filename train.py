@@ -46,6 +46,11 @@ PATIENCE = 10.0  # seconds for which another run's lock on the same folder is wa
 LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
 RESUME = "resume with --ckpt_path last"
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can correct
+# What a user can correct, as Lightning says it while it runs.
+LIGHTNINGS = (
+    (ValueError, "val_check_interval"),  # more than an epoch's batches
+    (RuntimeError, "conditioned on metric"),  # EarlyStopping's monitor, which nothing logs
+)
 
 _read_value = get_loader("yaml")
 
@@ -205,9 +210,7 @@ class CLI(LightningCLI):
         except Exception as error:
             if slip := not_restored(error, str(self.config[subcommand].ckpt_path)):
                 raise slip from None
-            if isinstance(error, ValueError) and "val_check_interval" in str(error):  # more than an epoch's batches
-                raise InputError(str(error)) from None
-            if isinstance(error, RuntimeError) and "conditioned on metric" in str(error):  # EarlyStopping's monitor
+            if any(isinstance(error, kind) and words in str(error) for kind, words in LIGHTNINGS):
                 raise InputError(str(error)) from None
             raise
 

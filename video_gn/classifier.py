@@ -524,7 +524,7 @@ class VideoClassifier(pl.LightningModule):
         self._sums = self._sums.to(self.device)
         self._waiting = torch.zeros_like(self._sums)
         log.info(
-            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %g steps, %s",
+            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %.0f steps, %s",
             self.lr, self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,
             self.trainer.world_size, self.hp.batch_size, self.trainer.accumulate_grad_batches,
             self.trainer.estimated_stepping_batches, self.hp.lr_schedule,

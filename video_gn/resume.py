@@ -56,9 +56,8 @@ def _check_nothing_lost(run_dir: Path, last: Path) -> None:
     results, history = (
         path.read_bytes() if path.is_file() else b"" for path in (run_dir / "results.json", run_dir / "history.csv")
     )
-    if (
-        last.exists() or b'"fit": {' in results or b'"tests": [\n' in results or history.count(b"\n") > 2
-    ):  # with a header
+    measured = b'"fit": {' in results or b'"tests": [\n' in results
+    if last.exists() or measured or history.count(b"\n") > 2:  # a header, and the epoch in which it was killed
         raise InputError(
             f"{run_dir} holds a run whose checkpoints are gone: there is no file {last}; start another with --run_dir "
             "FOLDER, or move its results away"

@@ -174,10 +174,8 @@ class StopAfterStep(pl.Callback):
     # What stops it
 
     def _obey(self, trainer: Any) -> None:
-        if (
-            0 <= trainer.max_steps <= trainer.global_step
-        ):  # it ends by itself: resumed, nothing of it would be left to do
-            return
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            return  # it ends by itself; resumed, it would have no step left, and so no end of its epoch
         if not (received := self._agreed(trainer, self._received)):
             return
         self._received = received
