@@ -33,6 +33,7 @@ from video_gn.files import (
     UNWRITABLE,
     Journal,
     as_path,
+    journal_of,
     part_of,
     read_table,
     replacing,
@@ -87,15 +88,8 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
         raise InputError(f"{out} holds the originals; name another folder for the copies")
     target = out / f"{source.stem if source.suffix else source.name}.csv"
     names = _target_names([path for path, _ in rows])
-    journaled = target.with_name(f"{target.name}.journal")
-    tables = [
-        target,
-        journaled,
-        checked_path(target),
-        target.with_suffix(".failed.csv"),
-        out / NOTE,
-        out / "classes.txt",
-    ]
+    failures, classes = target.with_suffix(".failed.csv"), out / "classes.txt"
+    tables = [target, journal_of(target), checked_path(target), failures, out / NOTE, classes]
     _check_nothing_of_the_users(
         [source, root / "classes.txt", *(root / as_path(path) for path in names)],
         [*tables, *(out / as_path(name) for name in names.values())],
@@ -129,9 +123,9 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     table = [[*(row.get(field, "") for field in fields), label] for row, label in found]  # check_videos.py has less
     write_table(checked_path(target), [*fields, "label"], table)
     labels = dict(rows)
-    write_table(target.with_suffix(".failed.csv"), COLUMNS, [(path, labels[path], reason) for path, reason in failed])
+    write_table(failures, COLUMNS, [(path, labels[path], reason) for path, reason in failed])
     if (root / "classes.txt").is_file():
-        with replacing(out / "classes.txt") as part:  # it may be a link
+        with replacing(classes) as part:  # it may be a link
             shutil.copyfile(root / "classes.txt", part)
     journal.remove()
     _sum_up(target, [row for row, _ in found if row["status"] == "ok"], len(failed))
@@ -144,16 +138,12 @@ def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | s
     try:
         found = prepare_video(str(source), str(target), settings)
         return {"status": "ok", "reason": "", "backend": " ".join(BACKENDS)} | found
-    except InputError:
-        raise
     except DecodeError as error:
         return error.reason
     except (OSError, av.FFmpegError) as error:
-        if error.errno in UNWRITABLE - OF_ONE_FILE:
+        if error.errno in UNWRITABLE - OF_ONE_FILE:  # nor can any other
             raise InputError(unwritable(target, OSError(error.errno, error.strerror))) from None
-        return f"cannot be {'encoded' if isinstance(error, av.FFmpegError) else 'written'}: {error.strerror}"
-    except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:  # an encoder's, of odd sizes or rates
-        return f"cannot be encoded ({type(error).__name__})"
+        return f"cannot be written: {error.strerror}"
     finally:
         with suppress(OSError):
             part_of(target).unlink(missing_ok=True)

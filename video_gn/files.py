@@ -417,6 +417,11 @@ class FolderLock:
         self.close()
 
 
+def journal_of(table: Path) -> Path:
+    """Where the rows of a table are while it is being made."""
+    return table.with_name(f"{table.name}.journal")
+
+
 class Journal:
     """Rows of a table that is being made, kept beside it from the first on, so that who is stopped can go on.
 
@@ -429,7 +434,7 @@ class Journal:
     """
 
     def __init__(self, table: Path, columns: Sequence[str]) -> None:
-        self.path = table.with_name(f"{table.name}.journal")
+        self.path = journal_of(table)
         self._columns, header = columns, ",".join(columns) + "\r\n"
         left = self.path.read_bytes() if self.path.is_file() else b""
         whole = left[: left.rfind(b"\n") + 1].decode(errors=ESCAPED)  # the last line may have been cut

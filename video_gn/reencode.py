@@ -80,29 +80,34 @@ def encode(source: str, target: str, settings: Settings) -> tuple[int, dict[int,
     options = {key: value.format(gop=settings.gop) for key, value in options.items()}
     quality = str(settings.quality)
     options |= {"crf": quality} if name == "libx264" else {"qmin": quality, "qmax": quality}
-    count, samples, reformatter = 0, {}, VideoReformatter()
-    with LibavVideo.opened(source) as video:
-        rate, every = Fraction(video.fps or 30).limit_denominator(1001), max(1, video.num_frames // SAMPLES)
-    # What it cannot write is not the source's fault.
+    count, samples = -1, {}  # the encoder's last packets are no picture's
     with create_mp4(Path(target), {"movflags": "faststart"}) as container:
-        stream: Any = None
-        for picture in refusing_each(source, scaled(source, settings.short_side)):
+
+        def packets() -> Iterator[Any]:
+            with LibavVideo.opened(source) as video:
+                rate, every = Fraction(video.fps or 30).limit_denominator(1001), max(1, video.num_frames // SAMPLES)
+            stream: Any = None
+            reformatter = VideoReformatter()
+            for number, picture in enumerate(scaled(source, settings.short_side)):
+                if stream is None:
+                    stream = container.add_stream(name, rate=rate, options=options)
+                    stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+                    stream.codec_context.gop_size, stream.codec_context.thread_count = settings.gop, 1
+                    for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):
+                        setattr(stream.codec_context, tag, getattr(picture, tag))
+                if picture.is_corrupt:
+                    raise DecodeError(source, f"frame {number} is damaged")
+                if number % every == 0:
+                    samples[number] = np.array(rgb(picture, reformatter))
+                picture.pts, picture.time_base, picture.pict_type = number, 1 / rate, 0
+                yield stream.encode(picture)
             if stream is None:
-                stream = container.add_stream(name, rate=rate, options=options)
-                stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
-                stream.codec_context.gop_size, stream.codec_context.thread_count = settings.gop, 1
-                for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):
-                    setattr(stream.codec_context, tag, getattr(picture, tag))
-            if picture.is_corrupt:
-                raise DecodeError(source, f"frame {count} is damaged")
-            if count % every == 0:
-                samples[count] = np.array(rgb(picture, reformatter))
-            picture.pts, picture.time_base, picture.pict_type = count, 1 / rate, 0
-            container.mux(stream.encode(picture))
+                raise DecodeError(source, "no frames")
+            yield stream.encode()
+
+        for made in refusing_each(source, packets()):
+            container.mux(made)  # that this cannot be written is not the source's fault
             count += 1
-        if stream is None:
-            raise DecodeError(source, "no frames")
-        container.mux(stream.encode())
     return count, samples
 
 
