@@ -178,6 +178,15 @@ def test_nothing_of_the_users_is_written_over(name, rows, out, words, root, tmp_
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 
+def test_class_names_are_written_through_no_link(root, tmp_path):
+    (tmp_path / "home").write_text("the user's own")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/classes.txt").symlink_to("../home")
+    assert prepare(root, tmp_path / "out") == 0
+    assert (tmp_path / "home").read_text() == "the user's own"
+    assert (tmp_path / "out/classes.txt").read_text() == "a\nb\n"
+
+
 def test_a_copy_that_cannot_be_written_is_one_row(root, tmp_path, capsys):
     data = tmp_path / "data"
     (data / "a.mp4").mkdir(parents=True)

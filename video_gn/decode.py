@@ -193,7 +193,7 @@ def open_video(
 
     Args:
         path: The file.
-        backend: A name of `BACKENDS`, which give the same pixels of 8-bit video; or `IMAGE`.
+        backend: A name of `BACKENDS`, which give the same pixels of progressive 8-bit 4:2:0 video; or `IMAGE`.
         checked: Whether this backend is known to read the right frames of this file.
         num_frames: Frames that can be decoded, where somebody counted them: containers may promise others.
 
