@@ -27,8 +27,9 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from video_gn.files import write_text
-from video_gn.kernels import group_norm, max_pool
-from video_gn.kernels.group_norm import Sets
+from video_gn.kernels import launch as norms
+from video_gn.kernels import max_pool
+from video_gn.kernels.launch import Sets
 
 TOOLS = Path(nvidia.__file__).parent / "bin"
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.uint8: "u8"}
@@ -90,11 +91,11 @@ def launches_of(site: NormSite, dtype: torch.dtype, batch_norm: bool) -> list[La
     running = (weight, weight.clone()) if batch_norm else None
     residual = x if site.residual else None
     with recorded() as launches:
-        y, statistics = group_norm.forward(x, weight, weight, residual, sets, 1e-5, site.relu, running)
+        y, statistics = norms.forward(x, weight, weight, residual, sets, 1e-5, site.relu, running)
         kept = y if site.residual and site.relu else None
         for fixed in (False, True):  # as frozen BN's, too
-            group_norm.backward(x, x, kept, weight, weight, statistics, sets, site.relu, fixed)
-        group_norm.apply(x, weight, weight, residual, statistics, sets, site.relu)  # with low_memory
+            norms.backward(x, x, kept, weight, weight, statistics, sets, site.relu, fixed)
+        norms.apply(x, weight, weight, residual, statistics, sets, site.relu)  # with low_memory
     return launches
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from video_gn.files import write_text
-from video_gn.kernels import choice, group_norm, max_pool
+from video_gn.kernels import dispatch, launch, max_pool
 from video_gn.resnet3d import resnet3d, select_kernels
 
 LAST = torch.channels_last_3d
@@ -34,9 +34,9 @@ def kernels_without_memory() -> Iterator[None]:
         return torch.empty_like(x, memory_format=LAST), statistics
 
     with (
-        mock.patch.object(group_norm, "forward", forward),
+        mock.patch.object(launch, "forward", forward),
         mock.patch.object(max_pool, "_launch", lambda *_, **__: None),
-        mock.patch.object(choice, "_able", lambda _: True),
+        mock.patch.object(dispatch, "_able", lambda _: True),
         mock.patch.object(torch.cuda, "device_of", nullcontext),
     ):
         yield

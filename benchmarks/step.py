@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from video_gn.files import write_text
-from video_gn.kernels.choice import obstacle
+from video_gn.kernels.dispatch import obstacle
 from video_gn.norm import BatchNorm3d, GroupNorm, group_norm
 from video_gn.resnet3d import resnet3d, select_kernels
 
@@ -301,7 +301,7 @@ def norm_sites(clips: int, frames: int, size: int) -> list[NormSite]:
 def measure_kernels(device: torch.device, sites: Iterable[NormSite], repeats: int = 20) -> dict[str, Any]:
     """Bandwidth of our GN on each kind of norm of the network, forward and backward, and of copying."""
     from video_gn.kernels import ops
-    from video_gn.kernels.group_norm import Sets, held
+    from video_gn.kernels.launch import Sets, held
 
     def seconds(run: Callable[[], Any]) -> float:
         for _ in range(3):

@@ -14,9 +14,9 @@ FLOORS = [
     {"files", "pool", "archives"},
     {"messages", "pickles", "configs", "saving", "containers"},
     {"rules"},
-    {"kernels.choice", "sampling", "lists", "libav", "predictions"},
-    {"kernels.device"},
-    {"kernels.group_norm", "kernels.max_pool"},
+    {"kernels.dispatch", "sampling", "lists", "libav", "predictions"},
+    {"kernels.norm_kernels"},
+    {"kernels.launch", "kernels.max_pool"},
     {"kernels.ops"},
     {"norm"},
     {"resnet3d", "images", "transforms", "motion", "reencode"},
@@ -39,9 +39,9 @@ FLOORS = [
 ]
 MODEL, DATA = (
     {
-        "kernels.choice",
-        "kernels.device",
-        "kernels.group_norm",
+        "kernels.dispatch",
+        "kernels.norm_kernels",
+        "kernels.launch",
         "kernels.max_pool",
         "kernels.ops",
         "norm",

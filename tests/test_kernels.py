@@ -24,7 +24,7 @@ pytest.importorskip("triton")
 import triton
 
 from video_gn.errors import InputError
-from video_gn.kernels import choice, ops
+from video_gn.kernels import dispatch, ops
 from video_gn.norm import GroupNorm, make_norm, normalize
 from video_gn.resnet3d import resnet3d, select_kernels
 
@@ -508,9 +508,9 @@ def test_pool_is_pytorchs(shape, kernel, stride, padding):
 
 def test_a_cpu_has_pytorchs_kernels():
     x = features(1, 64, 2, 4, 4).cpu()
-    assert not choice.takes("auto", x) and not choice.takes("torch", x)
-    assert choice.takes("triton", x) == choice.interpreted()
-    assert "PyTorch's kernels: there is no CUDA device" in choice.check("auto", torch.device("cpu"))
+    assert not dispatch.takes("auto", x) and not dispatch.takes("torch", x)
+    assert dispatch.takes("triton", x) == dispatch.interpreted()
+    assert "PyTorch's kernels: there is no CUDA device" in dispatch.check("auto", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -520,31 +520,31 @@ def test_a_cpu_has_pytorchs_kernels():
 def test_what_the_kernels_cannot_take_goes_to_pytorch(x):
     layer = nn.Sequential(GroupNorm(32, 64).to(x.dtype))
     select_kernels(layer, "triton")
-    assert not choice.takes("triton", x) and layer(x).shape == x.shape
-    assert not choice.takes("triton", features(1, 64, 2, 4, 4), group_size=2049)
+    assert not dispatch.takes("triton", x) and layer(x).shape == x.shape
+    assert not dispatch.takes("triton", features(1, 64, 2, 4, 4), group_size=2049)
 
 
 def test_without_triton_everything_else_works(monkeypatch, clips):
-    find = choice.importlib.util.find_spec
-    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None if name == "triton" else find(name))
-    choice.obstacle.cache_clear()
+    find = dispatch.importlib.util.find_spec
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None if name == "triton" else find(name))
+    dispatch.obstacle.cache_clear()
     try:
-        assert "Triton is not installed" in choice.check("auto", torch.device("cpu"))
+        assert "Triton is not installed" in dispatch.check("auto", torch.device("cpu"))
         with pytest.raises(InputError, match=r"model\.kernels is triton, and Triton is not installed; take auto"):
-            choice.check("triton", torch.device("cpu"))
+            dispatch.check("triton", torch.device("cpu"))
         step(small(kernels="auto"), clips)
     finally:
-        choice.obstacle.cache_clear()
+        dispatch.obstacle.cache_clear()
 
 
 def test_kernels_demanded_where_there_is_no_gpu(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    choice.obstacle.cache_clear()
+    dispatch.obstacle.cache_clear()
     try:
         with pytest.raises(InputError, match="there is no CUDA device; take auto"):
-            choice.check("triton", torch.device("cpu"))
+            dispatch.check("triton", torch.device("cpu"))
     finally:
-        choice.obstacle.cache_clear()
+        dispatch.obstacle.cache_clear()
 
 
 def test_an_unknown_setting():
@@ -557,9 +557,9 @@ def test_an_unknown_setting():
 )
 def test_versions_of_cudnn(version, bad):
     if not bad:
-        return choice.check_cudnn(version)
+        return dispatch.check_cudnn(version)
     with pytest.raises(InputError, match=rf"cuDNN {version // 10000}\.{version // 100 % 100}\..* install cuDNN 9\.15"):
-        choice.check_cudnn(version)
+        dispatch.check_cudnn(version)
 
 
 # What they compile to

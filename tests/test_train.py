@@ -18,7 +18,7 @@ from conftest import REPO, assert_children_end, fit, short
 import train
 from video_gn import decode
 from video_gn.classifier import VideoClassifier
-from video_gn.kernels import choice
+from video_gn.kernels import dispatch
 from video_gn.motion import CLASSES, Motion, prepare
 
 
@@ -599,9 +599,9 @@ def test_kernels_that_cannot_run_here(data_root, tmp_path, capsys, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     monkeypatch.delenv("TRITON_INTERPRET")
-    choice.obstacle.cache_clear()
+    dispatch.obstacle.cache_clear()
     message = slip(capsys, fit(tmp_path / "run", data_root, *short("--model.kernels", "triton")))
-    choice.obstacle.cache_clear()
+    dispatch.obstacle.cache_clear()
     assert "model.kernels is triton, and there is no CUDA device; take auto" in message
 
 

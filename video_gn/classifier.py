@@ -21,7 +21,7 @@ from video_gn import transforms
 from video_gn.errors import InputError
 from video_gn.hub import load_weights
 from video_gn.inflate import check_norm, input_scale, start_from
-from video_gn.kernels.choice import check
+from video_gn.kernels.dispatch import check
 from video_gn.norm import make_norm, norm_label, norm_parameters
 from video_gn.resnet3d import GEOMETRIES, resnet3d, select_kernels
 from video_gn.rules import check as check_rules

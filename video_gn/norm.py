@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
-from video_gn.kernels.choice import takes
+from video_gn.kernels.dispatch import takes
 
 Norm = Callable[[int], nn.Module]
 EPS = 1e-5
@@ -60,7 +60,7 @@ class GroupNorm(nn.GroupNorm):
     """PyTorch's, whose result has the type of its input under autocast too, and which a GPU's kernels can take.
 
     Attributes:
-        kernels: Which kernels run: a word of `video_gn.kernels.choice.SETTINGS`.
+        kernels: Which kernels run: a word of `video_gn.kernels.dispatch.SETTINGS`.
     """
 
     kernels = "auto"

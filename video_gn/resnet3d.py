@@ -30,7 +30,7 @@ from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
-from video_gn.kernels.choice import SETTINGS, takes
+from video_gn.kernels.dispatch import SETTINGS, takes
 from video_gn.norm import Norm, normalize
 
 # Bottlenecks of each stage. The small ones have one a stage; 11 ends after res4.
@@ -134,7 +134,7 @@ class MaxPool3d(nn.MaxPool3d):
     """PyTorch's, which on a GPU can keep one byte an output for backward in place of its input and 8 bytes an output.
 
     Attributes:
-        kernels: Which kernels run: a word of `video_gn.kernels.choice.SETTINGS`.
+        kernels: Which kernels run: a word of `video_gn.kernels.dispatch.SETTINGS`.
         low_memory: Whether they shall.
     """
 
@@ -204,7 +204,7 @@ def select_kernels(net: nn.Module, kernels: str, low_memory: bool = False) -> No
     """Sets which kernels the norms and pools of a network run, and whether they keep less for backward.
 
     Raises:
-        InputError: `kernels` is none of `video_gn.kernels.choice.SETTINGS`.
+        InputError: `kernels` is none of `video_gn.kernels.dispatch.SETTINGS`.
     """
     if kernels not in SETTINGS:
         raise InputError(f"model.kernels is {kernels!r}; it has to be one of: {', '.join(SETTINGS)}")

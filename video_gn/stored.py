@@ -12,7 +12,7 @@ from video_gn.errors import InputError
 from video_gn.messages import printable
 from video_gn.norm import NORMS
 from video_gn.resnet3d import DEPTHS, GEOMETRIES, MAX_WIDTH
-from video_gn.rules import (
+from video_gn.rules import (  # fmt: skip
     BATCH,
     CROP,
     DATA,
@@ -26,7 +26,7 @@ from video_gn.rules import (
     or_none,
     shown,
     whole,
-)  # fmt: skip
+)
 
 # What of the data's settings a clip is made by, in training and after it.
 CLIP = ("num_frames", "frame_interval", "crop_size", "test_short_side", "test_protocol", "images", "short_side", "flip")

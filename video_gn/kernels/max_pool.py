@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from video_gn.kernels.choice import on_device
+from video_gn.kernels.dispatch import on_device
 
 Triple = tuple[int, int, int]
 _TILE = 2048

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from video_gn.kernels import group_norm, max_pool
-from video_gn.kernels.group_norm import Sets
+from video_gn.kernels import launch, max_pool
+from video_gn.kernels.launch import Sets
 from video_gn.kernels.max_pool import Triple
 
 
@@ -100,7 +100,7 @@ def _again(ctx: Any) -> Tensor:
     """What `norm` returned, once more, to the bit."""
     ctx.unpacked = ctx.saved_tensors  # only once: activation checkpointing hands them out one time
     x, weight, bias, statistics, _ = ctx.unpacked
-    return group_norm.apply(x, weight, bias, None, statistics, ctx.sets, ctx.relu)
+    return launch.apply(x, weight, bias, None, statistics, ctx.sets, ctx.relu)
 
 
 class _Norm(torch.autograd.Function):
@@ -115,9 +115,9 @@ class _Norm(torch.autograd.Function):
         ctx.recomputable, ctx.unpacked = not ctx.residual, None
         if statistics is None:
             running, momentum = (follow[:2], follow[2]) if follow else (None, 0.0)
-            y, statistics = group_norm.forward(x, weight, bias, residual, ctx.sets, eps, relu, running, momentum)
+            y, statistics = launch.forward(x, weight, bias, residual, ctx.sets, eps, relu, running, momentum)
         else:
-            y = group_norm.apply(x, weight, bias, residual, statistics, ctx.sets, relu)
+            y = launch.apply(x, weight, bias, residual, statistics, ctx.sets, relu)
         ctx.save_for_backward(x, weight, bias, statistics, y if relu and ctx.residual else None)
         return y
 
@@ -127,7 +127,7 @@ class _Norm(torch.autograd.Function):
         x, weight, bias, statistics, y = ctx.unpacked or ctx.saved_tensors
         ctx.unpacked = None
         affine = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        dx, dz, dweight, dbias = group_norm.backward(
+        dx, dz, dweight, dbias = launch.backward(
             _last(dy), x, y, weight, bias, statistics, ctx.sets, ctx.relu, ctx.fixed, affine
         )
         return dx, *((dweight, dbias) if affine else (None, None)), dz if ctx.residual else None, *[None] * 6
@@ -155,7 +155,7 @@ def _norm(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, sets: int, groups: int, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor]:
     residual = None if residual is None else _last(residual.to(x.dtype))
-    return group_norm.forward(_last(x), weight, bias, residual, _sets(x, sets, groups), eps, relu)
+    return launch.forward(_last(x), weight, bias, residual, _sets(x, sets, groups), eps, relu)
 
 
 @_norm.register_fake
@@ -171,7 +171,7 @@ def _norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     found = _sets(x, sets, groups)
     y = None if y is None else _last(y)
-    dx, dz, dweight, dbias = group_norm.backward(_last(dy), _last(x), y, weight, bias, statistics, found, relu)
+    dx, dz, dweight, dbias = launch.backward(_last(dy), _last(x), y, weight, bias, statistics, found, relu)
     if dweight._is_view():  # an operator's results have to be tensors of their own
         dweight, dbias = dweight.clone(), dbias.clone()
     return dx, x.new_empty(0) if y is None else dz, dweight, dbias

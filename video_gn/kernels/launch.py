@@ -1,4 +1,4 @@
-"""Launching the norm kernels (`video_gn.kernels.device`): how the work on features is divided, and their buffers.
+"""Launching the norm kernels (`video_gn.kernels.norm_kernels`): how the work on features is divided, and their buffers.
 
 How S is cut into chunks follows from S, C, G and the type alone. So the same input gives the same bits, and a clip has
 the same bits alone as among others.
@@ -12,8 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
-from video_gn.kernels import device
-from video_gn.kernels.choice import on_device
+from video_gn.kernels import norm_kernels
+from video_gn.kernels.dispatch import on_device
 
 _TILE = 8192  # bytes of a step of a program, of each tensor that it reads
 _CHUNK = 16384  # least elements of a program's chunk
@@ -137,14 +137,16 @@ def forward(
     _, positions, channels, groups = sets
     if whole:
         y = _like(x)
-        device.forward_small[(plan.blocks, sets.sets)](
+        norm_kernels.forward_small[(plan.blocks, sets.sets)](
             x, x if residual is None else residual, y, statistics, weight, bias, *follow, *sets[1:], eps,
             RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **layout,
         )  # fmt: skip
         return y, statistics
     parts = x.new_empty((2, sets.sets, plan.chunks, groups), dtype=torch.float32)
-    device.moments[(plan.blocks, plan.chunks, sets.sets)](x, parts, positions, channels, groups, plan.chunk, **layout)
-    device.merge_moments[(plan.merge_blocks, sets.sets)](
+    norm_kernels.moments[(plan.blocks, plan.chunks, sets.sets)](
+        x, parts, positions, channels, groups, plan.chunk, **layout
+    )
+    norm_kernels.merge_moments[(plan.merge_blocks, sets.sets)](
         parts, statistics, *follow, positions, groups, sets.group_size, plan.chunk, plan.chunks, eps,
         RUNNING=running is not None, B=plan.merge_block, R=plan.merge_rows, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
@@ -158,7 +160,7 @@ def apply(
     """As `forward`, by given statistics."""
     plan, layout = _divided(sets, x, False)
     y = _like(x)
-    device.apply[(plan.blocks, plan.chunks, sets.sets)](
+    norm_kernels.apply[(plan.blocks, plan.chunks, sets.sets)](
         x, x if residual is None else residual, y, statistics, weight, bias, *sets[1:], plan.chunk,
         RELU=relu, RESIDUAL=residual is not None, **layout,
     )  # fmt: skip
@@ -192,7 +194,7 @@ def backward(
     flags = {"RELU": relu, "RESIDUAL": masked}
     if whole:
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
-        device.backward_small[(plan.blocks, sets.sets)](
+        norm_kernels.backward_small[(plan.blocks, sets.sets)](
             x, dy, y if masked else x, dz, dx, statistics, weight, bias, totals, positions, channels, groups,
             **flags, **layout,
         )  # fmt: skip
@@ -203,16 +205,16 @@ def backward(
     totals = coefficients = dx  # not read
     if affine or masked or not fixed:
         sums = x.new_empty((2, sets.sets, plan.chunks, channels), dtype=torch.float32)
-        device.reduce[grid](
+        norm_kernels.reduce[grid](
             x, dy, y if masked else x, dz, statistics, weight, bias, sums, positions, channels, groups, plan.chunk,
             **flags, **layout,
         )  # fmt: skip
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
         coefficients = x.new_empty((2, sets.sets, groups), dtype=torch.float32)
-        device.merge_gradients[(plan.blocks, sets.sets, 2)](
+        norm_kernels.merge_gradients[(plan.blocks, sets.sets, 2)](
             sums, weight, totals, coefficients, *sets, plan.chunks, **layout
         )  # fmt: skip
-    device.input_gradient[grid](
+    norm_kernels.input_gradient[grid](
         x, dz, dx, statistics, weight, bias, totals, coefficients, dweight, dbias, positions, channels, groups,
         plan.chunk, RELU=relu and not masked, FIXED=fixed, AFFINE=affine, **layout,
     )  # fmt: skip
