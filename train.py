@@ -26,7 +26,7 @@ from video_gn.errors import InputError
 from video_gn.files import FolderLock, utf8_name
 from video_gn.kinetics import KineticsData
 from video_gn.messages import exit_code, first_process, one_line, set_up_messages
-from video_gn.norm import batch_norms, norm_label
+from video_gn.models.norm import batch_norms, norm_label
 from video_gn.pool import end_with_parent
 from video_gn.position import Position
 from video_gn.report import PredictionWriter, ProgressBar, RunReport

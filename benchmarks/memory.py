@@ -20,7 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from video_gn.files import write_text
 from video_gn.kernels import dispatch, launch, max_pool
-from video_gn.resnet3d import resnet3d, select_kernels
+from video_gn.models.blocks import select_kernels
+from video_gn.models.resnet3d import resnet3d
 
 LAST = torch.channels_last_3d
 

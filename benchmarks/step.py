@@ -28,8 +28,10 @@ from tqdm import tqdm
 
 from video_gn.files import write_text
 from video_gn.kernels.dispatch import obstacle
-from video_gn.norm import BatchNorm3d, GroupNorm, group_norm
-from video_gn.resnet3d import resnet3d, select_kernels
+from video_gn.models.blocks import select_kernels
+from video_gn.models.norm import group_norm
+from video_gn.models.norm_layers import BatchNorm3d, GroupNorm
+from video_gn.models.resnet3d import resnet3d
 
 CLASSES = 400
 PACKAGES = ("torch", "triton", "pytorchvideo", "liger-kernel", "apex")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_checkpoint import nested
 
-from video_gn.pickles import load_torch, read_arrays
+from video_gn.weights.pickles import load_torch, read_arrays
 
 
 def of_text(text):

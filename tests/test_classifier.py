@@ -7,7 +7,7 @@ from torch import nn
 
 from video_gn.classifier import Accuracy, VideoClassifier, lr_factor, scaled_lr
 from video_gn.errors import InputError
-from video_gn.norm import NORMS
+from video_gn.models.norm import NORMS
 
 NAMES = [f"class {i}" for i in range(6)]
 

@@ -24,9 +24,9 @@ from video_gn import export, predict
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.kinetics import KineticsData
-from video_gn.norm import NORMS
-from video_gn.stored import CLIP, NEWER
+from video_gn.models.norm import NORMS
 from video_gn.trained import Settings, open_trained
+from video_gn.weights.stored import CLIP, NEWER
 
 NAMES = [f"class {i}" for i in range(5)]
 

@@ -6,10 +6,10 @@ from conftest import randomize
 from safetensors.torch import save_file
 
 from video_gn.errors import InputError
-from video_gn.inflate import check_norm, start_from
-from video_gn.norm import make_norm
-from video_gn.resnet3d import resnet3d
-from video_gn.weights import read_weights
+from video_gn.models.norm import make_norm
+from video_gn.models.resnet3d import resnet3d
+from video_gn.weights.inflate import check_norm, start_from
+from video_gn.weights.reader import read_weights
 
 
 def load(net, path, norm, file_norm=None):

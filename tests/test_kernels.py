@@ -25,8 +25,10 @@ import triton
 
 from video_gn.errors import InputError
 from video_gn.kernels import dispatch, ops
-from video_gn.norm import GroupNorm, make_norm, normalize
-from video_gn.resnet3d import resnet3d, select_kernels
+from video_gn.models.blocks import select_kernels
+from video_gn.models.norm import make_norm
+from video_gn.models.norm_layers import GroupNorm, norm_act
+from video_gn.models.resnet3d import resnet3d
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OLD = TorchVersion(triton.__version__) < "3.9" and np.lib.NumpyVersion(np.__version__) >= "2.4.0" and DEVICE == "cpu"
@@ -274,7 +276,7 @@ def test_every_norm_is_the_same_by_kernels_and_by_pytorch(name, options, trainin
     for kernels in ("torch", "triton"):
         layer = layers(name, kernels, **options).train(training)
         inputs = [one.clone().requires_grad_() for one in (x, residual)[: 1 + has_residual]]
-        y = normalize(layer, inputs[0], inputs[1] if has_residual else None)
+        y = norm_act(layer, inputs[0], inputs[1] if has_residual else None)
         trained = [*inputs, *(one for one in layer.parameters() if one.requires_grad)]
         buffers = [buffer.double() for buffer in layer.buffers()]
         found.append([y, *torch.autograd.grad(y, trained, dy), *buffers])

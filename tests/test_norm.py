@@ -7,8 +7,9 @@ from conftest import REPO
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.norm import NORMS, FrozenBatchNorm3d, make_norm, norm_label, norm_parameters, own_statistics
-from video_gn.resnet3d import resnet3d
+from video_gn.models.norm import NORMS, make_norm, norm_label, norm_parameters, own_statistics
+from video_gn.models.norm_layers import FrozenBatchNorm3d
+from video_gn.models.resnet3d import resnet3d
 
 SHAPE = (3, 8, 2, 4, 5)
 
@@ -167,8 +168,8 @@ PROCESSES = """
 import sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, {repo!r})
-from video_gn.norm import make_norm
-from video_gn.resnet3d import resnet3d
+from video_gn.models.norm import make_norm
+from video_gn.models.resnet3d import resnet3d
 
 def work(rank, path):
     torch.set_num_threads(1)

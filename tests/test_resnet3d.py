@@ -7,8 +7,10 @@ from pytorchvideo.models.resnet import create_resnet
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.norm import NORMS, make_norm
-from video_gn.resnet3d import DEPTHS, GEOMETRIES, Conv3d, ResBlock, ResStage, WindowPool, resnet3d
+from video_gn.models.architectures import DEPTHS, GEOMETRIES
+from video_gn.models.blocks import Conv3d, WindowPool
+from video_gn.models.norm import NORMS, make_norm
+from video_gn.models.resnet3d import ResBlock, ResStage, resnet3d
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -635,7 +635,7 @@ def test_help(args, capsys):
     out = capsys.readouterr().out
     assert "usage: train.py" in out
     if args[0] == "fit":
-        assert "--model.norm" in out and "A word of `video_gn.norm.NORMS`" in out
+        assert "--model.norm" in out and "A word of `video_gn.models.norm.NORMS`" in out
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,9 @@ from torch import nn
 
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
-from video_gn.hub import load_weights
-from video_gn.pickles import read_arrays
-from video_gn.weights import read_weights
+from video_gn.weights.hub import load_weights
+from video_gn.weights.pickles import read_arrays
+from video_gn.weights.reader import read_weights
 
 NAMES = [f"class {i}" for i in range(7)]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -17,14 +17,14 @@ import yaml
 from video_gn import motion
 from video_gn.errors import InputError
 from video_gn.files import is_utf8, utf8_named
-from video_gn.inflate import own_state
-from video_gn.norm import make_norm
-from video_gn.pickles import load_torch
-from video_gn.resnet3d import resnet3d
+from video_gn.models.norm import make_norm
+from video_gn.models.resnet3d import resnet3d
 from video_gn.rules import DATA, Rule, shown
 from video_gn.sampling import find_protocol
-from video_gn.stored import CLIP, clip_settings, model_settings
-from video_gn.weights import Weights, read_weights
+from video_gn.weights.inflate import own_state
+from video_gn.weights.pickles import load_torch
+from video_gn.weights.reader import Weights, read_weights
+from video_gn.weights.stored import CLIP, clip_settings, model_settings
 
 log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.

@@ -17,15 +17,17 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
-from video_gn import transforms
 from video_gn.errors import InputError
-from video_gn.hub import load_weights
-from video_gn.inflate import check_norm, input_scale, start_from
 from video_gn.kernels.dispatch import check
-from video_gn.norm import make_norm, norm_label, norm_parameters
-from video_gn.resnet3d import GEOMETRIES, resnet3d, select_kernels
+from video_gn.models.architectures import GEOMETRIES
+from video_gn.models.blocks import select_kernels
+from video_gn.models.input import normalize
+from video_gn.models.norm import make_norm, norm_label, norm_parameters
+from video_gn.models.resnet3d import resnet3d
 from video_gn.rules import check as check_rules
-from video_gn.stored import MODEL
+from video_gn.weights.hub import load_weights
+from video_gn.weights.inflate import check_norm, input_scale, start_from
+from video_gn.weights.stored import MODEL
 
 log = logging.getLogger(__name__)
 NUMBERS = {
@@ -147,7 +149,7 @@ class VideoClassifier(pl.LightningModule):
         class_names: The classes in the order of their labels.
         batch_size: Clips per GPU in a training step.
         crop_size: Side of the training crop, in pixels.
-        norm: A word of `video_gn.norm.NORMS`: bn, gn, ln, in, brn, frozen_bn.
+        norm: A word of `video_gn.models.norm.NORMS`: bn, gn, ln, in, brn, frozen_bn.
         num_groups: Groups of `gn`.
         channels_per_group: Channels of each group of `gn`, in place of `num_groups`.
         norm_batch: Clips that share statistics in `bn` and `brn`: consecutive groups of so many clips of a larger
@@ -161,11 +163,11 @@ class VideoClassifier(pl.LightningModule):
         freeze_affine: Whether `frozen_bn` fixes gamma and beta too.
         depth: Layers: 50 or 101; 11 and 14 are small ones.
         width: Channels of the stem; 64 in the papers.
-        geometry: Kernels and strides, a name of `video_gn.resnet3d.GEOMETRIES`.
+        geometry: Kernels and strides, a name of `video_gn.models.architectures.GEOMETRIES`.
         dropout: Before the last layer.
         zero_init_gamma: Whether gamma of each residual block's last norm starts at 0.
-        init: Weights to start from, 2D (then inflated) or 3D: a file (`video_gn.weights` lists the layouts) or a public
-            name (`video_gn.hub`) such as timm:resnet50_gn.a1h_in1k. None starts from random ones.
+        init: Weights to start from, 2D (then inflated) or 3D: a file (`video_gn.weights.reader` lists the layouts) or a
+            public name (`video_gn.weights.hub`) such as timm:resnet50_gn.a1h_in1k. None starts from random ones.
         init_norm: The norm that `init` was trained with, where the file does not tell.
         freeze_stages: How many of the stem, res2, res3, res4 and res5 stay as they are, from the first on; their BN
             keeps its running statistics too.
@@ -324,7 +326,7 @@ class VideoClassifier(pl.LightningModule):
                 f"clips of {clips.shape[2]} frames are too short for geometry={self.hp.geometry}, "
                 f"which halves T until {least} frames are the least; raise data.num_frames"
             )
-        x = transforms.normalize(clips, self.hp.mean, self.hp.std).contiguous(memory_format=self._layout(clips.device))
+        x = normalize(clips, self.hp.mean, self.hp.std).contiguous(memory_format=self._layout(clips.device))
         return self.net(x).flatten(2)
 
     def _layout(self, device: torch.device) -> torch.memory_format:

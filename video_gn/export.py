@@ -33,19 +33,20 @@ from torch import Tensor, nn
 from torch.export import Dim
 from tqdm import tqdm
 
-from video_gn import transforms
 from video_gn.card import earlier_files, read_results, write_card
 from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.files import as_label, is_utf8, make_folder
-from video_gn.inflate import places
 from video_gn.messages import exit_code, printable, set_up_messages
-from video_gn.norm import make_norm
+from video_gn.models.architectures import DEPTHS, GEOMETRIES
+from video_gn.models.input import normalize
+from video_gn.models.norm import make_norm
 from video_gn.report import versions
-from video_gn.resnet3d import DEPTHS, GEOMETRIES
-from video_gn.stored import MODEL
 from video_gn.trained import Program, Settings, optional, rebuild
-from video_gn.weights import METADATA, torchvision_name
+from video_gn.weights.inflate import places
+from video_gn.weights.layouts import torchvision_name
+from video_gn.weights.reader import METADATA
+from video_gn.weights.stored import MODEL
 
 TOLERANCE = 1e-4  # of logits, relative to the largest one, and of scores
 
@@ -69,7 +70,7 @@ class Graph(nn.Module):
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         *trunk, head = self.net.blocks
-        x = transforms.normalize(clips, self.mean, self.std)
+        x = normalize(clips, self.mean, self.std)
         for block in trunk:
             x = block(x)
         # A position more to the right and below than there are, which weighs nothing: so that no dimension can be 1,
@@ -172,7 +173,7 @@ def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Run
     net = create_resnet(**arguments)
     net.load_state_dict(torch.load(path, weights_only=True)["model_state"])
     net.eval()
-    return lambda clips: net(transforms.normalize(clips, hp["mean"], hp["std"]))
+    return lambda clips: net(normalize(clips, hp["mean"], hp["std"]))
 
 
 def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
@@ -192,7 +193,7 @@ def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     net = layers[hp["depth"]](num_classes=len(settings.class_names), norm_layer=lambda c: _flat_norm(norm(c)))
     net.load_state_dict(torch.load(path, weights_only=True))
     net.eval()
-    return lambda clips: net(transforms.normalize(clips, hp["mean"], hp["std"])[:, :, 0])
+    return lambda clips: net(normalize(clips, hp["mean"], hp["std"])[:, :, 0])
 
 
 def _norm(hp: Any) -> Callable[[int], nn.Module]:

@@ -34,7 +34,7 @@ from video_gn.files import (
     write_table,
     write_text,
 )
-from video_gn.norm import batch_norms
+from video_gn.models.norm import batch_norms
 from video_gn.position import Position
 from video_gn.predictions import entry, json_lines, table
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from video_gn.norm import batch_norms, own_statistics
+from video_gn.models.norm import batch_norms, own_statistics
 
 log = logging.getLogger(__name__)
 CHOICES = ("running", "precise", "batch")

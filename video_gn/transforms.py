@@ -1,5 +1,4 @@
-"""Crops and sizes. Random ones are drawn from an rng and act on uint8 frames in the loader's worker; the
-deterministic arithmetic (cast, mean, standard deviation) acts on whole batches on the device.
+"""Crops and sizes of uint8 frames, in the loader's workers; what is random is drawn from an rng.
 
 Frames are uint8 `[T, H, W, 3]`, or a sequence of `[H, W, 3]`, as they come from the decoder.
 """
@@ -66,11 +65,3 @@ def flip(frames: np.ndarray) -> np.ndarray:
     """Left and right exchanged."""
     # torch's own code for channels_last uint8: a tenth of the time of copying numpy's reversed view.
     return torch.from_numpy(frames).permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1).numpy()
-
-
-def normalize(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 RGB `[..., 3, T, H, W]` to float32 `(x / 255 - mean) / std`, per channel."""
-    shape = (3, 1, 1, 1)
-    scale = torch.tensor([1 / (255 * s) for s in std], device=clips.device).view(shape)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=clips.device).view(shape)
-    return torch.addcmul(shift, clips.float(), scale)

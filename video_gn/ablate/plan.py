@@ -19,7 +19,7 @@ from video_gn.messages import printable
 from video_gn.report import read_results
 from video_gn.rules import DATA, TRAINER, check, shown
 from video_gn.statistics import CHOICES
-from video_gn.stored import MODEL
+from video_gn.weights.stored import MODEL
 
 # Settings of a run that do not change what it measures.
 FREE = ("seed_everything", "run_dir", "ckpt_path", "checkpoint.", "data.num_workers", "trainer.enable_", "weights_only")

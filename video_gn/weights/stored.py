@@ -10,23 +10,9 @@ from typing import Any
 
 from video_gn.errors import InputError
 from video_gn.messages import printable
-from video_gn.norm import NORMS
-from video_gn.resnet3d import DEPTHS, GEOMETRIES, MAX_WIDTH
-from video_gn.rules import (  # fmt: skip
-    BATCH,
-    CROP,
-    DATA,
-    FLAG,
-    NAME,
-    SEED,
-    Rule,
-    list_of,
-    number,
-    one_of,
-    or_none,
-    shown,
-    whole,
-)
+from video_gn.models.architectures import DEPTHS, GEOMETRIES, MAX_WIDTH
+from video_gn.models.norm import NORMS
+from video_gn.rules import BATCH, CROP, DATA, FLAG, NAME, SEED, Rule, list_of, number, one_of, or_none, shown, whole
 
 # What of the data's settings a clip is made by, in training and after it.
 CLIP = ("num_frames", "frame_interval", "crop_size", "test_short_side", "test_protocol", "images", "short_side", "flip")

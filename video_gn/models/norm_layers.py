@@ -1,27 +1,5 @@
-"""The normalization family, swappable by one word (Wu & He 2018, section 3).
+"""The layers of the normalization family, and the call of a norm with its residual sum and ReLU."""
 
-Every layer computes `gamma * (x - mu) / sqrt(var + 1e-5) + beta` with one gamma and one beta a channel. For features
-`[N, C, T, H, W]` they differ only in the set over which mu and var are taken:
-
-| word        | mean and variance over                                                             |
-|-------------|------------------------------------------------------------------------------------|
-| `bn`        | (N, T, H, W) of each channel, over the clips of one GPU                            |
-| `ln`        | (C, T, H, W) of each clip: GN with one group                                       |
-| `in`        | (T, H, W) of each clip and channel: GN with as many groups as channels             |
-| `gn`        | (C / G, T, H, W) of each clip and group of consecutive channels                    |
-| `brn`       | as `bn`, then pulled towards the running statistics (Batch Renormalization)        |
-| `frozen_bn` | none: the running statistics that the layer was loaded with (BN* in the papers)    |
-
-Each is followed by a residual sum and a ReLU where the network has them (`normalize`): one kernel on a GPU
-(`video_gn.kernels`), PyTorch's operators elsewhere.
-
-BN over all GPUs is `bn` with Lightning's `trainer.sync_batchnorm: true`; BN over fewer clips than a GPU holds is `bn`
-with `norm_batch`. To add a norm, add a function of the channel count to `NORMS`.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,11 +8,10 @@ from torch import Tensor, nn
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import takes
 
-Norm = Callable[[int], nn.Module]
 EPS = 1e-5
 
 
-def normalize(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: bool = True) -> Tensor:
+def norm_act(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: bool = True) -> Tensor:
     """`relu(layer(x) + residual)`, by one kernel where there is one.
 
     Args:
@@ -232,98 +209,3 @@ class FrozenBatchNorm3d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, freeze_affine={not self.weight.requires_grad}"
-
-
-def group_norm(channels: int, num_groups: int = 32, channels_per_group: int | None = None) -> GroupNorm:
-    """GroupNorm by number of groups or, if given, by channels per group (Wu & He 2018, Table 3).
-
-    Raises:
-        InputError: The channels do not divide evenly.
-    """
-    if channels_per_group is not None:
-        if channels_per_group < 1 or channels % channels_per_group:
-            raise InputError(
-                f"{channels} channels cannot be split into groups of channels_per_group={channels_per_group}; "
-                "take a divisor of every layer's channels"
-            )
-        num_groups = channels // channels_per_group
-    if num_groups < 1 or channels % num_groups:
-        raise InputError(
-            f"{channels} channels cannot be split into num_groups={num_groups} equal groups; "
-            "take a divisor of every layer's channels"
-        )
-    return GroupNorm(num_groups, channels, eps=EPS)
-
-
-NORMS: dict[str, Callable[..., nn.Module]] = {
-    "bn": BatchNorm3d,
-    "gn": group_norm,
-    "ln": partial(group_norm, num_groups=1),
-    "in": partial(group_norm, channels_per_group=1),
-    "brn": BatchRenorm3d,
-    "frozen_bn": FrozenBatchNorm3d,
-}
-# The settings that a norm takes; it has none of the others.
-OPTIONS = {
-    "bn": ("norm_batch",),
-    "gn": ("num_groups", "channels_per_group"),
-    "brn": ("norm_batch", "r_max", "d_max"),
-    "frozen_bn": ("freeze_affine",),
-}
-
-
-def make_norm(name: str, **options: Any) -> Norm:
-    """The function `channels -> layer` of a norm.
-
-    Args:
-        name: A word of `NORMS`.
-        options: Settings of any norm, of which this one takes its own (`OPTIONS`): GN's `num_groups` or, in its place,
-            `channels_per_group`; BN's `norm_batch`; Batch Renormalization's `r_max` and `d_max`; frozen BN's
-            `freeze_affine`.
-
-    Raises:
-        InputError: There is no norm of that name.
-    """
-    if name not in NORMS:
-        raise InputError(f"there is no norm {name!r}; the norms are: {', '.join(NORMS)}")
-    return partial(NORMS[name], **{key: options[key] for key in OPTIONS.get(name, ()) if key in options})
-
-
-def norm_label(name: str, num_groups: int = 32, channels_per_group: int | None = None) -> str:
-    """The norm as it stands in the name of a run: the word, and GN's division where it is not 32 groups."""
-    if name != "gn" or (num_groups == 32 and channels_per_group is None):
-        return name
-    return f"gn{num_groups}" if channels_per_group is None else f"gn{channels_per_group}c"
-
-
-def norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Gamma and beta of every layer of the family (synchronised BN included), once each."""
-    family = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, FrozenBatchNorm3d)
-    for layer in module.modules():
-        if isinstance(layer, family):
-            yield from layer.parameters(recurse=False)
-
-
-def batch_norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
-    """Name and layer of every norm that takes its statistics from the batch: BN, synchronised BN, Batch Renorm.
-
-    Those whose gamma is frozen are not among them: they are part of a frozen stage, which keeps its statistics.
-    """
-    layers = {name: m for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    return {name: layer for name, layer in layers.items() if layer.weight.requires_grad}
-
-
-@contextmanager
-def own_statistics(module: nn.Module) -> Iterator[None]:
-    """Within it, batch norms normalize by the batch's own statistics, as in training, and keep none of them."""
-    layers = batch_norms(module).values()
-    kept = [(layer, layer.training, [buffer.clone() for buffer in layer.buffers()]) for layer in layers]
-    try:
-        for layer in layers:
-            layer.train()
-        yield
-    finally:
-        for layer, training, buffers in kept:
-            layer.train(training)
-            for buffer, value in zip(layer.buffers(), buffers, strict=True):
-                buffer.copy_(value)

@@ -16,10 +16,10 @@ pytorchvideo 0.1.5.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -27,101 +27,23 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.files import utf8_named
-from video_gn.norm import norm_label
-from video_gn.pickles import load_torch, read_arrays
-from video_gn.stored import model_settings, read_settings
+from video_gn.models.norm import norm_label
+from video_gn.weights.layouts import (
+    DETECTRON_MEAN,
+    IMAGENET,
+    KINETICS,
+    Layout,
+    detectron_name,
+    nonlocal_name,
+    pyslowfast_name,
+    pytorchvideo_name,
+    torchvision_name,
+)
+from video_gn.weights.pickles import load_torch, read_arrays
+from video_gn.weights.stored import model_settings, read_settings
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of torchvision's and timm's ResNets
-KINETICS = ((0.45,) * 3, (0.225,) * 3)  # of video-nonlocal-net, PySlowFast and pytorchvideo
-_DETECTRON_MEAN = (122.7717 / 255, 115.9465 / 255, 102.9801 / 255)  # RGB; detectron/core/config.py
 METADATA = "video_gn"  # key of an export's settings in a safetensors file
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
-
-
-class Place(NamedTuple):
-    """Where in a ResNet a tensor belongs.
-
-    Attributes:
-        stage: 0 is the stem, 1 to 4 are res2 to res5, 5 is the head.
-        block: Bottleneck of the stage.
-        part: "conv" or "norm" of the stem; "conv_a" to "norm_c", "branch1_conv" or "branch1_norm" of a bottleneck;
-            "proj" of the head.
-        what: "weight", "bias", "running_mean", "running_var" or "num_batches_tracked".
-    """
-
-    stage: int
-    block: int
-    part: str
-    what: str
-
-
-Layout = Callable[[Place], str]  # the name of a place's tensor
-
-
-def torchvision_name(place: Place) -> str:
-    """As in torchvision's and timm's ResNet."""
-    parts = {
-        "conv": "conv1",
-        "norm": "bn1",
-        "proj": "fc",
-        "branch1_conv": "downsample.0",
-        "branch1_norm": "downsample.1",
-    }
-    for number, letter in enumerate("abc", 1):
-        parts |= {f"conv_{letter}": f"conv{number}", f"norm_{letter}": f"bn{number}"}
-    stage = f"layer{place.stage}.{place.block}." if 1 <= place.stage <= 4 else ""
-    return f"{stage}{parts[place.part]}.{place.what}"
-
-
-def _caffe2_name(place: Place, norm: str, stem_norm: str) -> str:
-    what = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}.get(place.what, place.what)
-    if place.part == "proj":
-        return f"pred_{'w' if place.what == 'weight' else 'b'}"
-    if place.stage == 0:
-        return "conv1_w" if place.part == "conv" else f"{stem_norm}_{norm}_{what}"
-    kind, _, letter = place.part.removeprefix("branch1_").partition("_")
-    branch = f"res{place.stage + 1}_{place.block}_branch" + ("1" if "branch1" in place.part else f"2{letter}")
-    return f"{branch}_w" if kind == "conv" else f"{branch}_{norm}_{what}"
-
-
-def _detectron_name(place: Place) -> str:
-    return _caffe2_name(place, "gn", "conv1")
-
-
-def _nonlocal_name(place: Place) -> str:
-    return _caffe2_name(place, "bn", "res_conv1")
-
-
-def _pyslowfast_name(place: Place) -> str:
-    if place.part == "proj":
-        return f"head.projection.{place.what}"
-    if place.stage == 0:
-        return f"s1.pathway0_stem.{'conv' if place.part == 'conv' else 'bn'}.{place.what}"
-    kind, _, letter = place.part.removeprefix("branch1_").partition("_")
-    branch = "branch1" if "branch1" in place.part else f"branch2.{letter}"
-    bn = "" if kind == "conv" else "_bn"
-    return f"s{place.stage + 1}.pathway0_res{place.block}.{branch}{bn}.{place.what}"
-
-
-def pytorchvideo_name(stages: list[int], head: int, prefix: str = "") -> Layout:
-    """As in a pytorchvideo `Net`.
-
-    Args:
-        stages: The numbers of the blocks that are residual stages.
-        head: The number of the last block.
-        prefix: Before every name.
-    """
-
-    def name(place: Place) -> str:
-        if place.stage == 0:
-            return f"{prefix}blocks.0.{place.part}.{place.what}"
-        if place.part == "proj":
-            return f"{prefix}blocks.{head}.proj.{place.what}"
-        stage = str(stages[place.stage - 1]) if place.stage <= len(stages) else f"(res{place.stage + 1})"
-        block = f"{prefix}blocks.{stage}.res_blocks.{place.block}."
-        return block + ("" if "branch1" in place.part else "branch2.") + f"{place.part}.{place.what}"
-
-    return name
 
 
 @dataclass(frozen=True)
@@ -133,11 +55,11 @@ class Weights:
         tensors: Under the names of its layout.
         layout: Gives these names.
         kind: The layout's name.
-        norm: The norm that they were trained with, as `video_gn.norm.norm_label` writes it; None if it has no running
-            statistics and says nothing.
+        norm: The norm that they were trained with, as `video_gn.models.norm.norm_label` writes it; None if it has no
+            running statistics and says nothing.
         scale: Mean and standard deviation of the input, RGB on the scale from 0 to 1, if they are known.
-        geometries: Of `video_gn.resnet3d.GEOMETRIES`, those whose strides these weights may have been trained with;
-            empty for 2D ones and where it is unknown.
+        geometries: Of `video_gn.models.architectures.GEOMETRIES`, those whose strides these weights may have been
+            trained with; empty for 2D ones and where it is unknown.
         settings: The model's hyper-parameters, of this project's own.
     """
 
@@ -177,7 +99,7 @@ def read_weights(path: str | Path, opened: Any = None) -> Weights:
         if any("pathway1" in name for name in found):
             raise InputError(f"{path} is a SlowFast network with two pathways; only C2D, I3D and Slow can be read")
         zoo = ("i3d_8x8", "c2d_8x8", "slow_8x8")
-        return replace(weights, layout=_pyslowfast_name, kind="PySlowFast", scale=KINETICS, geometries=zoo)
+        return replace(weights, layout=pyslowfast_name, kind="PySlowFast", scale=KINETICS, geometries=zoo)
     for prefix in ("", "net."):
         if f"{prefix}blocks.0.conv.weight" in found:
             return _pytorchvideo(weights, prefix, settings)
@@ -199,13 +121,13 @@ def _caffe2(weights: Weights) -> Weights:
         # kernels; the mean has to be the model's, because the zeros of the padding are the mean.
         std = torch.tensor(IMAGENET[1]).view(3, *(1,) * (kept["conv1_w"].ndim - 2))
         kept["conv1_w"] = kept["conv1_w"].flip(1) * (255 * std)
-        scale = (_DETECTRON_MEAN, IMAGENET[1])
-        return replace(weights, tensors=kept, layout=_detectron_name, kind="Detectron", norm="gn", scale=scale)
+        scale = (DETECTRON_MEAN, IMAGENET[1])
+        return replace(weights, tensors=kept, layout=detectron_name, kind="Detectron", norm="gn", scale=scale)
     if weights.norm is None:
         raise InputError(f"{weights.source} has no running statistics: its BN was made part of affine layers")
     video = kept["conv1_w"].ndim == 5
     return replace(
-        weights, tensors=kept, layout=_nonlocal_name, kind="Caffe2", scale=KINETICS if video else None,
+        weights, tensors=kept, layout=nonlocal_name, kind="Caffe2", scale=KINETICS if video else None,
         geometries=("i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8") if video else (),
     )  # fmt: skip
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_gn.archives import MOST_VALUES, check_pickle, look_through
 from video_gn.errors import InputError
+from video_gn.weights.archives import MOST_VALUES, check_pickle, look_through
 
 
 def load_torch(path: str, mmap: bool = False) -> Any:

@@ -17,7 +17,7 @@ from pytorchvideo.models.hub.resnet import checkpoint_paths
 
 from video_gn.errors import InputError
 from video_gn.files import locked
-from video_gn.weights import Weights, read_weights
+from video_gn.weights.reader import Weights, read_weights
 
 log = logging.getLogger(__name__)
 _FACEBOOK = "https://dl.fbaipublicfiles.com"
@@ -52,7 +52,7 @@ def load_weights(init: str) -> Weights:
     """The weights of a file, or of a public name.
 
     Raises:
-        InputError: As `video_gn.weights.read_weights`; or there is no such name, or no network to get it by.
+        InputError: As `video_gn.weights.reader.read_weights`; or there is no such name, or no network to get it by.
     """
     hub, _, name = init.partition(":")
     if Path(init).exists() or hub not in HUBS:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from video_gn.errors import InputError
-from video_gn.resnet3d import Net, ResStage
-from video_gn.weights import IMAGENET, KINETICS, Place, Weights
+from video_gn.models.resnet3d import Net, ResStage
+from video_gn.weights.layouts import IMAGENET, KINETICS, Place
+from video_gn.weights.reader import Weights
 
 log = logging.getLogger(__name__)
 BATCH_NORMS = ("bn", "brn", "frozen_bn")
@@ -64,8 +65,8 @@ def start_from(
     """Starts a network from weights of the same norm (`check_norm`), in place, and says in one line what was done.
 
     Args:
-        net: Of `video_gn.resnet3d.resnet3d`.
-        weights: Of `video_gn.weights.read_weights`.
+        net: Of `video_gn.models.resnet3d.resnet3d`.
+        weights: Of `video_gn.weights.reader.read_weights`.
         geometry: The network's.
         class_names: The network's; the classifier is carried over where its classes are those of the weights.
         std: Of the network's input.
@@ -93,8 +94,8 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
     """Refuses weights that were trained with another norm than the network's.
 
     Args:
-        weights: Of `video_gn.weights.read_weights`.
-        norm: The network's norm as `video_gn.norm.norm_label` writes it.
+        weights: Of `video_gn.weights.reader.read_weights`.
+        norm: The network's norm as `video_gn.models.norm.norm_label` writes it.
         file_norm: The norm that the weights were trained with, where they do not say. None takes "bn" where there are
             running statistics, and "gn" (32 groups, as the public ones) where there are none.
 
@@ -193,7 +194,7 @@ def own_state(weights: Weights, net: Net, class_names: Sequence[str]) -> dict[st
     """The state of a network out of a file that describes it: every tensor of it, and no other.
 
     Args:
-        weights: Of `video_gn.weights.read_weights`.
+        weights: Of `video_gn.weights.reader.read_weights`.
         net: Made by the file's settings; on the meta device, nothing is allocated for it.
         class_names: Of the file.
 

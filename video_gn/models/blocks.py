@@ -1,0 +1,142 @@
+"""Parts of the network: pytorchvideo's blocks with each norm, residual sum and ReLU as one call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
+from pytorchvideo.models.stem import ResNetBasicStem
+from torch import Tensor, nn
+
+from video_gn.errors import InputError
+from video_gn.kernels.dispatch import SETTINGS, takes
+from video_gn.models.norm_layers import norm_act
+
+
+class Conv3d(nn.Conv3d):
+    """PyTorch's, less an error of its CPU kernels in bfloat16.
+
+    Where padding reaches every position of the output, oneDNN's weight gradient in bfloat16 reads and writes memory
+    that is not its own (PyTorch 2.15 on a CPU with AVX512-BF16: a 3x1x1 kernel on 2 frames, a 1x3x3 kernel of stride 2
+    on 1 x 1 pixels): the gradient is NaN or any number, or the process dies. Such layers compute in float32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cpu and self._type(x) == torch.bfloat16 and self._is_all_border(x.shape[2:]):
+            with torch.autocast("cpu", enabled=False):
+                return self._conv_forward(x.float(), self.weight.float(), self.bias).bfloat16()
+        return super().forward(x)
+
+    def _type(self, x: Tensor) -> torch.dtype:
+        return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+    def _is_all_border(self, sizes: Sequence[int]) -> bool:
+        """Whether no position of the output has its kernel within the input, along T, H or W."""
+        assert not isinstance(self.padding, str)
+        for size, kernel, stride, padding in zip(sizes, self.kernel_size, self.stride, self.padding, strict=True):
+            first = -(-padding // stride) * stride - padding  # where the first kernel begins that is not before it
+            if first + kernel > size:
+                return True
+        return False
+
+
+class MaxPool3d(nn.MaxPool3d):
+    """PyTorch's, which on a GPU can keep one byte an output for backward in place of its input and 8 bytes an output.
+
+    Attributes:
+        kernels: Which kernels run: a word of `video_gn.kernels.dispatch.SETTINGS`.
+        low_memory: Whether they shall.
+    """
+
+    kernels = "auto"
+    low_memory = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.low_memory and takes(self.kernels, x):
+            from video_gn.kernels import ops
+
+            return ops.pool(x, self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]
+        return super().forward(x)
+
+
+class Stem(ResNetBasicStem):
+    """pytorchvideo's, with the norm and its ReLU as one."""
+
+    def __init__(self, **parts: nn.Module | None) -> None:
+        super().__init__(**parts)
+        self.__class__ = Stem  # pytorchvideo's sets all of its locals() as attributes, this one too
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = norm_act(self.norm, self.conv(x))
+        return x if self.pool is None else self.pool(x)
+
+
+class Bottleneck(BottleneckBlock):
+    """pytorchvideo's, with each norm and its ReLU as one, the last also with the residual sum.
+
+    Attributes:
+        low_memory: Whether what two of the convolutions read is computed again in backward, not kept.
+    """
+
+    low_memory = False
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__(**parts)
+        self.__class__ = Bottleneck  # as in Stem
+
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        x = self._convolve(self.conv_b, norm_act(self.norm_a, self.conv_a(x)))
+        x = self._convolve(self.conv_c, norm_act(self.norm_b, x))
+        return norm_act(self.norm_c, x, shortcut)
+
+    def _convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
+        if not self.low_memory or x.grad_fn is None or torch.compiler.is_compiling():
+            return conv(x)
+        from video_gn.kernels import ops
+
+        with ops.recomputed(x):
+            return conv(x)
+
+
+class Residual(ResBlock):
+    """pytorchvideo's, of a `Bottleneck`."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.__class__ = Residual  # as in Stem
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.branch1_conv is None else norm_act(self.branch1_norm, self.branch1_conv(x), relu=False)
+        return self.branch2(x, shortcut)
+
+
+def select_kernels(net: nn.Module, kernels: str, low_memory: bool = False) -> None:
+    """Sets which kernels the norms and pools of a network run, and whether they keep less for backward.
+
+    Raises:
+        InputError: `kernels` is none of `video_gn.kernels.dispatch.SETTINGS`.
+    """
+    if kernels not in SETTINGS:
+        raise InputError(f"model.kernels is {kernels!r}; it has to be one of: {', '.join(SETTINGS)}")
+    for module in net.modules():
+        for name, value in {"kernels": kernels, "low_memory": low_memory}.items():
+            if hasattr(module, name):
+                setattr(module, name, value)
+
+
+class WindowPool(nn.Module):
+    """Average over all of T and a sliding `window x window` of H x W, clipped to the size that is there.
+
+    `[N, C, T, H, W]` to `[N, C, 1, max(H - window, 0) + 1, max(W - window, 0) + 1]`.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, h, w = x.shape[2:]
+        return nn.functional.avg_pool3d(x, (t, min(h, self.window), min(w, self.window)), stride=1)
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
