@@ -22,9 +22,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from video_gn.checkpoint import check_architecture, with_checkpoint
 from video_gn.classifier import VideoClassifier
 from video_gn.configs import look_through, named_configs, read_yaml
+from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
 from video_gn.files import FolderLock, utf8_name
-from video_gn.kinetics import KineticsData
 from video_gn.messages import exit_code, first_process, one_line, set_up_messages
 from video_gn.models.norm import batch_norms, norm_label
 from video_gn.pool import end_with_parent
@@ -110,7 +110,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         check(config.trainer, TRAINER, "trainer")
-        for half, owner in (("model", VideoClassifier), ("data", KineticsData), ("checkpoint", ModelCheckpoint)):
+        for half, owner in (("model", VideoClassifier), ("data", VideoData), ("checkpoint", ModelCheckpoint)):
             _check_given(half, config.get(half) or {}, owner)
         if "\0" in (config.run_dir or ""):
             raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
@@ -330,7 +330,7 @@ def _run(cli: type[CLI], args: list[str]) -> CLI:
         read_yaml(path)
     return cli(
         VideoClassifier,
-        KineticsData,
+        VideoData,
         args=with_checkpoint(args, ("class_names", "seed", *SHARED)),
         save_config_callback=None,
         seed_everything_default=0,
@@ -340,7 +340,7 @@ def _run(cli: type[CLI], args: list[str]) -> CLI:
 
 
 def _explain(error: Exception) -> str:
-    owners = {"model": VideoClassifier, "data": KineticsData, "trainer": Trainer}
+    owners = {"model": VideoClassifier, "data": VideoData, "trainer": Trainer}
     keys = [f"{owner}.{key}" for owner, it in owners.items() for key in inspect.signature(it).parameters]
     return one_line(str(error), keys)
 

@@ -34,13 +34,14 @@ import torchvision.transforms.functional as vision
 from machine import cpu_name
 from tqdm import tqdm
 
-from video_gn import sampling, transforms
-from video_gn.decode import BACKENDS, open_video
+from video_gn.data import sampling, transforms
+from video_gn.data.dataset import VideoDataset
+from video_gn.data.decoding.open import BACKENDS, open_video
+from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.reencode import Settings, prepare_video
+from video_gn.data.video_list import VideoList
+from video_gn.data.views import ProtocolViews, RandomView
 from video_gn.files import write_text
-from video_gn.lists import VideoList
-from video_gn.loader import RowSampler, VideoLoader
-from video_gn.reencode import Settings, prepare_video
-from video_gn.views import ProtocolViews, RandomView, VideoViews
 
 PEER = "pytorchvideo"
 BATCHES = 15  # of each worker
@@ -250,7 +251,7 @@ def with_workers(originals: list[str], prepared: list[str], clip: tuple[int, int
 
                 loader: Any = DataLoader(peer_dataset(many, clip), 8, num_workers=workers, drop_last=True)
             else:
-                samples = VideoViews(VideoList(many, [0] * total), RandomView(*clip, (256, 320), 224, True))
+                samples = VideoDataset(VideoList(many, [0] * total), RandomView(*clip, (256, 320), 224, True))
                 samples.backends = [backend]
                 loader = VideoLoader(samples, RowSampler(total, 0, True), 8, workers, True)
             count, began = 0, 0.0

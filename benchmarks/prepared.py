@@ -22,11 +22,11 @@ from loader import in_a_process, limit, make_videos, random_clip, take_turns
 from machine import cpu_name
 from tqdm import tqdm
 
-from video_gn import reencode
-from video_gn.decode import BACKENDS
+from video_gn.data import reencode
+from video_gn.data.decoding.damage import decode_all
+from video_gn.data.decoding.open import BACKENDS
+from video_gn.data.reencode import Settings
 from video_gn.files import write_text
-from video_gn.libav import decode_all
-from video_gn.reencode import Settings
 
 NEVER = "1000000000"
 

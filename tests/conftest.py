@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 
 import train
 from video_gn.classifier import VideoClassifier
-from video_gn.motion import Motion, prepare
+from video_gn.data.motion12 import Motion, prepare
 
 REPO = Path(__file__).parents[1]
 # Real clips, sound and damaged, with their MANIFEST.tsv; the tests on them are skipped where there are none.

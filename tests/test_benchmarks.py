@@ -9,7 +9,7 @@ import torch
 from conftest import script
 from torch import nn
 
-from video_gn.decode import BACKENDS
+from video_gn.data.decoding.open import BACKENDS
 
 script("benchmarks/machine.py")  # which the others import
 loader = script("benchmarks/loader.py")

@@ -3,14 +3,15 @@ import os
 import shutil
 
 import pytest
-from conftest import VIDEOS, script
+from conftest import VIDEOS
 
+from video_gn.data.decoding.pyav_reader import LibavVideo
+from video_gn.data.lists import read_list, read_rows
+from video_gn.data.motion12 import CLASSES
+from video_gn.data.tools import check_videos
+from video_gn.data.video_list import checked_path
 from video_gn.files import read_table
-from video_gn.libav import LibavVideo
-from video_gn.lists import checked_path, read_list, read_rows
-from video_gn.motion import CLASSES
 
-check_videos = script("data/check_videos.py")
 NAMES = list(CLASSES)
 
 

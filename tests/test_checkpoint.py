@@ -22,8 +22,8 @@ import train
 from video_gn import export, predict
 from video_gn.checkpoint import read_checkpoint, with_checkpoint
 from video_gn.classifier import VideoClassifier
+from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
-from video_gn.kinetics import KineticsData
 from video_gn.messages import set_up_messages
 from video_gn.resume import find_resume
 from video_gn.rules import shown
@@ -401,7 +401,7 @@ def test_class_names_have_to_be_text(tmp_path):
     """A folder's name may be any bytes; a class's is written into files that are UTF-8."""
     for name in ("caf\udce9", " ", ""):
         with pytest.raises(InputError, match="no text in UTF-8"):
-            KineticsData(root=str(tmp_path), class_names=["a", name])
+            VideoData(root=str(tmp_path), class_names=["a", name])
 
 
 def test_many_class_names_travel(sound, tmp_path, monkeypatch, capsys):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import VIDEOS
 
-from video_gn.containers import CERTAIN, CONTAINERS, OpenFile, find_container, find_transport_stream
-from video_gn.decode import BACKENDS, open_video
+from video_gn.data.decoding.containers import CERTAIN, CONTAINERS, OpenFile, find_container, find_transport_stream
+from video_gn.data.decoding.damage import decode_all
+from video_gn.data.decoding.open import BACKENDS, open_video
+from video_gn.data.motion12 import encode
 from video_gn.errors import DecodeError
-from video_gn.libav import decode_all
-from video_gn.motion import encode
 from video_gn.picture import write_video
 
 

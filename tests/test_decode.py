@@ -12,10 +12,11 @@ import pytest
 from conftest import REPO, VIDEOS
 from PIL import Image
 
-from video_gn import libav
-from video_gn.decode import BACKENDS, DecordVideo, open_video
+from video_gn.data.decoding import reader
+from video_gn.data.decoding.damage import find_damage
+from video_gn.data.decoding.decord_reader import DecordVideo
+from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.errors import DecodeError
-from video_gn.libav import find_damage
 
 needs_videos = pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real clips at {VIDEOS}")
 
@@ -45,7 +46,7 @@ def test_any_frames_in_any_order_are_those_of_a_sequential_decode(backend, motio
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("whole", [64, 62])
 def test_parts_are_finished_as_they_come(backend, whole, motion_folder, monkeypatch):
-    monkeypatch.setattr(libav, "WHOLE", whole)
+    monkeypatch.setattr(reader, "WHOLE", whole)
     path = motion_folder / "train" / "fast_up" / "0000.mp4"
     sizes = []
 
@@ -243,7 +244,7 @@ def test_works_after_pytorchvideo_switched_decord_to_torch(motion_folder):
 
 def test_decoding_first_does_not_crash_torch():
     """In a process of its own: decord loaded before torch makes the product end it (dmlc/decord issue 293)."""
-    code = "import video_gn.decode, torch; torch.nn.Linear(64, 12)(torch.randn(72, 64))"
+    code = "import video_gn.data.decoding.open, torch; torch.nn.Linear(64, 12)(torch.randn(72, 64))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, timeout=120).returncode == 0
 
 

@@ -22,8 +22,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 import train
 from video_gn import export, predict
 from video_gn.classifier import VideoClassifier
+from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
-from video_gn.kinetics import KineticsData
 from video_gn.models.norm import NORMS
 from video_gn.trained import Settings, open_trained
 from video_gn.weights.stored import CLIP, NEWER
@@ -37,7 +37,7 @@ def checkpoint(path, num_frames=8, data=None, **options):
     model = VideoClassifier(NAMES, **(settings | options)).eval()
     randomize(model.net)
     nn.init.normal_(model.net.blocks[-1].proj.weight, std=0.05)
-    module = KineticsData(class_names=NAMES, num_frames=num_frames, crop_size=model.hp.crop_size, test_short_side=72,
+    module = VideoData(class_names=NAMES, num_frames=num_frames, crop_size=model.hp.crop_size, test_short_side=72,
                           short_side=(72, 80), **(data or {}))  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "epoch": 1, "global_step": 2}

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from video_gn.data.datamodule import VideoData
+from video_gn.data.decoding.pyav_reader import create_mp4
+from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
 from video_gn.files import FolderLock, Journal, holder, locked, replacing, take_lock, write_text
-from video_gn.kinetics import KineticsData
-from video_gn.libav import create_mp4
-from video_gn.lists import VideoList
 from video_gn.saving import WholeCheckpoints
 
 fork = multiprocessing.get_context("fork")
@@ -70,7 +70,7 @@ def test_what_is_appended_to_is_no_link(tmp_path):
     journal.path.symlink_to(victim)
     with pytest.raises(InputError, match=f"{journal.path} is a link"), journal:
         pass
-    data = KineticsData(root=str(link.parent), class_names=["a"], quarantine="link")
+    data = VideoData(root=str(link.parent), class_names=["a"], quarantine="link")
     data.lists["val"] = VideoList(["a.mp4"], [0])
     with pytest.raises(InputError, match=f"{link} is a link"):
         data._respect_quarantine("val")

@@ -12,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, script
+from conftest import REPO
 from mutants import mutants
 from PIL import Image
 from torchvision.transforms import v2
 
 import train
+from video_gn.data.datamodule import VideoData
+from video_gn.data.decoding.image_reader import FORMATS, ImageFile
+from video_gn.data.motion12 import Motion
+from video_gn.data.tools import make_textures
+from video_gn.data.views import CentreImage, RandomImage
 from video_gn.errors import DecodeError, InputError
-from video_gn.images import FORMATS, CentreImage, ImageFile, RandomImage
-from video_gn.kinetics import KineticsData
-from video_gn.motion import Motion
 
 DEMO = str(REPO / "configs" / "imagenet" / "demo.yaml")
 
@@ -30,7 +32,7 @@ DEMO = str(REPO / "configs" / "imagenet" / "demo.yaml")
 def textures(tmp_path_factory):
     """A small set of data/make_textures.py."""
     folder = tmp_path_factory.mktemp("textures")
-    assert script("data/make_textures.py").main([str(folder), "--images", "4", "--videos", "2", "--val", "2"]) == 0
+    assert make_textures.main([str(folder), "--images", "4", "--videos", "2", "--val", "2"]) == 0
     return folder
 
 
@@ -165,7 +167,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
 )
 def test_settings_that_do_not_go_with_images(options, words):
     with pytest.raises(InputError, match=words):
-        KineticsData(class_names=["a", "b"], images=True, **options)
+        VideoData(class_names=["a", "b"], images=True, **options)
 
 
 def test_pretrain_then_inflate(textures, tmp_path, capsys):
@@ -209,20 +211,18 @@ def test_pretrain_then_inflate(textures, tmp_path, capsys):
 
 
 def test_textures_are_the_same_again(textures, tmp_path):
-    tool = script("data/make_textures.py")
-    assert tool.make(tmp_path, 1, 1, 1) == 12 * 4
-    assert tool.make(tmp_path, 1, 1, 1) == 0
+    assert make_textures.make(tmp_path, 1, 1, 1) == 12 * 4
+    assert make_textures.make(tmp_path, 1, 1, 1) == 0
     for path in ("images/train/fine_level/00000.png", "videos/val/level_to_rising/00000.mp4"):
         assert (tmp_path / path).read_bytes() == (textures / path).read_bytes()
     assert not list(Path(tmp_path).rglob("*.part"))
-    assert tool.main([str(tmp_path), "--size", "33"]) == 2
+    assert make_textures.main([str(tmp_path), "--size", "33"]) == 2
 
 
 def test_no_frame_of_a_texture_video_tells_its_class():
     """Before and after the change a frame shows one direction; both of the pairs with it look the same there."""
-    tool = script("data/make_textures.py")
-    pair = [tool.VIDEO_CLASSES.index(name) for name in ("level_to_rising", "level_to_falling")]
-    first, second = (list(tool.video(label, 64, np.random.default_rng(3)))[:10] for label in pair)
+    pair = [make_textures.VIDEO_CLASSES.index(name) for name in ("level_to_rising", "level_to_falling")]
+    first, second = (list(make_textures.video(label, 64, np.random.default_rng(3)))[:10] for label in pair)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 

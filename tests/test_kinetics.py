@@ -3,9 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from video_gn.data.datamodule import VideoData
+from video_gn.data.motion12 import CLASSES, Motion
 from video_gn.errors import InputError
-from video_gn.kinetics import KineticsData
-from video_gn.motion import CLASSES, Motion
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ from video_gn.motion import CLASSES, Motion
 )
 def test_bad_settings(options, words):
     with pytest.raises(InputError, match=words):
-        KineticsData(**({"class_names": ["a", "b"]} | options))
+        VideoData(**({"class_names": ["a", "b"]} | options))
 
 
 def test_too_few_videos_for_a_step(data_root, motion):
-    data = KineticsData(root=str(data_root), motion=motion, batch_size=100, max_span=64)
+    data = VideoData(root=str(data_root), motion=motion, batch_size=100, max_span=64)
     connector = SimpleNamespace(use_distributed_sampler=False)
     data.trainer = SimpleNamespace(world_size=1, _accelerator_connector=connector)
     with pytest.raises(InputError, match="24 training videos do not fill one step of 100 clips"):
@@ -38,10 +38,10 @@ def test_too_few_videos_for_a_step(data_root, motion):
 
 
 def test_hyper_parameters_are_plain_and_complete(data_root, motion):
-    data = KineticsData(root=str(data_root), motion=motion, videos=["x.mp4"])
+    data = VideoData(root=str(data_root), motion=motion, videos=["x.mp4"])
     assert data.hparams["class_names"] == list(CLASSES) and "videos" not in data.hparams
     assert data.hparams["motion"]["train_per_class"] == 2
-    again = KineticsData(**{k: v for k, v in data.hparams.items() if k != "motion"})
+    again = VideoData(**{k: v for k, v in data.hparams.items() if k != "motion"})
     assert again.class_names == data.class_names
 
 
@@ -57,7 +57,7 @@ def test_hyper_parameters_are_plain_and_complete(data_root, motion):
 def test_bounds(name, values):
     for value in values:
         with pytest.raises(InputError, match=rf"data\.{name} is .*it has to be"):
-            KineticsData(class_names=["a"], **{name: value})
+            VideoData(class_names=["a"], **{name: value})
     for name, value in {"wavelength": math.nan, "fast": math.inf, "train_per_class": 10**9, "size": 10**6}.items():
         with pytest.raises(InputError, match=rf"motion\.{name} is"):
             Motion(**{name: value})
@@ -66,4 +66,4 @@ def test_bounds(name, values):
 def test_class_names_that_are_not_utf8(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(InputError, match=r"names.txt, line 1: byte 0xe9, which is not UTF-8"):
-        KineticsData(class_names=str(tmp_path / "names.txt"))
+        VideoData(class_names=str(tmp_path / "names.txt"))

@@ -11,13 +11,15 @@ import pytest
 import torch
 from conftest import assert_children_end
 
-from video_gn import transforms
-from video_gn.decode import open_video
+from video_gn.data import transforms
+from video_gn.data.dataset import VideoDataset
+from video_gn.data.decoding.open import open_video
+from video_gn.data.lists import read_list
+from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.motion12 import CLASSES
+from video_gn.data.video_list import VideoList
+from video_gn.data.views import RandomView
 from video_gn.errors import InputError
-from video_gn.lists import VideoList, read_list
-from video_gn.loader import RowSampler, VideoLoader
-from video_gn.motion import CLASSES
-from video_gn.views import RandomView, VideoViews
 
 VIEW = RandomView(4, 4, (40, 48), 32, flip=True)
 
@@ -75,7 +77,7 @@ def test_the_rest_of_an_epoch_on_any_number_of_ranks(world_size):
 
 
 def batches(videos, views, workers=0, position=(0, 0), batch_size=5, set_aside=lambda *_: None, timeout=60.0):
-    samples = VideoViews(videos, views, 0, replace=True, timeout=timeout)
+    samples = VideoDataset(videos, views, 0, replace=True, timeout=timeout)
     sampler = RowSampler(len(videos), 0, True)
     return list(VideoLoader(samples, sampler, batch_size, workers, True, True, lambda: position, set_aside))
 
@@ -131,7 +133,7 @@ def test_goes_on_after_a_decoder_that_hangs_or_crashes(trap, words, keep_workers
     traps = Trap(VIEW, dict.fromkeys(bad.values(), trap))
     told = {}
     again = VideoList(videos.paths, videos.labels)
-    samples = VideoViews(again, traps, 0, replace=True, timeout=1.0)
+    samples = VideoDataset(again, traps, 0, replace=True, timeout=1.0)
     loader = VideoLoader(
         samples,
         RowSampler(24, 0, True),
@@ -169,7 +171,7 @@ def close_everything_before_the_end():
 
 def test_who_hung_is_known_also_before_it_has_ended(videos):
     told = {}
-    samples = VideoViews(VideoList(videos.paths, videos.labels), VIEW, 0, timeout=1.0)
+    samples = VideoDataset(VideoList(videos.paths, videos.labels), VIEW, 0, timeout=1.0)
     loader = VideoLoader(samples, RowSampler(24, 0, True), num_workers=1, set_aside=told.__setitem__)
     worker = multiprocessing.get_context("fork").Process(target=close_everything_before_the_end)
     worker.start()
@@ -222,7 +224,7 @@ def test_the_batch_size_changes_neither_the_order_nor_the_clips(videos):
     """So that cells of an ablation with the same seed see the same."""
 
     def whole_epoch(batch_size):
-        batches = list(VideoLoader(VideoViews(videos, VIEW, 3, True), RowSampler(24, 3, True), batch_size))
+        batches = list(VideoLoader(VideoDataset(videos, VIEW, 3, True), RowSampler(24, 3, True), batch_size))
         return torch.cat([batch.rows for batch in batches]), torch.cat([batch.clips for batch in batches])
 
     (rows, clips), (same_rows, same_clips) = whole_epoch(8), whole_epoch(1)

@@ -2,12 +2,10 @@ import csv
 import shutil
 
 import pytest
-from conftest import script
 
-from video_gn.lists import read_list
-from video_gn.motion import CLASSES
-
-make_list = script("data/make_list.py")
+from video_gn.data.lists import read_list
+from video_gn.data.motion12 import CLASSES
+from video_gn.data.tools import make_list
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ def test_outcomes_are_no_formulas(tmp_path):
     """The table of a test, which people open in spreadsheets."""
     from types import SimpleNamespace
 
-    from video_gn.lists import VideoList
+    from video_gn.data.video_list import VideoList
     from video_gn.report import OUTCOMES, RunReport
 
     report = RunReport(tmp_path, "x", {})

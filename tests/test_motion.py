@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import assert_children_end
 
+from video_gn.data.motion12 import CLASSES, Motion, _offsets, prepare, render
 from video_gn.errors import InputError
 from video_gn.files import locked
-from video_gn.motion import CLASSES, Motion, _offsets, prepare, render
 
 
 def test_a_set_is_whole_and_labelled(motion_folder, motion):
@@ -83,7 +83,7 @@ def test_wagon_wheel(rng):
 
 def test_texture_is_periodic(rng):
     """A period of exactly lambda: moved by one, the texture is the same."""
-    from video_gn.motion import Waves
+    from video_gn.data.motion12 import Waves
 
     waves = Waves(rng, 16.0, 1, np.full(3, 0.5), 0.2)
     y, x = np.mgrid[:64, :64].astype(np.float32)

@@ -6,20 +6,23 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import VIDEOS, script
+from conftest import VIDEOS
 from mutants import mutants
 from test_decode import write
 
-from video_gn import libav, sampling
-from video_gn.decode import BACKENDS, open_video
+from video_gn.data import sampling
+from video_gn.data.dataset import VideoDataset
+from video_gn.data.decoding import decord_reader, pyav_reader, reader
+from video_gn.data.decoding.damage import decode_all
+from video_gn.data.decoding.open import BACKENDS, open_video
+from video_gn.data.decoding.pyav_reader import LibavVideo
+from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.tools import check_videos
+from video_gn.data.video_list import VideoList
+from video_gn.data.views import ProtocolViews, RandomView
 from video_gn.errors import DecodeError
-from video_gn.libav import LibavVideo, decode_all
-from video_gn.lists import VideoList
-from video_gn.loader import RowSampler, VideoLoader
 from video_gn.pool import run_jobs
-from video_gn.views import ProtocolViews, RandomView, VideoViews
 
-check_videos = script("data/check_videos.py")
 COUNT = 300  # of mutants; once, 31605 edited header fields and 1100 copies of real clips were tried
 CODECS = {
     "a.mp4": "libx264", "b.mp4": "libx265", "a.avi": "mpeg4", "a.mkv": "libx264", "a.webm": "libvpx-vp9",
@@ -88,7 +91,7 @@ RANDOM = RandomView(8, 2, (40, 48), 32, True)
 def test_no_worker_is_lost(training, damaged, sound):
     paths = [*damaged, *map(str, sound * 6)]
     views = RANDOM if training else ProtocolViews(8, 2, 48, sampling.find_protocol("gn-10clip"))
-    samples = VideoViews(VideoList(paths, [0] * len(paths)), views, 0, training, not training, timeout=20.0)
+    samples = VideoDataset(VideoList(paths, [0] * len(paths)), views, 0, training, not training, timeout=20.0)
     told = []
     loader = VideoLoader(
         samples, RowSampler(len(paths), 0, training), 4 if training else 1, 2, set_aside=lambda *it: told.append(it)
@@ -147,7 +150,7 @@ def test_a_header_that_promises_billions_of_frames(sound, tmp_path):
 
 
 def test_of_a_file_too_large_to_count_its_frames_the_header_is_read(sound, tmp_path, monkeypatch):
-    monkeypatch.setattr("video_gn.decode.LARGEST", 100)
+    monkeypatch.setattr("video_gn.data.decoding.open.LARGEST", 100)
     with open_video(sound[0]) as video:
         assert video.num_frames == 40
     path = edited(sound[0], tmp_path / "a.mp4", (b"stts", 12, b"\x7f\xff\xff\xff"))
@@ -157,7 +160,7 @@ def test_of_a_file_too_large_to_count_its_frames_the_header_is_read(sound, tmp_p
 
 
 def test_packets_without_end_are_not_held(sound, monkeypatch):
-    monkeypatch.setattr(libav, "MOST_PACKETS", 39)
+    monkeypatch.setattr(pyav_reader, "MOST_PACKETS", 39)
     for backend in ("decord", "pyav"):
         with pytest.raises(DecodeError, match="more than 39 packets; cut it into clips"):
             open_video(sound[0], backend).__enter__()
@@ -172,7 +175,7 @@ def test_absurd_frames_are_refused_before_they_take_memory(tmp_path):
         path, before = edited(good, tmp_path / "bad.avi", (b"strf", 12, size)), resident()
         reasons = read_by_all(path)
         assert resident() < before + 100
-        if width * height < libav.LARGEST_FRAME:  # libav itself refuses the others
+        if width * height < pyav_reader.LARGEST_FRAME:  # libav itself refuses the others
             assert all(reason.startswith(f"frames of {width}x{height} pixels") for reason in reasons)
         assert all(reason.startswith(("damaged", "frames of")) for reason in reasons)
 
@@ -180,7 +183,7 @@ def test_absurd_frames_are_refused_before_they_take_memory(tmp_path):
 def test_large_frames_are_decoded_in_small_parts(tmp_path, monkeypatch):
     frames = [np.full((64, 128, 3), 8 * i, np.uint8) for i in range(20)]
     write(tmp_path / "a.mp4", frames, "libx264", {}, range(20))
-    monkeypatch.setattr(libav, "PART_BYTES", 3 * 3 * 64 * 128)
+    monkeypatch.setattr(reader, "PART_BYTES", 3 * 3 * 64 * 128)
     sizes = []
     with open_video(tmp_path / "a.mp4", "pyav") as video:
         video.read(range(20), lambda part: sizes.append(len(part)) or np.asarray(part)[:, :4, :4])
@@ -188,9 +191,7 @@ def test_large_frames_are_decoded_in_small_parts(tmp_path, monkeypatch):
 
 
 def test_frames_of_which_decord_would_hold_too_many_go_to_pyav(sound, monkeypatch):
-    from video_gn import decode
-
-    monkeypatch.setattr(decode, "LARGEST_FRAME", 64 * 64 - 1)
+    monkeypatch.setattr(decord_reader, "LARGEST_FRAME", 64 * 64 - 1)
     with pytest.raises(DecodeError, match="frames of 64x64 pixels, of which decord"), open_video(sound[0]):
         pass
     with open_video(sound[0], "pyav") as video:

@@ -6,13 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO, fit, script, short
+from conftest import REPO, fit, short
 
 import train
 from video_gn import predict
-from video_gn.decode import BACKENDS, open_video
+from video_gn.data.decoding.open import BACKENDS, open_video
+from video_gn.data.lists import read_list
+from video_gn.data.tools import check_videos, make_list, prepare_videos
 from video_gn.files import as_label, as_path, as_text, read_table, write_table
-from video_gn.lists import read_list
 from video_gn.messages import printable
 
 NAMES = [b"caf\xe9.mp4", "é.mp4".encode(), b"\x1b[31m\n.mp4", b'\xff,".mp4']
@@ -39,9 +40,9 @@ def every_tool(root, run_dir):
     settings = ["--data.motion", "null", "--data.train", "train.csv", "--data.val", "train.csv", "--data.batch_size", 2]
     settings += ["--data.max_bad", 1, "--trainer.max_epochs", 1, "--data.num_workers", 1, "--data.frame_interval", 2]
     checkpoint = str(run_dir / "checkpoints" / "last.ckpt")
-    yield script("data/make_list.py").main([str(root)])
-    yield script("data/check_videos.py").main([str(root / "train.csv"), "--workers", "1"])
-    yield script("data/prepare_videos.py").main([str(root / "train.csv"), str(root / "copies"), "--workers", "1"])
+    yield make_list.main([str(root)])
+    yield check_videos.main([str(root / "train.csv"), "--workers", "1"])
+    yield prepare_videos.main([str(root / "train.csv"), str(root / "copies"), "--workers", "1"])
     yield train.main(fit(run_dir, root, *short(*settings)))
     yield train.main(["test", "--ckpt_path", checkpoint])
     videos = ["--videos", str(root / "train"), "--json", str(root / "all.jsonl")]

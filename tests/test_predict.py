@@ -13,9 +13,10 @@ from PIL import Image
 
 import train
 from video_gn import predict
-from video_gn.decode import open_video
+from video_gn.data.decoding.open import open_video
+from video_gn.data.lists import find_videos
+from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
-from video_gn.lists import VideoList, find_videos
 from video_gn.picture import bars, class_activation, overlay, strip
 from video_gn.trained import open_trained
 

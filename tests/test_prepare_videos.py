@@ -2,17 +2,14 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import script
 from test_decode import H264, sequential, write
 
-from video_gn.decode import open_video
+from video_gn.data.decoding.open import open_video
+from video_gn.data.decoding.pyav_reader import LibavVideo
+from video_gn.data.lists import read_list
+from video_gn.data.reencode import CODECS, Settings, encode
+from video_gn.data.tools import check_videos, prepare_videos
 from video_gn.errors import InputError
-from video_gn.libav import LibavVideo
-from video_gn.lists import read_list
-from video_gn.reencode import CODECS, Settings, encode
-
-check_videos = script("data/check_videos.py")
-prepare_videos = script("data/prepare_videos.py")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +123,7 @@ def test_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch, capsys):
 
 
 def test_a_copy_that_is_not_like_its_source_is_thrown_away(root, tmp_path, monkeypatch):
-    from video_gn import reencode
+    from video_gn.data import reencode
 
     def broken(source, target, settings):
         count, samples = encode(source, target, settings)

@@ -3,14 +3,14 @@ import copy
 import pytest
 import torch
 from conftest import randomize
-from pytorchvideo.models.resnet import create_resnet
+from pytorchvideo.models.resnet import ResBlock, create_resnet
 from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.models.architectures import DEPTHS, GEOMETRIES
 from video_gn.models.blocks import Conv3d, WindowPool
 from video_gn.models.norm import NORMS, make_norm
-from video_gn.models.resnet3d import ResBlock, ResStage, resnet3d
+from video_gn.models.resnet3d import ResStage, resnet3d
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from video_gn.data.sampling import PROTOCOLS, clip_indices, find_protocol, random_start, span
 from video_gn.errors import InputError
-from video_gn.sampling import PROTOCOLS, clip_indices, find_protocol, random_start, span
 
 
 def test_span():

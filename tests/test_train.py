@@ -16,10 +16,10 @@ import torch
 from conftest import REPO, assert_children_end, fit, short
 
 import train
-from video_gn import decode
 from video_gn.classifier import VideoClassifier
+from video_gn.data.decoding import decord_reader
+from video_gn.data.motion12 import CLASSES, Motion, prepare
 from video_gn.kernels import dispatch
-from video_gn.motion import CLASSES, Motion, prepare
 
 
 @pytest.fixture(scope="session")
@@ -273,12 +273,12 @@ def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp
     """In training and in validation; another run does not open the video again."""
     shutil.copytree(motion_folder, tmp_path / "set")
     hanging = {str(tmp_path / "set" / split / "fast_up/0000.mp4") for split in ("train", "val")}
-    real = decode.DecordVideo.read
+    real = decord_reader.DecordVideo.read
 
     def read(self, indices, finish):
         return ctypes.PyDLL(None).sleep(1000) if self.path in hanging else real(self, indices, finish)
 
-    monkeypatch.setattr(decode.DecordVideo, "read", read)
+    monkeypatch.setattr(decord_reader.DecordVideo, "read", read)
     listed = ("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--data.max_bad", 0.05)
     options = short(*listed, "--data.num_workers", 1, "--data.decode_timeout", 1, "--trainer.max_epochs", 1)
     assert train.main(fit(tmp_path / "run", tmp_path / "set", *options)) == 0
@@ -287,7 +287,7 @@ def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp
     with open(tmp_path / "set/quarantine.csv", newline="") as file:
         listed = {(row["path"], row["reason"]) for row in csv.DictReader(file)}
     assert listed == {(f"{split}/fast_up/0000.mp4", "its decoder hung for 1 s") for split in ("train", "val")}
-    monkeypatch.setattr(decode.DecordVideo, "read", real)
+    monkeypatch.setattr(decord_reader.DecordVideo, "read", real)
     capsys.readouterr()
     assert train.main(fit(tmp_path / "again", tmp_path / "set", *options)) == 0
     err = capsys.readouterr().err

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
+from video_gn.data.transforms import crop, flip, random_box, resize, resize_short_side, three_crops
 from video_gn.models.input import normalize
-from video_gn.transforms import crop, flip, random_box, resize, resize_short_side, three_crops
 
 
 def frames(rng, t=2, h=48, w=64):

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from video_gn import sampling, transforms
-from video_gn.decode import open_video
-from video_gn.lists import VideoList, read_list
-from video_gn.loader import RowSampler, VideoLoader
-from video_gn.motion import CLASSES
-from video_gn.views import BadVideo, ProtocolViews, RandomView, VideoViews, collate, spread
+from video_gn.batch import BadVideo
+from video_gn.data import sampling, transforms
+from video_gn.data.dataset import VideoDataset, collate
+from video_gn.data.decoding.open import open_video
+from video_gn.data.lists import read_list
+from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.motion12 import CLASSES
+from video_gn.data.video_list import VideoList
+from video_gn.data.views import ProtocolViews, RandomView, spread
 
 TRAIN_VIEW = RandomView(8, 4, (40, 48), 32, flip=True)
 
@@ -26,7 +29,9 @@ def look(views, path, rng):
 
 def batches(videos, workers, view=TRAIN_VIEW, seed=0, epoch=0, replace=True):
     sampler = RowSampler(len(videos), seed, replace)
-    return list(VideoLoader(VideoViews(videos, view, seed, replace), sampler, 5, workers, position=lambda: (epoch, 0)))
+    return list(
+        VideoLoader(VideoDataset(videos, view, seed, replace), sampler, 5, workers, position=lambda: (epoch, 0))
+    )
 
 
 def test_a_batch_keeps_the_contract(videos):
@@ -70,7 +75,7 @@ def test_random_view_is_the_frames_crop_and_flip_that_were_drawn(videos):
 @pytest.mark.parametrize("name", sampling.PROTOCOLS)
 def test_views_of_one_read_are_those_of_separate_reads(name, videos, rng):
     protocol = sampling.PROTOCOLS[name]
-    views = VideoViews(videos, ProtocolViews(8, 4, 40, protocol))
+    views = VideoDataset(videos, ProtocolViews(8, 4, 40, protocol))
     views = spread(collate([views[0, 3]])).clips[0].permute(0, 2, 3, 4, 1).numpy()
     expected = []
     for indices in protocol.clips(8, 4, 64):
@@ -117,5 +122,5 @@ def test_evaluation_never_replaces_an_unreadable_video(videos, tmp_path):
 
 
 def test_no_video_makes_an_empty_batch(videos):
-    batch = collate([VideoViews(videos, TRAIN_VIEW)[0, None]])
+    batch = collate([VideoDataset(videos, TRAIN_VIEW)[0, None]])
     assert len(batch.clips) == len(batch.labels) == len(batch.failures) == 0

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from video_gn import motion
+from video_gn.data import motion12
+from video_gn.data.sampling import find_protocol
 from video_gn.errors import InputError
 from video_gn.files import is_utf8, utf8_named
 from video_gn.models.norm import make_norm
 from video_gn.models.resnet3d import resnet3d
 from video_gn.rules import DATA, Rule, shown
-from video_gn.sampling import find_protocol
 from video_gn.weights.inflate import own_state
 from video_gn.weights.pickles import load_torch
 from video_gn.weights.reader import Weights, read_weights
@@ -56,7 +56,7 @@ RUN_DATA = {
 
 def _is_motion(given: Any) -> bool:
     return isinstance(given, dict) and all(
-        name in motion.RULES and motion.RULES[name].holds(given[name]) for name in given
+        name in motion12.RULES and motion12.RULES[name].holds(given[name]) for name in given
     )
 
 

@@ -1,13 +1,8 @@
-"""A video classifier around the I3D ResNet: loss, optimisation and scores; the model half of a run.
-
-The contract with the data's half (`video_gn/views.py`) is a batch of `clips` uint8 `[B, V, 3, T, H, W]`, `labels`
-int64 `[B]`, `rows` int64 `[B]` and `failures`, a list with one entry for each unreadable video. V is the number of
-views of a video: its clips in training, usually 1, and clips x crops at test time.
-"""
+"""A video classifier around the I3D ResNet: loss, optimisation and scores; the model half of a run."""
 
 import logging
 import math
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,6 +12,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
+from video_gn.batch import Batch
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
 from video_gn.models.architectures import GEOMETRIES
@@ -38,17 +34,6 @@ NUMBERS = {
     )
 }  # fmt: skip
 REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
-
-
-class Batch(Protocol):
-    """What the steps read of a batch; its maker is the data half."""
-
-    clips: Tensor
-    labels: Tensor
-    rows: Tensor
-    failures: list
-    damaged: list
-    fallbacks: list
 
 
 def scaled_lr(base_lr: float, clips_per_step: int) -> float:

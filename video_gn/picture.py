@@ -11,8 +11,8 @@ import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
+from video_gn.data.decoding.pyav_reader import create_mp4
 from video_gn.files import replacing
-from video_gn.libav import create_mp4
 from video_gn.messages import printable
 
 Classes = Sequence[tuple[str, float]]  # name and score, the likeliest first

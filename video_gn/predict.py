@@ -20,18 +20,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from video_gn import sampling, transforms
-from video_gn.decode import IMAGE, open_video
+from video_gn.data import sampling, transforms
+from video_gn.data.dataset import VideoDataset
+from video_gn.data.decoding.open import IMAGE, open_video
+from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos
+from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.video_list import VideoList
+from video_gn.data.views import CentreImage, ProtocolViews, Views, spread
 from video_gn.errors import DecodeError, InputError
 from video_gn.files import make_folder
-from video_gn.images import CentreImage
-from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos
-from video_gn.loader import RowSampler, VideoLoader
 from video_gn.messages import exit_code, set_up_messages
 from video_gn.picture import class_activation, overlay, strip, write_video
 from video_gn.predictions import TOP, entry, json_lines, table
 from video_gn.trained import Trained, open_trained
-from video_gn.views import ProtocolViews, VideoViews, Views, spread
 
 SHOWN = 8  # frames in a strip
 LONGEST_STEM = 200  # bytes of a picture's name; file systems take 255, endings included
@@ -60,12 +61,12 @@ def score(
         videos: What to look at.
         batch_size: Clips that go through the network at once; of several videos, where their sizes are equal.
         num_workers: Processes that decode.
-        protocol: A name of `video_gn.sampling.PROTOCOLS`; None takes the model's.
+        protocol: A name of `video_gn.data.sampling.PROTOCOLS`; None takes the model's.
         backend: Which one decodes.
     """
     clip = model.settings.clip
     loader = VideoLoader(
-        VideoViews(videos, _views(model, protocol), backend=IMAGE if clip["images"] else backend),
+        VideoDataset(videos, _views(model, protocol), backend=IMAGE if clip["images"] else backend),
         RowSampler(len(videos), 0, False),
         batch_size if clip["images"] else 1,
         min(num_workers, len(videos)),

@@ -25,9 +25,9 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from video_gn.data.decoding.pyav_reader import create_mp4
 from video_gn.errors import InputError
 from video_gn.files import locked, replacing, write_table, write_text
-from video_gn.libav import create_mp4
 from video_gn.messages import printable
 from video_gn.pool import end_with_parent
 from video_gn.rules import check, number, whole

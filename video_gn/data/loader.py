@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
+from video_gn.batch import NONE, Batch
+from video_gn.data.dataset import VideoDataset, collate
 from video_gn.errors import InputError
 from video_gn.pool import end_with_parent
-from video_gn.views import NONE, Batch, VideoViews, collate
 
 DYING = 5.0  # seconds for which a worker is waited for whose connection broke
 
@@ -84,7 +85,7 @@ class VideoLoader:
 
     def __init__(
         self,
-        videos: VideoViews,
+        videos: VideoDataset,
         sampler: RowSampler,
         batch_size: int = 1,
         num_workers: int = 0,
@@ -195,7 +196,7 @@ def _without_memory(reason: str) -> InputError:
 
 def _start_worker(number: int) -> None:
     worker = get_worker_info()
-    assert worker is not None and isinstance(worker.dataset, VideoViews)
+    assert worker is not None and isinstance(worker.dataset, VideoDataset)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     if worker.dataset.parent:
         direct = multiprocessing.get_start_method() != "forkserver"

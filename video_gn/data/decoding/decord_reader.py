@@ -1,14 +1,12 @@
-"""Frames out of video files, by decord or by PyAV. The only file that imports decord.
+"""Frames out of video files by decord. The only file that imports it.
 
-A video is opened anew for each sample, read once and closed at once: decord's decoder thread runs ahead without
-bound, and a reader made before a fork hangs in the forked worker.
+A reader is opened for each sample, read once and closed at once: decord's decoder thread runs ahead without bound, and
+a reader made before a fork hangs in the forked worker.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 # isort: off
 import torch  # first: where decord is loaded before it, its matrix products crash (dmlc/decord issue 293)
@@ -17,60 +15,23 @@ import decord
 # isort: on
 import numpy as np
 
-from video_gn.containers import CERTAIN, CONTAINERS, OpenFile
-from video_gn.errors import DecodeError
-from video_gn.images import ImageFile
-from video_gn.libav import (
-    LARGEST,
+from video_gn.data.decoding.containers import CERTAIN, CONTAINERS, OpenFile
+from video_gn.data.decoding.pyav_reader import (
     NO_INDEX,
-    Finish,
-    Frames,
     LibavVideo,
-    as_they_are,
-    assemble,
     open_container,
-    part_size,
     promised_frames,
     refusing,
     refusing_each,
     video_stream,
 )
+from video_gn.data.decoding.reader import LARGEST, Finish, Frames, as_they_are, assemble, part_size
+from video_gn.errors import DecodeError
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
 SLACK = 1000  # frames
 SMALLEST = 32  # bytes of a frame on average, in a file that is too large to count its frames
 LARGEST_FRAME = 9 << 20  # pixels, 4096 x 2304: decord decodes ahead without bound, and keeps what it decoded
-
-
-class Video(Protocol):
-    """An open video; `open_video` makes it.
-
-    Attributes:
-        path: The file.
-        num_frames: Frames of the video, at least 1.
-        fps: Mean frames a second.
-    """
-
-    path: str
-    num_frames: int
-    fps: float
-
-    def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
-        """The frames `indices` in that order, uint8 RGB `[len(indices), H, W, 3]`; any order, repeats allowed.
-
-        Each frame is decoded once, all of them in one pass, so ask for all that a sample needs in one call.
-
-        Args:
-            indices: Frames, counted from 0 as they are shown.
-            finish: What to make of each part of the frames, at most 64 `[H, W, 3]` in ascending order, as soon as they
-                are decoded: as many, which are then given instead.
-
-        Raises:
-            DecodeError: A frame cannot be decoded.
-        """
-
-    def close(self) -> None:
-        """Lets go of the file."""
 
 
 class DecordVideo:
@@ -176,40 +137,6 @@ class _Look(NamedTuple):
     num_frames: int
     open_gop: bool
     lacks_times: bool
-
-
-BACKENDS: dict[str, Callable[[str, bool], Video]] = {
-    "decord": DecordVideo,
-    "pyav": lambda path, checked: LibavVideo(path),
-}
-IMAGE = "image"  # what reads images; videos are none of its business
-
-
-@contextmanager
-def open_video(
-    path: str | Path, backend: str = "decord", checked: bool = False, num_frames: int | None = None
-) -> Iterator[Video]:
-    """Opens a video for one read.
-
-    Args:
-        path: The file.
-        backend: A name of `BACKENDS`, which give the same pixels of progressive 8-bit 4:2:0 video; or `IMAGE`.
-        checked: Whether this backend is known to read the right frames of this file.
-        num_frames: Frames that can be decoded, where somebody counted them: containers may promise others.
-
-    Raises:
-        DecodeError: Here or in `Video.read`, whatever the way in which the backend fails.
-    """
-    path = str(path)
-    video: Video = ImageFile(path) if backend == IMAGE else BACKENDS[backend](path, checked)
-    try:
-        if num_frames is not None:
-            if num_frames > video.num_frames:
-                raise DecodeError(path, f"has {video.num_frames} frames and was checked with {num_frames}: check again")
-            video.num_frames = num_frames
-        yield video
-    finally:
-        video.close()
 
 
 _REASONS = {

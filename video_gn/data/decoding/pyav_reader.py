@@ -15,10 +15,10 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from video_gn.containers import OpenFile, address
+from video_gn.data.decoding.containers import OpenFile, address
+from video_gn.data.decoding.reader import LARGEST, Finish, Frames, as_they_are, assemble, part_size
 from video_gn.errors import DecodeError, InputError
 
-LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
 MOST_PACKETS = 1 << 20  # of a video, some 400 bytes of memory each beside what is in them
 # Bytes of a video's packets, which are held in memory. They are part of the file, and so less than it; but Matroska may
 # compress them, an MP4's index may name the same bytes again and again, and files made for that expand 1000 times.
@@ -28,43 +28,7 @@ LONGEST_FRAME = 32  # long side by short side: as much is made of it when its sh
 DROPPING = {"h264", "hevc", "mpeg4", "mpeg2video"}  # decoders that obey at once; dav1d does some packets later
 LOST = 0.1  # fraction of the packets that may precede the first keyframe
 NO_INDEX = "not a video file, or its index is lost"
-
-WHOLE, PART = 64, 8  # a clip of up to so many frames is one part; more come in parts that stay in a core's cache
-PART_BYTES = 512 << 20  # of RGB frames in a part, if that is more than one
-
-Frames = np.ndarray | Sequence[np.ndarray]  # [H, W, 3] each
-Finish = Callable[[Frames], Frames]
 Item = TypeVar("Item")
-
-
-def as_they_are(frames: Frames) -> Frames:
-    """Frames at their source's size."""
-    return frames
-
-
-def part_size(frames: int, frame_bytes: int = 0) -> int:
-    """How many of so many frames are decoded before something is made of them."""
-    size = frames if frames <= WHOLE else PART
-    return max(1, min(size, PART_BYTES // frame_bytes)) if frame_bytes else size
-
-
-def assemble(
-    indices: Sequence[int] | np.ndarray, parts: Callable[[np.ndarray], Iterable[Frames]], finish: Finish
-) -> np.ndarray:
-    """The frames `indices`, of which `parts` decodes each once in ascending order and `finish` makes what is kept."""
-    unique, inverse = np.unique(indices, return_inverse=True)
-    out, done = np.empty(0), 0
-    for part in parts(unique):
-        finished = finish(part)
-        if len(part) == len(unique):
-            out = np.asarray(finished)
-            break
-        if not done:
-            out = np.empty((len(unique), *finished[0].shape), np.uint8)
-        for frame in finished:
-            out[done] = frame
-            done += 1
-    return out if np.array_equal(inverse, np.arange(len(unique))) else out[inverse]
 
 
 @contextmanager
@@ -163,7 +127,7 @@ def create_mp4(path: Path, options: dict[str, str] | None = None) -> Iterator[An
 
 
 class LibavVideo:
-    """An open video; `video_gn.decode.open_video` makes it.
+    """An open video; `video_gn.data.decoding.open.open_video` makes it.
 
     Its packets are read when it is opened and kept until `close`: a seek in a file can miss, a list cannot.
 
@@ -265,7 +229,7 @@ class LibavVideo:
         self._file.close()
 
     def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
-        """As `video_gn.decode.Video.read`."""
+        """As `video_gn.data.decoding.open.Video.read`."""
         return assemble(indices, lambda wanted: refusing_each(self.path, self._parts(wanted)), finish)
 
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
@@ -316,53 +280,6 @@ class LibavVideo:
             else:
                 runs.append([key, i])
         return runs
-
-
-def decode_all(path: str) -> Iterator[Any]:
-    """Every picture of a video from the first to the last, as PyAV's `VideoFrame`: nothing is left out or sought.
-
-    Raises:
-        DecodeError: Where it breaks off.
-    """
-    with OpenFile(path) as file:
-        with refusing(path):
-            container = open_container(file)
-        with container:
-            for _, picture in refusing_each(path, one_size(enumerate(_pictures(container, path)), path)):
-                yield picture
-
-
-def _pictures(container: Any, path: str) -> Iterator[Any]:
-    yield from container.decode(video_stream(container, path))
-
-
-def find_cut(path: str) -> str | None:
-    """Says that a video's file ends before what its header promises, where that can be seen, or None."""
-    with refusing(path), open(path, "rb") as file:
-        head = file.read(8)
-        size = file.seek(0, 2)
-    promised = int.from_bytes(head[4:], "little") + 8
-    if head[:4] == b"RIFF" and promised > size:
-        return f"cut short: {size} of {promised} bytes"
-    return None
-
-
-def find_damage(path: str) -> str | None:
-    """What is wrong with a video whose frames may decode all the same, or None.
-
-    Flipped bits are concealed by the decoder, and a file cut short without an index just ends: no reader raises for
-    either. This decodes the whole video once more.
-    """
-    if cut := find_cut(path):
-        return cut
-    decoded = damaged = 0
-    try:
-        for picture in decode_all(path):
-            decoded += 1
-            damaged += picture.is_corrupt
-    except DecodeError:
-        return f"decoding breaks off after {decoded} frames"
-    return f"{damaged} of {decoded} frames are damaged" if damaged else None
 
 
 def rgb(picture: Any, reformatter: VideoReformatter) -> np.ndarray:

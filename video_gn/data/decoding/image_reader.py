@@ -7,17 +7,12 @@ account of bad files.
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torchvision.transforms import v2
 
+from video_gn.data.decoding.reader import Finish, as_they_are
 from video_gn.errors import DecodeError
-from video_gn.libav import Finish, as_they_are
 
 # Pillow looks at the content, whatever the name, and knows some 40 formats: EPS, among them, it hands to Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
@@ -65,53 +60,9 @@ class ImageFile:
             raise DecodeError(path, f"not an image, or damaged: {reason}") from None
 
     def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
-        """As `video_gn.decode.Video.read`."""
+        """As `video_gn.data.decoding.open.Video.read`."""
         frame = np.asarray(self.image)
         return np.asarray(finish([frame for _ in indices]))
 
     def close(self) -> None:
-        """As `video_gn.decode.Video.close`."""
-
-
-@dataclass(frozen=True)
-class RandomImage:
-    """A random part of the image and a random flip (Szegedy et al. 2015): torchvision's RandomResizedCrop.
-
-    The part has 8 to 100 % of the image's area, and sides of 3:4 to 4:3.
-    """
-
-    crop_size: int
-    flip: bool
-    num_crops = 1
-
-    def __call__(self, video: Any, rng: np.random.Generator) -> tuple[np.ndarray, None]:
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator on the CPU
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            return _view(_random_part(self.crop_size, self.flip), video), None
-
-
-@dataclass(frozen=True)
-class CentreImage:
-    """The middle of the image, its short side scaled before (He et al. 2016: 224 of 256): torchvision's CenterCrop."""
-
-    short_side: int
-    crop_size: int
-    num_crops = 1
-
-    def __call__(self, video: Any, rng: np.random.Generator) -> tuple[np.ndarray, None]:
-        return _view(_middle(self.short_side, self.crop_size), video), None
-
-
-@cache
-def _random_part(crop_size: int, flip: bool) -> v2.Compose:
-    return v2.Compose([v2.RandomResizedCrop(crop_size), v2.RandomHorizontalFlip(0.5 if flip else 0.0)])
-
-
-@cache
-def _middle(short_side: int, crop_size: int) -> v2.Compose:
-    return v2.Compose([v2.Resize(short_side), v2.CenterCrop(crop_size)])
-
-
-def _view(transform: v2.Compose, file: ImageFile) -> np.ndarray:
-    """One view of one frame, uint8 `[1, 1, H, W, 3]`; by Pillow, which is faster here than tensors."""
-    return np.array(transform(file.image))[None, None]
+        """As `video_gn.data.decoding.open.Video.close`."""

@@ -17,22 +17,23 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from video_gn import motion as motion12
-from video_gn import sampling
-from video_gn.decode import BACKENDS, IMAGE
+from video_gn.batch import BadVideo, Batch
+from video_gn.data import motion12, sampling
+from video_gn.data.dataset import VideoDataset
+from video_gn.data.decoding.open import BACKENDS, IMAGE
+from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos, names_of, read_list, read_rows
+from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.video_list import VideoList
+from video_gn.data.views import CentreImage, ProtocolViews, RandomImage, RandomView, Views, spread
 from video_gn.errors import InputError
 from video_gn.files import ESCAPED, as_path, as_text, is_a_link, not_a_link, read_table, read_text
-from video_gn.images import CentreImage, RandomImage
-from video_gn.lists import IMAGE_SUFFIXES, SUFFIXES, VideoList, find_videos, names_of, read_list, read_rows
-from video_gn.loader import RowSampler, VideoLoader
 from video_gn.messages import is_text
 from video_gn.rules import DATA, check
-from video_gn.views import BadVideo, Batch, ProtocolViews, RandomView, VideoViews, Views, spread
 
 log = logging.getLogger(__name__)
 
 
-class KineticsData(pl.LightningDataModule):
+class VideoData(pl.LightningDataModule):
     """Loaders of Kinetics, of any other labelled videos, or of the embedded set.
 
     A split is a folder of class folders, a CSV file with columns path and label, or a text file of `path label`
@@ -58,7 +59,7 @@ class KineticsData(pl.LightningDataModule):
             time. Training takes a random part of each at `crop_size`, validation and test the middle `crop_size`
             pixels of the image scaled to `test_short_side`; `num_frames` has to be 1, and what else is of videos is
             not used.
-        test_protocol: Views of a video at test time and in prediction, a name of `video_gn.sampling.PROTOCOLS`.
+        test_protocol: Views of a video at test time and in prediction, a name of `video_gn.data.sampling.PROTOCOLS`.
         inspect: Whether test and prediction also name videos that decode but are damaged (flipped bits, cut short
             without an index); they are evaluated all the same. Each video is decoded once more for it.
         batch_size: Clips per GPU.
@@ -271,7 +272,7 @@ class KineticsData(pl.LightningDataModule):
         trainer, videos = self.trainer, self.lists[split]
         inspect = self.inspect and not self.images and split in ("test", "predict")
         return VideoLoader(
-            VideoViews(videos, views, self.seed, training, inspect, self.backend, self.timeout),
+            VideoDataset(videos, views, self.seed, training, inspect, self.backend, self.timeout),
             RowSampler(len(videos), self.seed, training, trainer.global_rank, trainer.world_size, split == "val"),
             batch_size,
             min(self.num_workers, len(videos)),

@@ -1,0 +1,1 @@
+"""Videos and images: lists, which frames make a clip, views, loaders. Lightning in `datamodule` alone."""

@@ -1,0 +1,1 @@
+"""Frames out of files: `open` gives a `reader.Video`, whoever decodes it."""

@@ -1,0 +1,178 @@
+"""Decodes every video of a list and writes what was found beside it: LIST.checked.csv.
+
+Each video is decoded from its first frame to its last, then a few clips are read from it by each backend and compared
+with that, for a decoder can hand out wrong frames without an error. This happens in child processes: a file on which
+a decoder hangs costs its time-out, one on which it crashes costs nothing, and both are named.
+
+The loader uses what is found without being told: `train.checked.csv` belongs to `train.csv` (or to a folder `train` of
+class folders). After a stop, run the same command again; called again later, it checks only what is new or has changed.
+
+Status of a video: ok; damaged (some frames cannot be decoded, or decode to garbage: not used for training; evaluated
+only if all frames decode); unreadable; hang.
+"""
+
+import argparse
+import math
+import os
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from tqdm import tqdm
+
+from video_gn.data.decoding.damage import decode_all, find_cut
+from video_gn.data.decoding.open import BACKENDS, open_video
+from video_gn.data.decoding.pyav_reader import LibavVideo, refusing, rgb
+from video_gn.data.lists import read_rows
+from video_gn.data.video_list import checked_path
+from video_gn.errors import DecodeError, InputError
+from video_gn.files import Journal, as_path, read_table, write_table
+from video_gn.messages import exit_code, printable
+from video_gn.pool import Ended, run_jobs
+
+COLUMNS = (
+    "path", "label", "status", "reason", "backend", "num_frames", "width", "height", "fps", "rotation", "keyframes",
+    "bytes", "modified",
+)  # fmt: skip
+READS = (0.15, 0.5, 0.85)  # where in a video the clips that are compared begin
+ROUNDING = 5.0  # mean difference that backends may have where they round 10 bits to 8
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("list", type=Path, help="list file (path,label), or a folder of class folders")
+    parser.add_argument("--root", type=Path, help="where paths of the list begin; default: the list's folder")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="child processes; default: one a core")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds that a video may take; default: 60")
+    given = parser.parse_args(args)
+    root = given.root or given.list.parent
+    return exit_code(
+        lambda: check_list(given.list, root, given.workers, given.timeout),
+        "stopped; the same command continues from here",
+    )
+
+
+def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
+    """Checks the videos of a list and writes the findings.
+
+    Raises:
+        InputError: There is no list, or the numbers make no sense.
+    """
+    if workers < 1 or not 0 < timeout < math.inf:
+        raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0 and finite")
+    rows = read_rows(source, root=root)
+    target = checked_path(source)
+    journal = Journal(target, COLUMNS)
+    earlier = [*read_table(target, COLUMNS[:1]), *journal.rows]
+    known = {row["path"]: row for row in earlier if row.keys() >= set(COLUMNS)}  # prepare_videos.py writes fewer
+    found = {path: known[path] for path, _ in rows if path in known and _same(known[path], root / as_path(path))}
+    todo = [path for path, _ in dict(rows).items() if path not in found]
+    names: dict[str, list[str]] = {}  # a file may stand in a list under several
+    for path in todo:
+        names.setdefault(str(root / as_path(path)), []).append(path)
+    jobs = run_jobs(check_video, names, workers, timeout)
+    with journal, tqdm(jobs, printable(f"checking {source}"), len(todo), unit=" videos") as bar:
+        for full, result in bar:
+            finding = _ended(full, result) if isinstance(result, Ended) else result
+            for path in names[full]:
+                found[path] = finding | {"path": path}
+                journal.add(found[path])
+            if finding["status"] != "ok":
+                bar.write(printable(f"{finding['status']}: {names[full][0]}: {finding['reason']}"), file=sys.stderr)
+    table = [found[path] | {"label": label} for path, label in rows]
+    write_table(target, COLUMNS, [[row[column] for column in COLUMNS] for row in table])
+    journal.remove()
+    for column in ("status", "backend"):
+        counts = Counter(row[column] or "none" for row in table)
+        print(f"{column}: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
+    print(printable(f"{len(table)} videos, {len(todo)} of them checked now: {target}"))
+
+
+def check_video(path: str) -> dict[str, Any]:
+    """What is to be said of a video; in a child process."""
+    finding = _blank(path)
+    if not os.path.isfile(path):
+        return finding | {"reason": "no such file"}
+    checksums: list[int] = []
+    corrupt, deep, reformatter = 0, False, VideoReformatter()
+    try:
+        with refusing(path):
+            for picture in decode_all(path):
+                pixels = np.ascontiguousarray(rgb(picture, reformatter))
+                checksums.append(zlib.crc32(pixels.data))
+                corrupt += picture.is_corrupt
+                if len(checksums) == 1:
+                    height, width, _ = pixels.shape
+                    deep = any(part.bits > 8 for part in picture.format.components)
+                    finding |= {"width": width, "height": height, "rotation": picture.rotation % 360}
+            broken = find_cut(path)
+    except DecodeError as error:
+        broken = f"decoding breaks off after {len(checksums)} frames" if checksums else error.reason
+    finding["num_frames"] = len(checksums)
+    if not checksums or broken:
+        return finding | {"status": "damaged" if checksums else "unreadable", "reason": broken or "no frames"}
+    right = [backend for backend in BACKENDS if _reads_right(path, backend, checksums, deep, bool(corrupt))]
+    try:
+        with LibavVideo.opened(path) as video:
+            finding |= {"fps": f"{video.fps:.3f}", "keyframes": video.num_keyframes}
+    except DecodeError as error:
+        finding["reason"] = error.reason
+    finding["backend"] = " ".join(right)
+    if corrupt:
+        return finding | {"status": "damaged", "reason": f"{corrupt} of {len(checksums)} frames are damaged"}
+    if not right:
+        return finding | {"reason": finding["reason"] or "no backend reads its frames right"}
+    return finding | {"status": "ok"}
+
+
+def _reads_right(path: str, backend: str, checksums: list[int], deep: bool, corrupt: bool) -> bool:
+    """Whether a few clips are what a sequential decode gives; if that has damaged frames, whether they can be read."""
+    total = len(checksums)
+    for begin in READS:
+        indices = np.unique(np.minimum(int(begin * total) + np.arange(0, 8, 2), total - 1))
+        try:
+            with open_video(path, backend, num_frames=total) as video:
+                frames = video.read(indices)
+            sums = [zlib.crc32(np.ascontiguousarray(frame).data) for frame in frames]
+            same = sums == [checksums[i] for i in indices]
+            if not same and not corrupt and not (deep and _close(path, frames, indices)):
+                return False
+        except DecodeError:
+            return False
+    return True
+
+
+def _close(path: str, frames: np.ndarray, indices: np.ndarray) -> bool:
+    """Whether frames differ from those of a sequential decode by no more than another rounding of 10 bits."""
+    reformatter, wanted = VideoReformatter(), {int(i): frame for frame, i in zip(frames, indices, strict=True)}
+    for number, picture in enumerate(decode_all(path)):
+        if (frame := wanted.pop(number, None)) is not None:
+            expected = rgb(picture, reformatter).astype(int)
+            if frame.shape != expected.shape or np.abs(frame - expected).mean() > ROUNDING:
+                return False
+    return not wanted
+
+
+def _blank(path: str) -> dict[str, Any]:
+    there = os.stat(path) if os.path.isfile(path) else None
+    return dict.fromkeys(COLUMNS, "") | {
+        "status": "unreadable",
+        "num_frames": 0,
+        "bytes": there.st_size if there else "",
+        "modified": int(there.st_mtime) if there else "",
+    }
+
+
+def _ended(path: str, ended: Ended) -> dict[str, Any]:
+    return _blank(path) | {"status": "hang" if ended.hung else "unreadable", "reason": ended.reason}
+
+
+def _same(row: dict[str, str], path: Path) -> bool:
+    """Whether a file is still the one that was checked."""
+    now = _blank(str(path))
+    return all(str(now[column]) == row.get(column) for column in ("bytes", "modified"))

@@ -1,0 +1,150 @@
+"""Writes the lists of a data set: `ROOT/train.csv`, `val.csv`, `test.csv` (path, label) and `ROOT/classes.txt`.
+
+From Kinetics-400, -600 or -700 as CVDF distributes them: reads each `ROOT/annotations/SPLIT.csv` (label, youtube_id,
+time_start, time_end, split) and looks for `YOUTUBEID_START_END` with any video ending, anywhere below `ROOT/SPLIT`;
+some may lie in `ROOT/replacement`, as CVDF has them. Without annotations, from class folders:
+`ROOT/SPLIT/CLASS/*.mp4`. A split without labels (the later sets' test split) is left out, and said so.
+
+Counts what is expected, found and missing, for each split and (in `ROOT/counts.csv`) each class; names what is missing
+in `ROOT/SPLIT.missing.csv`, and files below the split that belong to no row in `ROOT/SPLIT.unlisted.csv`.
+"""
+
+import argparse
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from video_gn.data.lists import SUFFIXES
+from video_gn.errors import InputError
+from video_gn.files import as_label, as_text, numbered_rows, write_table, write_text
+from video_gn.messages import exit_code, is_text, printable
+
+COLUMNS = ("youtube_id", "time_start", "time_end")
+SPLITS = ("train", "val", "test")
+EXTRA = "replacement"  # CVDF's folder of videos that were broken in its archives
+
+
+class Split(NamedTuple):
+    """Rows (path, label) that are there, (name, label) that are not, and files that nobody asked for."""
+
+    found: list[tuple[str, str]]
+    missing: list[tuple[str, str]]
+    unlisted: list[str]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder of the data set, such as data/kinetics400")
+    parser.add_argument("--overwrite", action="store_true", help="write over lists that are there")
+    given = parser.parse_args(args)
+    return exit_code(lambda: write_lists(given.root, given.overwrite), "stopped; nothing was written")
+
+
+def write_lists(root: Path, overwrite: bool = False) -> None:
+    """Writes the lists below `root` and prints how many videos of each split were expected, found and missing.
+
+    Raises:
+        InputError: Neither annotations nor class folders, other columns, no videos, or lists that are there already.
+    """
+    there = [path for name in (*(f"{split}.csv" for split in SPLITS), "classes.txt") if (path := root / name).exists()]
+    if there and not overwrite:
+        raise InputError(f"{there[0]} is there already; --overwrite writes it anew")
+    annotated = (root / "annotations").is_dir()
+    splits = {}
+    for name in SPLITS:
+        split = from_annotations(root, name) if annotated else from_folders(root, name)
+        if split is not None:
+            splits[name] = split
+    if "train" not in splits:
+        wanted = root / ("annotations/train.csv" if annotated else "train")
+        raise InputError(f"there is no {wanted}; CVDF's annotations go into {root / 'annotations'}, or videos into "
+                         f"{root}/train/CLASS/")  # fmt: skip
+    names = [label for split in splits.values() for _, label in (*split.found, *split.missing)]
+    if odd := [name for name in names if not is_text(name) or not name.isprintable()]:
+        raise InputError(f"a class is named {odd[0]!r}; names of classes are text in one line")
+    for name, split in splits.items():
+        write_table(root / f"{name}.csv", ("path", "label"), split.found)
+        for rest, header, rows in (
+            ("missing", ("video", "label"), split.missing),
+            ("unlisted", ("path",), [(path,) for path in split.unlisted]),
+        ):
+            if annotated:
+                write_table(root / f"{name}.{rest}.csv", header, rows)
+    _count(root, splits)
+
+
+def from_annotations(root: Path, name: str) -> Split | None:
+    """A split by CVDF's annotations; None if it has none."""
+    labels = read_annotations(root / "annotations" / f"{name}.csv")
+    if labels is None:
+        return None
+    paths = {Path(path).stem: path for folder in (EXTRA, name) for path in find_videos(root, folder)}
+    found = [(as_text(paths[stem]), label) for stem, label in labels.items() if stem in paths]
+    if not found:
+        raise InputError(f"none of the {len(labels)} videos of annotations/{name}.csv is below {root / name}")
+    missing = [(stem, label) for stem, label in labels.items() if stem not in paths]
+    unlisted = sorted(
+        as_text(path) for stem, path in paths.items() if stem not in labels and path.startswith(f"{name}/")
+    )
+    return Split(found, missing, unlisted)
+
+
+def from_folders(root: Path, name: str) -> Split | None:
+    """A split by its class folders; None if it has none."""
+    if not (root / name).is_dir():
+        return None
+    paths = find_videos(root, name)
+    found = [(as_text(path), as_label(Path(path).parts[1])) for path in paths if len(Path(path).parts) == 3]
+    if not found:
+        raise InputError(f"{root / name} holds no videos in class folders: {name}/CLASS/VIDEO.mp4")
+    return Split(found, [], [as_text(path) for path in paths if len(Path(path).parts) != 3])
+
+
+def read_annotations(path: Path) -> dict[str, str] | None:
+    """Label of each video of an annotation file, by the name of the video's file without its ending."""
+    if not path.is_file():
+        return None
+    labels = {}
+    for number, row in numbered_rows(path, COLUMNS):
+        if "label" not in row:
+            print(printable(f"{path.stem}: {path} gives no labels; left out"))
+            return None
+        try:
+            stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+        except (ValueError, OverflowError):
+            raise InputError(f"{path}, line {number}: time_start and time_end have to be seconds") from None
+        labels[stem] = row["label"]
+    return labels
+
+
+def find_videos(root: Path, folder: str) -> list[str]:
+    """Path below `root` of every video below a folder, in order."""
+    found = []
+    with tqdm(desc=printable(f"looking through {root / folder}"), unit=" files") as bar:
+        for where, folders, names in os.walk(root / folder):
+            folders.sort()
+            bar.update(len(names))
+            inside = Path(where).relative_to(root)
+            found += [(inside / name).as_posix() for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
+    return found
+
+
+def _count(root: Path, splits: dict[str, Split]) -> None:
+    """Prints the counts of the splits, writes those of the classes, and the classes' names."""
+    names = sorted({label for split in splits.values() for _, label in (*split.found, *split.missing)})
+    rows = []
+    for name, split in splits.items():
+        found, missing = (Counter(label for _, label in part) for part in (split.found, split.missing))
+        rows += [(name, label, found[label] + missing[label], found[label], missing[label]) for label in names]
+        total = len(split.found) + len(split.missing)
+        print(f"{name}: {total} expected, {len(split.found)} found, {len(split.missing)} missing", end="")
+        empty = [label for label in names if not found[label]]
+        print(f"; {len(split.unlisted)} files belong to none" if split.unlisted else "", end="")
+        print(printable(f"; no video of {len(empty)} classes, e.g. {empty[0]}") if empty else "")
+    write_table(root / "counts.csv", ("split", "label", "expected", "found", "missing"), rows)
+    write_text(root / "classes.txt", "".join(f"{name}\n" for name in names))
+    print(printable(f"{len(names)} classes; lists in {root}, counts of each class in {root / 'counts.csv'}"))
