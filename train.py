@@ -21,20 +21,22 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from video_gn.checkpoint import check_architecture, with_checkpoint
 from video_gn.classifier import VideoClassifier
-from video_gn.configs import look_through, named_configs, read_yaml
+from video_gn.console import exit_code, one_line, set_up_messages
 from video_gn.data.datamodule import VideoData
+from video_gn.distributed import first_process
 from video_gn.errors import InputError
-from video_gn.files import FolderLock, utf8_name
-from video_gn.messages import exit_code, first_process, one_line, set_up_messages
+from video_gn.files.locks import FolderLock
+from video_gn.files.names import utf8_name
 from video_gn.models.norm import batch_norms, norm_label
-from video_gn.pool import end_with_parent
 from video_gn.position import Position
+from video_gn.processes import end_with_parent
 from video_gn.report import PredictionWriter, ProgressBar, RunReport
 from video_gn.resume import CheckResumed, find_resume, not_restored
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.saving import LAST, EpochCheckpoint, WholeCheckpoints
 from video_gn.statistics import CHOICES, EvaluationStatistics
 from video_gn.stops import StopAfterStep, Stopped
+from video_gn.train.configs import look_through, named_configs, read_yaml
 
 DESCRIPTION = (
     "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "

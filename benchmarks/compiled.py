@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from video_gn.files import write_text
+from video_gn.files.text import write_text
 from video_gn.kernels import launch as norms
 from video_gn.kernels import max_pool
 from video_gn.kernels.launch import Sets

@@ -41,7 +41,7 @@ from video_gn.data.loader import RowSampler, VideoLoader
 from video_gn.data.reencode import Settings, prepare_video
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import ProtocolViews, RandomView
-from video_gn.files import write_text
+from video_gn.files.text import write_text
 
 PEER = "pytorchvideo"
 BATCHES = 15  # of each worker

@@ -18,7 +18,7 @@ from step import CLASSES, Way, gpu_ways
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from video_gn.files import write_text
+from video_gn.files.text import write_text
 from video_gn.kernels import dispatch, launch, max_pool
 from video_gn.models.blocks import select_kernels
 from video_gn.models.resnet3d import resnet3d

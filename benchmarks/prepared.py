@@ -26,7 +26,7 @@ from video_gn.data import reencode
 from video_gn.data.decoding.damage import decode_all
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.reencode import Settings
-from video_gn.files import write_text
+from video_gn.files.text import write_text
 
 NEVER = "1000000000"
 

@@ -26,7 +26,7 @@ from machine import cpu_name, installed
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from video_gn.files import write_text
+from video_gn.files.text import write_text
 from video_gn.kernels.dispatch import obstacle
 from video_gn.models.blocks import select_kernels
 from video_gn.models.norm import group_norm

@@ -10,7 +10,7 @@ from video_gn.data.lists import read_list, read_rows
 from video_gn.data.motion12 import CLASSES
 from video_gn.data.tools import check_videos
 from video_gn.data.video_list import checked_path
-from video_gn.files import read_table
+from video_gn.files.tables import read_table
 
 NAMES = list(CLASSES)
 

@@ -22,9 +22,9 @@ import train
 from video_gn import export, predict
 from video_gn.checkpoint import read_checkpoint, with_checkpoint
 from video_gn.classifier import VideoClassifier
+from video_gn.console import set_up_messages
 from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
-from video_gn.messages import set_up_messages
 from video_gn.resume import find_resume
 from video_gn.rules import shown
 from video_gn.trained import open_trained

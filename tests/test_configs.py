@@ -13,8 +13,8 @@ from jsonargparse import dict_to_namespace
 import train
 from video_gn.ablate.grid import read_grid
 from video_gn.classifier import scaled_lr
-from video_gn.configs import read_yaml
 from video_gn.errors import InputError
+from video_gn.train.configs import read_yaml
 
 CONFIGS = REPO / "configs"
 # The overlays of each cell, and what they have to come to: norm, frames, interval, clips per GPU, lr on 8 GPUs.

@@ -11,7 +11,10 @@ from video_gn.data.datamodule import VideoData
 from video_gn.data.decoding.pyav_reader import create_mp4
 from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
-from video_gn.files import FolderLock, Journal, holder, locked, replacing, take_lock, write_text
+from video_gn.files.locks import FolderLock, holder, locked, take_lock
+from video_gn.files.tables import Journal
+from video_gn.files.text import write_text
+from video_gn.files.writing import replacing
 from video_gn.saving import WholeCheckpoints
 
 fork = multiprocessing.get_context("fork")

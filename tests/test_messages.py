@@ -13,11 +13,11 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from test_export import NAMES, SMALL, checkpoint
 
-from video_gn import card, export, messages, predict
+from video_gn import card, console, export, predict
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown, to_text
+from video_gn.console import as_code, as_markdown, one_line, printable
 from video_gn.errors import InputError
-from video_gn.files import spreadsheet
-from video_gn.messages import as_code, as_markdown, one_line, printable
+from video_gn.files.tables import spreadsheet
 from video_gn.picture import bars, strip
 from video_gn.predictions import json_lines, table
 from video_gn.rules import shown
@@ -121,14 +121,14 @@ def test_formulas_are_text_in_a_table():
 
 def test_messages_are_one_line(capsys, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
-    messages.set_up_messages()
+    console.set_up_messages()
     for name in NASTY:
-        messages.logging.getLogger("video_gn.x").warning("cannot read %s", name)
+        console.logging.getLogger("video_gn.x").warning("cannot read %s", name)
 
         def fails(name=name):
             raise InputError(f"no {name}")
 
-        assert messages.exit_code(fails, "") == 2
+        assert console.exit_code(fails, "") == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 * len(NASTY) and all(line.isprintable() for line in lines)
 
@@ -136,7 +136,7 @@ def test_messages_are_one_line(capsys, monkeypatch):
 @pytest.fixture
 def nasty(tmp_path):
     """A checkpoint whose classes are named so, in a run's folder that is, too, with results of somebody."""
-    names = [name for name in NASTY if messages.is_text(name)][: len(NAMES)]
+    names = [name for name in NASTY if console.is_text(name)][: len(NAMES)]
     path = tmp_path / "run <img src=x> `x` # [a](b)" / "checkpoints" / "last.ckpt"
     checkpoint(path, **SMALL)
     content = torch.load(path, weights_only=True)

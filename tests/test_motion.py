@@ -8,7 +8,7 @@ from conftest import assert_children_end
 
 from video_gn.data.motion12 import CLASSES, Motion, _offsets, prepare, render
 from video_gn.errors import InputError
-from video_gn.files import locked
+from video_gn.files.locks import locked
 
 
 def test_a_set_is_whole_and_labelled(motion_folder, motion):

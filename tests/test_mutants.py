@@ -21,7 +21,7 @@ from video_gn.data.tools import check_videos
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import ProtocolViews, RandomView
 from video_gn.errors import DecodeError
-from video_gn.pool import run_jobs
+from video_gn.processes import run_jobs
 
 COUNT = 300  # of mutants; once, 31605 edited header fields and 1100 copies of real clips were tried
 CODECS = {

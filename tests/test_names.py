@@ -10,11 +10,12 @@ from conftest import REPO, fit, short
 
 import train
 from video_gn import predict
+from video_gn.console import printable
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.lists import read_list
 from video_gn.data.tools import check_videos, make_list, prepare_videos
-from video_gn.files import as_label, as_path, as_text, read_table, write_table
-from video_gn.messages import printable
+from video_gn.files.names import as_label, as_path, as_text
+from video_gn.files.tables import read_table, write_table
 
 NAMES = [b"caf\xe9.mp4", "é.mp4".encode(), b"\x1b[31m\n.mp4", b'\xff,".mp4']
 

@@ -6,7 +6,7 @@ import signal
 import pytest
 from conftest import assert_children_end
 
-from video_gn.pool import Ended, end_with_parent, run_jobs
+from video_gn.processes import Ended, end_with_parent, run_jobs
 
 
 def job(item):

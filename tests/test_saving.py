@@ -13,7 +13,8 @@ from conftest import stopped, tiny
 
 import train
 from video_gn.errors import InputError
-from video_gn.files import FolderLock, to_json, write_json, write_text
+from video_gn.files.locks import FolderLock
+from video_gn.files.text import to_json, write_json, write_text
 from video_gn.saving import WholeCheckpoints
 
 

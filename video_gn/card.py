@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from video_gn.console import as_code, as_markdown
 from video_gn.errors import InputError
-from video_gn.files import read_text, write_text
-from video_gn.messages import as_code, as_markdown
+from video_gn.files.text import read_text, write_text
 from video_gn.models.norm import make_norm, norm_label
 from video_gn.trained import Settings
 

@@ -17,7 +17,7 @@ import yaml
 from video_gn.data import motion12
 from video_gn.data.sampling import find_protocol
 from video_gn.errors import InputError
-from video_gn.files import is_utf8, utf8_named
+from video_gn.files.names import is_utf8, utf8_named
 from video_gn.models.norm import make_norm
 from video_gn.models.resnet3d import resnet3d
 from video_gn.rules import DATA, Rule, shown

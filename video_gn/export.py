@@ -35,9 +35,10 @@ from tqdm import tqdm
 
 from video_gn.card import earlier_files, read_results, write_card
 from video_gn.classifier import VideoClassifier
+from video_gn.console import exit_code, printable, set_up_messages
 from video_gn.errors import InputError
-from video_gn.files import as_label, is_utf8, make_folder
-from video_gn.messages import exit_code, printable, set_up_messages
+from video_gn.files.names import as_label, is_utf8
+from video_gn.files.writing import make_folder
 from video_gn.models.architectures import DEPTHS, GEOMETRIES
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm

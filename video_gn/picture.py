@@ -11,9 +11,9 @@ import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
+from video_gn.console import printable
 from video_gn.data.decoding.pyav_reader import create_mp4
-from video_gn.files import replacing
-from video_gn.messages import printable
+from video_gn.files.writing import replacing
 
 Classes = Sequence[tuple[str, float]]  # name and score, the likeliest first
 INK, PAPER, BAR, EMPTY = (30, 30, 36), (255, 255, 255), (52, 104, 176), (232, 234, 238)

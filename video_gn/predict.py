@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from video_gn.console import exit_code, set_up_messages
 from video_gn.data import sampling, transforms
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE, open_video
@@ -28,8 +29,7 @@ from video_gn.data.loader import RowSampler, VideoLoader
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import CentreImage, ProtocolViews, Views, spread
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import make_folder
-from video_gn.messages import exit_code, set_up_messages
+from video_gn.files.writing import make_folder
 from video_gn.picture import class_activation, overlay, strip, write_video
 from video_gn.predictions import TOP, entry, json_lines, table
 from video_gn.trained import Trained, open_trained

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from video_gn.files import to_json
-from video_gn.messages import printable
+from video_gn.console import printable
+from video_gn.files.text import to_json
 
 TOP = 5
 

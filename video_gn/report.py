@@ -22,18 +22,12 @@ import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from video_gn.distributed import gather
 from video_gn.errors import InputError
-from video_gn.files import (
-    ESCAPED,
-    FolderLock,
-    make_folder,
-    read_table,
-    read_text,
-    spreadsheet,
-    write_json,
-    write_table,
-    write_text,
-)
+from video_gn.files.locks import FolderLock
+from video_gn.files.tables import read_table, spreadsheet, write_table
+from video_gn.files.text import ESCAPED, read_text, write_json, write_text
+from video_gn.files.writing import make_folder
 from video_gn.models.norm import batch_norms
 from video_gn.position import Position
 from video_gn.predictions import entry, json_lines, table
@@ -48,14 +42,6 @@ HISTORY_FILE = "history.csv"
 HISTORY = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
 # Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
-
-
-def gather(trainer: Any, mine: Any) -> list[Any]:
-    """What every process holds, in the order of the processes."""
-    parts: list[Any] = [mine] * trainer.world_size
-    if trainer.world_size > 1:
-        torch.distributed.all_gather_object(parts, mine)
-    return parts
 
 
 class ProgressBar(TQDMProgressBar):

@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 
 from video_gn.checkpoint import Checkpoint, read_checkpoint
+from video_gn.console import printable
+from video_gn.distributed import first_process
 from video_gn.errors import InputError
-from video_gn.messages import first_process, printable
 from video_gn.rules import shown
 
 log = logging.getLogger(__name__)

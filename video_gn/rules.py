@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from string import Formatter
 from typing import Any, NamedTuple
 
+from video_gn.console import is_text, printable
 from video_gn.errors import InputError
-from video_gn.messages import is_text, printable
 
 
 class Rule(NamedTuple):

@@ -10,7 +10,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from video_gn.errors import InputError
-from video_gn.files import replacing
+from video_gn.files.writing import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 

@@ -11,9 +11,9 @@ import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 
+from video_gn.distributed import gather
 from video_gn.errors import InputError
-from video_gn.files import read_table, write_table
-from video_gn.report import gather
+from video_gn.files.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
 SYNC_STEPS = 4  # optimiser steps from one question to the other processes to the next

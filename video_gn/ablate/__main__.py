@@ -21,8 +21,8 @@ from video_gn.ablate.grid import Grid, read_grid, shell
 from video_gn.ablate.local import Clock, in_words, make_slots, run_all
 from video_gn.ablate.plan import Run, make_plan, plan_table
 from video_gn.ablate.report import write_report
+from video_gn.console import exit_code, printable
 from video_gn.errors import InputError
-from video_gn.messages import exit_code, printable
 
 
 def main(args: list[str] | None = None) -> int:

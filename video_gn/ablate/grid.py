@@ -28,8 +28,8 @@ from typing import Any
 
 import yaml
 
-from video_gn.configs import read_yaml
 from video_gn.errors import InputError
+from video_gn.train.configs import read_yaml
 
 KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "paper"}
 PAPER_KEYS = {"source", "same_data", "note", "cells"}

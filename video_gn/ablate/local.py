@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
-from video_gn.files import make_folder, not_a_link, take_lock, write_json
-from video_gn.pool import end_with_parent
+from video_gn.files.locks import take_lock
+from video_gn.files.text import write_json
+from video_gn.files.writing import make_folder, not_a_link
+from video_gn.processes import end_with_parent
 
 POLL = 0.5  # seconds
 PATIENCE = 30.0  # seconds for which a process that is just ending is waited for

@@ -15,7 +15,7 @@ from video_gn import rules
 from video_gn.ablate.grid import Cell, Grid
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
-from video_gn.files import read_table
+from video_gn.files.tables import read_table
 from video_gn.report import HISTORY_FILE, read_history
 from video_gn.statistics import CHOICES
 

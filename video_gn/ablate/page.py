@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from video_gn.messages import as_markdown, printable
+from video_gn.console import as_markdown, printable
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#111}
 table{border-collapse:collapse;margin:1rem 0;font-size:.92rem}th,td{padding:.25rem .7rem;border-bottom:1px solid #ccc;

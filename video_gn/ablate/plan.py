@@ -13,12 +13,12 @@ import train
 from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.classifier import scaled_lr
-from video_gn.configs import read_yaml
+from video_gn.console import printable
 from video_gn.errors import InputError
-from video_gn.messages import printable
 from video_gn.report import read_results
 from video_gn.rules import DATA, TRAINER, check, shown
 from video_gn.statistics import CHOICES
+from video_gn.train.configs import read_yaml
 from video_gn.weights.stored import MODEL
 
 # Settings of a run that do not change what it measures.

@@ -24,7 +24,7 @@ from video_gn.ablate.measured import (
 )
 from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
 from video_gn.ablate.plan import Run, differing
-from video_gn.files import write_json, write_text
+from video_gn.files.text import write_json, write_text
 from video_gn.statistics import CHOICES
 
 

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from video_gn.batch import BadVideo, Batch
+from video_gn.console import is_text
 from video_gn.data import motion12, sampling
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import BACKENDS, IMAGE
@@ -26,8 +27,10 @@ from video_gn.data.loader import RowSampler, VideoLoader
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import CentreImage, ProtocolViews, RandomImage, RandomView, Views, spread
 from video_gn.errors import InputError
-from video_gn.files import ESCAPED, as_path, as_text, is_a_link, not_a_link, read_table, read_text
-from video_gn.messages import is_text
+from video_gn.files.names import as_path, as_text
+from video_gn.files.tables import read_table
+from video_gn.files.text import ESCAPED, read_text
+from video_gn.files.writing import is_a_link, not_a_link
 from video_gn.rules import DATA, check
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from video_gn.data.video_list import NO_LABEL, VideoList, checked_path, read_checks, shown, whole_number
 from video_gn.errors import InputError
-from video_gn.files import ESCAPED, as_label, as_path, as_text, is_utf8, numbered_rows, read_text
+from video_gn.files.names import as_label, as_path, as_text, is_utf8
+from video_gn.files.tables import numbered_rows
+from video_gn.files.text import ESCAPED, read_text
 
 SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from video_gn.batch import NONE, Batch
 from video_gn.data.dataset import VideoDataset, collate
 from video_gn.errors import InputError
-from video_gn.pool import end_with_parent
+from video_gn.processes import end_with_parent
 
 DYING = 5.0  # seconds for which a worker is waited for whose connection broke
 

@@ -25,11 +25,14 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from video_gn.console import printable
 from video_gn.data.decoding.pyav_reader import create_mp4
 from video_gn.errors import InputError
-from video_gn.files import locked, replacing, write_table, write_text
-from video_gn.messages import printable
-from video_gn.pool import end_with_parent
+from video_gn.files.locks import locked
+from video_gn.files.tables import write_table
+from video_gn.files.text import write_text
+from video_gn.files.writing import replacing
+from video_gn.processes import end_with_parent
 from video_gn.rules import check, number, whole
 
 _SIDES = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}

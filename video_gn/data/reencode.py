@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from video_gn.data.decoding.damage import decode_all, find_cut
 from video_gn.data.decoding.pyav_reader import LibavVideo, create_mp4, refusing_each, rgb
 from video_gn.errors import DecodeError
-from video_gn.files import part_of
+from video_gn.files.writing import part_of
 
 # Encoder, its options, quality on its own scale, and frames from keyframe to keyframe: chosen in docs/loading.md. Three
 # B-frames in a row to which no frame refers: of a clip of every other frame, a third and more need not be decoded. No

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from video_gn.errors import InputError
-from video_gn.files import numbered_rows
+from video_gn.files.tables import numbered_rows
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torchvision
 from pytorchvideo.models.hub.resnet import checkpoint_paths
 
 from video_gn.errors import InputError
-from video_gn.files import locked
+from video_gn.files.locks import locked
 from video_gn.weights.reader import Weights, read_weights
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
-from video_gn.files import utf8_named
+from video_gn.files.names import utf8_named
 from video_gn.models.norm import norm_label
 from video_gn.weights.layouts import (
     DETECTRON_MEAN,

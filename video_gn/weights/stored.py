@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from video_gn.console import printable
 from video_gn.errors import InputError
-from video_gn.messages import printable
 from video_gn.models.architectures import DEPTHS, GEOMETRIES, MAX_WIDTH
 from video_gn.models.norm import NORMS
 from video_gn.rules import BATCH, CROP, DATA, FLAG, NAME, SEED, Rule, list_of, number, one_of, or_none, shown, whole

@@ -24,15 +24,16 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
+from video_gn.console import exit_code, printable
 from video_gn.data.decoding.damage import decode_all, find_cut
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.decoding.pyav_reader import LibavVideo, refusing, rgb
 from video_gn.data.lists import read_rows
 from video_gn.data.video_list import checked_path
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import Journal, as_path, read_table, write_table
-from video_gn.messages import exit_code, printable
-from video_gn.pool import Ended, run_jobs
+from video_gn.files.names import as_path
+from video_gn.files.tables import Journal, read_table, write_table
+from video_gn.processes import Ended, run_jobs
 
 COLUMNS = (
     "path", "label", "status", "reason", "backend", "num_frames", "width", "height", "fps", "rotation", "keyframes",

@@ -17,10 +17,12 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from video_gn.console import exit_code, is_text, printable
 from video_gn.data.lists import SUFFIXES
 from video_gn.errors import InputError
-from video_gn.files import as_label, as_text, numbered_rows, write_table, write_text
-from video_gn.messages import exit_code, is_text, printable
+from video_gn.files.names import as_label, as_text
+from video_gn.files.tables import numbered_rows, write_table
+from video_gn.files.text import write_text
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 SPLITS = ("train", "val", "test")

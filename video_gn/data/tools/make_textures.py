@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from video_gn.console import exit_code, printable
 from video_gn.data.motion12 import Waves, Window, encode, log_uniform
 from video_gn.errors import InputError
-from video_gn.files import replacing
-from video_gn.messages import exit_code, printable
+from video_gn.files.writing import replacing
 
 DIRECTIONS = {"vertical": 0.0, "rising": 45.0, "level": 90.0, "falling": 135.0}  # degrees of the wave vector
 LENGTHS = {"fine": 8.0, "middle": 16.0, "coarse": 32.0}  # pixels, of a frame of 64

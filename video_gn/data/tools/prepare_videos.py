@@ -25,25 +25,16 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from video_gn.console import exit_code, printable
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.lists import read_rows
 from video_gn.data.reencode import CODECS, Settings, prepare_video
 from video_gn.data.video_list import checked_path
 from video_gn.errors import DecodeError, InputError
-from video_gn.files import (
-    OF_ONE_FILE,
-    UNWRITABLE,
-    Journal,
-    as_path,
-    journal_of,
-    part_of,
-    read_table,
-    replacing,
-    unwritable,
-    write_table,
-)
-from video_gn.messages import exit_code, printable
-from video_gn.pool import Ended, run_jobs
+from video_gn.files.names import as_path
+from video_gn.files.tables import Journal, journal_of, read_table, write_table
+from video_gn.files.writing import OF_ONE_FILE, UNWRITABLE, part_of, replacing, unwritable
+from video_gn.processes import Ended, run_jobs
 
 NOTE = "prepared.csv"  # in the folder of the copies: the settings of all of them
 SIZES = (256, 320)

@@ -9,19 +9,14 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
+from video_gn.distributed import first_process
 from video_gn.errors import InputError
-from video_gn.files import UNWRITABLE, unwritable
+from video_gn.files.writing import UNWRITABLE, unwritable
 
 LONGEST = 2000  # characters of an error message
 ELSEWHERE = "to the command's folder, TMPDIR or a logger's folder"  # where a failed write does not say which file
-
-
-def first_process() -> bool:
-    """Whether this is the process that prints and writes."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def printable(text: str) -> str:
