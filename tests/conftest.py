@@ -17,9 +17,9 @@ from PIL import Image
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on the CPU
 
-import train
-from video_gn.classifier import VideoClassifier
 from video_gn.data.motion12 import Motion, prepare
+from video_gn.train import cli
+from video_gn.train.classifier import VideoClassifier
 
 REPO = Path(__file__).parents[1]
 # Real clips, sound and damaged, with their MANIFEST.tsv; the tests on them are skipped where there are none.
@@ -84,7 +84,7 @@ def run(data_root, tmp_path_factory):
     """A finished short run."""
     run_dir = tmp_path_factory.mktemp("runs") / "short"
     keep = ("--checkpoint.save_top_k", -1, "--checkpoint.filename", "{epoch}", "--trainer.max_epochs", 3)
-    assert train.main(fit(run_dir, data_root, *short(*keep))) == 0
+    assert cli.main(fit(run_dir, data_root, *short(*keep))) == 0
     return run_dir
 
 
@@ -168,7 +168,7 @@ def stop_at(patched, number, when):
 def stopped(pictures, run_dir, monkeypatch, step, **settings):
     with monkeypatch.context() as patched:
         stop_at(patched, signal.SIGTERM, ("training_step", step))
-        assert train.main(tiny(pictures, run_dir, **settings)) == 143
+        assert cli.main(tiny(pictures, run_dir, **settings)) == 143
 
 
 # Processes and their children

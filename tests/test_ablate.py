@@ -18,12 +18,12 @@ import pytest
 import yaml
 from conftest import REPO
 
-import train
 from video_gn.ablate import cluster, local, measured, plan
 from video_gn.ablate.__main__ import main
 from video_gn.ablate.grid import read_grid
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown
 from video_gn.errors import InputError
+from video_gn.train import cli
 
 ABLATIONS = REPO / "configs" / "ablations"
 
@@ -61,7 +61,7 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
             f"python train.py fit -c configs/base.yaml {overlays} --compare_statistics true --seed_everything 0 "
             f"--run_dir {folder} --test_after_fit true --ckpt_path last".split()
         )
-        config = train.resolve(shlex.split(line)[2:])
+        config = cli.resolve(shlex.split(line)[2:])
         model, data, trainer = config["model"], config["data"], config["trainer"]
         assert (model["norm"], data["num_frames"], data["frame_interval"], data["batch_size"]) == (
             norm, frames, interval, batch,
@@ -134,7 +134,7 @@ def test_axes_of_every_form(tmp_path):
         "null", "--trainer.max_epochs", "3",
     )  # fmt: skip
     assert one.name == "bn_16x2_0.001_small" and one.label == "bn 16x2 model.weight_decay 0.001 small"
-    config = train.resolve(["fit", *one.args])
+    config = cli.resolve(["fit", *one.args])
     assert (
         config["data"]["batch_size"] == 4 and config["model"]["init"] is None and config["trainer"]["max_epochs"] == 3
     )
@@ -242,7 +242,7 @@ def test_a_folder_with_other_settings_is_refused(tmp_path, capsys):
     path = write(tmp_path / "g.yaml")
     folder = tmp_path / "out" / "cells" / "bn_s0"
     folder.mkdir(parents=True)
-    config = train.resolve(["fit", "-c", "configs/demo.yaml", "--model.norm", "bn", "--test_after_fit", "true"])
+    config = cli.resolve(["fit", "-c", "configs/demo.yaml", "--model.norm", "bn", "--test_after_fit", "true"])
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"run_dir": "elsewhere", "ckpt_path": "x"}))
     assert main([str(path), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     assert main([str(path), "--out", str(tmp_path / "out"), "--dry-run", "--model.base_lr", "0.4"]) == 2
@@ -757,7 +757,7 @@ def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_pa
     tested = {}
     for kind in ("running", "precise", "batch"):
         words = ["--ckpt_path", str(checkpoint), "--model.bn_statistics", kind, "--run_dir", str(tmp_path)]
-        assert train.main(["test", *words, "--trainer.enable_progress_bar", "false"]) == 0
+        assert cli.main(["test", *words, "--trainer.enable_progress_bar", "false"]) == 0
         tested[kind] = json.loads((tmp_path / "results.json").read_text())["tests"][-1]
     assert [one["bn_statistics"] for one in tested.values()] == ["running", "precise", "batch"]
     assert len({one["loss"] for one in tested.values()}) == 3 and len(tested["precise"]["norm_layers"]) == 13

@@ -18,15 +18,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_export import NAMES, SMALL, checkpoint
 
-import train
 from video_gn import export, predict
-from video_gn.checkpoint import read_checkpoint, with_checkpoint
-from video_gn.classifier import VideoClassifier
 from video_gn.console import set_up_messages
 from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
-from video_gn.resume import find_resume
 from video_gn.rules import shown
+from video_gn.train import cli
+from video_gn.train.checkpoint import read_checkpoint, with_checkpoint
+from video_gn.train.classifier import VideoClassifier
+from video_gn.train.resume import find_resume
 from video_gn.trained import open_trained
 
 STEM, HEAD = "net.blocks.0.conv.weight", "net.blocks.6.proj.weight"
@@ -59,7 +59,7 @@ def refused(path, capsys, tmp_path):
     for call in (
         lambda: predict.main([str(path), "x.mp4", "--workers", "0", "--device", "cpu"]),
         lambda: export.main([str(path), "--out", str(tmp_path / "out")]),
-        lambda: train.main(["predict", "--ckpt_path", str(path), "--videos", "x.mp4"]),
+        lambda: cli.main(["predict", "--ckpt_path", str(path), "--videos", "x.mp4"]),
     ):
         one_line(call, capsys)
     with pytest.raises(InputError) as caught:
@@ -69,7 +69,7 @@ def refused(path, capsys, tmp_path):
         VideoClassifier(NAMES, **SMALL, init=str(path))
     except InputError as error:
         assert "\n" not in str(error)
-    return one_line(lambda: train.main(["test", "--ckpt_path", str(path)]), capsys)
+    return one_line(lambda: cli.main(["test", "--ckpt_path", str(path)]), capsys)
 
 
 def hp(**change):
@@ -379,7 +379,7 @@ def test_only_training_makes_data(run, tmp_path, capsys):
     data(root=str(tmp_path / "elsewhere"), motion={"train_per_class": 10**5})(content)
     torch.save(content, copied / "last.ckpt")
     for command in ("test", "validate"):
-        line = one_line(lambda: train.main([command, "--ckpt_path", str(copied / "last.ckpt")]), capsys)  # noqa: B023
+        line = one_line(lambda: cli.main([command, "--ckpt_path", str(copied / "last.ckpt")]), capsys)  # noqa: B023
         assert "is not there; training makes it" in line
     assert not (tmp_path / "elsewhere").exists()
 
@@ -390,9 +390,9 @@ def test_results_of_a_lone_checkpoint_are_kept_apart(run, data_root, tmp_path, m
     shutil.copy(run / "checkpoints" / "epoch=2.ckpt", tmp_path / "theirs.ckpt")
     (tmp_path / "runs").mkdir()
     args = ["test", "--ckpt_path", "theirs.ckpt", "--data.test_protocol", "center-1clip"]
-    assert "there is no list or folder" in one_line(lambda: train.main(args), capsys)
+    assert "there is no list or folder" in one_line(lambda: cli.main(args), capsys)
     motion = ["--data.root", str(data_root), "--data.motion", "{train_per_class: 2, val_per_class: 2}"]
-    assert train.main([*args, *motion, "--data.num_workers", "0"]) == 0
+    assert cli.main([*args, *motion, "--data.num_workers", "0"]) == 0
     assert [path.name for path in Path("runs").iterdir()] == ["tested"]
     assert json.loads(Path("runs/tested/theirs/results.json").read_text())["tests"][0]["videos"] == 24
 
@@ -415,7 +415,7 @@ def test_many_class_names_travel(sound, tmp_path, monkeypatch, capsys):
     content["pytorch-lightning_version"] = "2.6.6"
     torch.save(content, tmp_path / "many.ckpt")
     args = ["predict", "--ckpt_path", "many.ckpt", "--videos", "gone.mp4", "--data.num_workers", "0"]
-    assert "none of 1 videos can be read" in one_line(lambda: train.main(args), capsys)
+    assert "none of 1 videos can be read" in one_line(lambda: cli.main(args), capsys)
 
 
 # The state of training
@@ -465,7 +465,7 @@ def test_a_damaged_state_of_training_is_one_line(name, run, data_root, tmp_path,
     TRAINING[name](content)
     torch.save(content, tmp_path / "theirs.ckpt")
     args = fit(tmp_path / "run", data_root, *short("--ckpt_path", tmp_path / "theirs.ckpt"))
-    assert "theirs.ckpt" in one_line(lambda: train.main(args), capsys)
+    assert "theirs.ckpt" in one_line(lambda: cli.main(args), capsys)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from video_gn.classifier import Accuracy, VideoClassifier, lr_factor, scaled_lr
 from video_gn.errors import InputError
 from video_gn.models.norm import NORMS
+from video_gn.train.classifier import VideoClassifier
+from video_gn.train.metrics import Accuracy
+from video_gn.train.optim import lr_factor, scaled_lr
 
 NAMES = [f"class {i}" for i in range(6)]
 

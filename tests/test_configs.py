@@ -10,11 +10,11 @@ import torchvision
 from conftest import REPO, fit
 from jsonargparse import dict_to_namespace
 
-import train
 from video_gn.ablate.grid import read_grid
-from video_gn.classifier import scaled_lr
 from video_gn.errors import InputError
+from video_gn.train import cli
 from video_gn.train.configs import read_yaml
+from video_gn.train.optim import scaled_lr
 
 CONFIGS = REPO / "configs"
 # The overlays of each cell, and what they have to come to: norm, frames, interval, clips per GPU, lr on 8 GPUs.
@@ -51,7 +51,7 @@ def reduced(root, init, run_dir):
 
 def parse(*files):
     words = (word for file in files for word in ("-c", str(CONFIGS / f"{file}.yaml")))
-    return dict_to_namespace(train.resolve(["fit", *words]))
+    return dict_to_namespace(cli.resolve(["fit", *words]))
 
 
 @pytest.mark.parametrize("overlays", CELLS, ids="+".join)
@@ -79,14 +79,14 @@ def test_cells_of_table_8_are_what_the_paper_says(overlays):
     # 400k iterations of 64 clips are this many epochs of the training set.
     assert trainer.max_epochs == round(400_000 * 64 / 234_643)
     expected = f"i3d_r50_{norm}_{num_frames}x{interval}_b{batch_size}"
-    assert train.run_name(model, data, config.seed_everything) == expected
+    assert cli.run_name(model, data, config.seed_everything) == expected
 
 
 @pytest.mark.parametrize("overlays", CELLS, ids="+".join)
 def test_cells_take_two_training_steps(overlays, motion_folder, weights, tmp_path, capsys):
     args = [word for name in ("base", *overlays) for word in ("-c", str(CONFIGS / f"{name}.yaml"))]
     norm = CELLS[overlays][0]
-    assert train.main(["fit", *args, *reduced(motion_folder, weights[norm], tmp_path / "run")]) == 0
+    assert cli.main(["fit", *args, *reduced(motion_folder, weights[norm], tmp_path / "run")]) == 0
     out = capsys.readouterr()
     assert f"{159 if norm == 'gn' else 318} tensors, of which 10 inflated" in out.err
     assert "classifier starts at random (1000 classes there, 12 here)" in out.err
@@ -112,7 +112,7 @@ def test_imagenet_is_what_the_paper_says():
     assert [point * trainer.max_epochs for point in model.decay_points] == pytest.approx([30, 60, 90])
     assert (model.momentum, model.weight_decay, model.norm_weight_decay, model.dropout) == (0.9, 1e-4, 1e-4, 0.0)
     assert (data.images, data.num_frames, data.crop_size, data.test_short_side, data.flip) == (True, 1, 224, 256, True)
-    assert train.run_name(model, data, config.seed_everything) == "flat_r50_gn_1x1_b32"
+    assert cli.run_name(model, data, config.seed_everything) == "flat_r50_gn_1x1_b32"
 
 
 def test_every_config_is_covered():
@@ -169,7 +169,7 @@ def test_a_config_that_is_none_is_one_line(name, tmp_path, capsys):
     path = tmp_path / "slip.yaml"
     path.write_bytes(content)
     for option in ("-c", "--config"):
-        assert train.main([*fit(tmp_path / "run", tmp_path), option, str(path)]) == 2
+        assert cli.main([*fit(tmp_path / "run", tmp_path), option, str(path)]) == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and words in lines[0] and lines[0].isprintable(), lines
     assert not (tmp_path / "run").exists()
@@ -184,7 +184,7 @@ def test_configs_elsewhere(tmp_path, capsys):
         (["--data.motion", "{train_per_class: 1, train_per_class: 2}"], "motion"),
         (["--data.short_side", f"{{{LAUGHS}}}"], "short_side"),
     ):
-        assert train.main([*fit(tmp_path / "run", tmp_path), *args]) == 2
+        assert cli.main([*fit(tmp_path / "run", tmp_path), *args]) == 2
         assert words in capsys.readouterr().err
 
 
@@ -214,7 +214,7 @@ def test_configs_elsewhere(tmp_path, capsys):
 )
 def test_slips_in_lightnings_settings(name, value, words, tmp_path, capsys):
     args = fit(tmp_path / "run", tmp_path) if name != "run_dir" else ["fit", "-c", str(CONFIGS / "demo.yaml")]
-    assert train.main([*args, f"--{name}={value}"]) == 2
+    assert cli.main([*args, f"--{name}={value}"]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and words in lines[0]
     assert not list(tmp_path.iterdir())
@@ -222,9 +222,9 @@ def test_slips_in_lightnings_settings(name, value, words, tmp_path, capsys):
 
 @pytest.mark.parametrize(("given", "seed"), [("false", 0), ("true", 1), ("7", 7)])
 def test_seeds_that_lightning_knows(given, seed):
-    resolved = train.resolve(["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given])
+    resolved = cli.resolve(["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given])
     assert str(resolved["seed_everything"]).lower() == given
-    config = train._run(train._Parsed, ["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given]).config.fit
+    config = cli._run(cli._Parsed, ["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given]).config.fit
     assert config.data.seed == config.model.seed == seed and type(config.data.seed) is int
 
 

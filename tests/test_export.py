@@ -19,12 +19,12 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
-import train
 from video_gn import export, predict
-from video_gn.classifier import VideoClassifier
 from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
 from video_gn.models.norm import NORMS
+from video_gn.train import cli
+from video_gn.train.classifier import VideoClassifier
 from video_gn.trained import Settings, open_trained
 from video_gn.weights.stored import CLIP, NEWER
 
@@ -70,7 +70,7 @@ def test_round_trip(exported, motion_folder, tmp_path):
     last, files = exported
     videos = [str(motion_folder / "val" / name) for name in ("slow_up", "fast_down")]
     lines = tmp_path / "lightning.jsonl"
-    assert train.main(["predict", "--ckpt_path", str(last), "--videos", *videos, "--json", str(lines)]) == 0
+    assert cli.main(["predict", "--ckpt_path", str(last), "--videos", *videos, "--json", str(lines)]) == 0
     expected = [json.loads(line) for line in lines.read_text().splitlines()]
     assert len(expected) == 4
     for suffix in (".ckpt", ".safetensors", ".onnx", ".pt2"):

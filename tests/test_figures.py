@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import stopped, tiny
 
-import train
-from video_gn.classifier import Accuracy, VideoClassifier, ranks, top
+from video_gn.train import cli
+from video_gn.train.classifier import VideoClassifier
+from video_gn.train.metrics import Accuracy, ranks, top
 
 NAN, INF = float("nan"), float("inf")
 
@@ -58,7 +59,7 @@ def test_training_stops_where_the_loss_is_not_finite(pictures, tmp_path, monkeyp
     stopped(pictures, tmp_path, monkeypatch, 3)
     capsys.readouterr()
     wild = {"model.base_lr": 1e9, "model.lr_schedule": "step", "trainer.max_epochs": 30}
-    assert train.main(tiny(pictures, tmp_path, **wild)) == 2
+    assert cli.main(tiny(pictures, tmp_path, **wild)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "training diverged: the loss is not finite at step" in errors[0] or "a weight is not finite" in errors[0]
@@ -71,7 +72,7 @@ def test_training_stops_where_the_loss_is_not_finite(pictures, tmp_path, monkeyp
     for path in kept:
         state = torch.load(path, weights_only=True)["state_dict"]
         assert all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point())
-    assert train.main(tiny(pictures, tmp_path)) == 0  # from there, at a rate that works
+    assert cli.main(tiny(pictures, tmp_path)) == 0  # from there, at a rate that works
     results = read(tmp_path / "results.json")
     assert "diverged" not in results and results["fit"]["train"]["loss"] is not None
 
@@ -86,7 +87,7 @@ def test_the_step_that_diverged_is_named(batch, accumulated, step, pictures, tmp
         return real(self, *args) * (NAN if len(calls) == batch else 1)
 
     monkeypatch.setattr(VideoClassifier, "training_step", turns)
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.accumulate_grad_batches": accumulated})) == 2
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.accumulate_grad_batches": accumulated})) == 2
     assert f"the loss is not finite at step {step} (epoch 0)" in capsys.readouterr().err
     assert read(tmp_path / "results.json")["diverged"]["step"] == step
 
@@ -94,7 +95,7 @@ def test_the_step_that_diverged_is_named(batch, accumulated, step, pictures, tmp
 @pytest.mark.parametrize("at", ["loss", "weights"])
 def test_weights_that_are_not_finite_are_never_saved(at, pictures, tmp_path, monkeypatch):
     """The loss turns in a step, or the weights in the update after a finite loss."""
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": 1})) == 0
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": 1})) == 0
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
     real = VideoClassifier.training_step
 
@@ -106,16 +107,16 @@ def test_weights_that_are_not_finite_are_never_saved(at, pictures, tmp_path, mon
         return loss
 
     monkeypatch.setattr(VideoClassifier, "training_step", step)
-    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert cli.main(tiny(pictures, tmp_path)) == 2
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
 def test_a_test_of_scores_that_are_not_finite(pictures, tmp_path, monkeypatch, capsys):
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": 1})) == 0
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": 1})) == 0
     real = VideoClassifier.scores
     monkeypatch.setattr(VideoClassifier, "scores", lambda self, clips: real(self, clips) * NAN)
     test = ["test", "--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt"), "--trainer.enable_progress_bar=false"]
-    assert train.main(test) == 0
+    assert cli.main(test) == 0
     result = read(tmp_path / "results.json")["tests"][-1]
     assert result["top1"] == result["top5"] == 0 and result["not_finite"] == result["videos"] == 8
     assert result["loss"] is None
@@ -134,7 +135,7 @@ def history(folder):
 
 def test_epochs_without_validation_repeat_no_figures(pictures, tmp_path):
     settings = {"trainer.check_val_every_n_epoch": 2, "trainer.max_epochs": 3, "trainer.num_sanity_val_steps": 2}
-    assert train.main(tiny(pictures, tmp_path, **settings)) == 0
+    assert cli.main(tiny(pictures, tmp_path, **settings)) == 0
     assert [bool(row["val/top1"]) for row in history(tmp_path)] == [False, True, False]
     assert all(row["train/epoch_loss"] for row in history(tmp_path))
     assert read(tmp_path / "results.json")["fit"]["val"]["epoch"] == 1
@@ -144,14 +145,14 @@ def test_epochs_without_validation_repeat_no_figures(pictures, tmp_path):
 
 @pytest.mark.parametrize("settings", [{"trainer.check_val_every_n_epoch": 5}, {"trainer.limit_val_batches": 0}])
 def test_a_run_without_validation_has_a_checkpoint_and_no_figures_of_one(settings, pictures, tmp_path):
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.num_sanity_val_steps": 2, **settings})) == 0
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.num_sanity_val_steps": 2, **settings})) == 0
     assert read(tmp_path / "results.json")["fit"]["val"] is None
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_intervals_of_checkpoints_that_never_come(pictures, tmp_path):
     settings = {"checkpoint.every_n_epochs": 5, "checkpoint.save_on_train_epoch_end": "false"}
-    assert train.main(tiny(pictures, tmp_path, **settings)) == 0
+    assert cli.main(tiny(pictures, tmp_path, **settings)) == 0
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["callbacks"]["Position"]["epoch"] == 3
 
@@ -162,7 +163,7 @@ AVERAGES = {"StochasticWeightAveraging": {"swa_lrs": 0.01, "device": "cpu"}, "EM
 def averaged_run(name, pictures, run_dir):
     """Trains with averages of weights, and tests."""
     given = {"class_path": f"pytorch_lightning.callbacks.{name}", "init_args": AVERAGES[name]}
-    assert train.main(tiny(pictures, run_dir, test_after_fit="true", **{"trainer.callbacks": json.dumps([given])})) == 0
+    assert cli.main(tiny(pictures, run_dir, test_after_fit="true", **{"trainer.callbacks": json.dumps([given])})) == 0
     return run_dir / "checkpoints" / "averaged.ckpt"
 
 
@@ -172,7 +173,7 @@ def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp
     averaged = averaged_run(name, pictures, tmp_path)
     first = read(tmp_path / "results.json")["tests"][0]
     assert first["checkpoint"] == str(averaged) and str(averaged) in capsys.readouterr().err
-    assert train.main(["test", "--ckpt_path", str(averaged), "--trainer.enable_progress_bar=false"]) == 0
+    assert cli.main(["test", "--ckpt_path", str(averaged), "--trainer.enable_progress_bar=false"]) == 0
     second = read(tmp_path / "results.json")["tests"][1]
     assert second["loss"] == pytest.approx(first["loss"], rel=1e-6)
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

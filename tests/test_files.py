@@ -15,7 +15,7 @@ from video_gn.files.locks import FolderLock, holder, locked, take_lock
 from video_gn.files.tables import Journal
 from video_gn.files.text import write_text
 from video_gn.files.writing import replacing
-from video_gn.saving import WholeCheckpoints
+from video_gn.train.callbacks.saving import WholeCheckpoints
 
 fork = multiprocessing.get_context("fork")
 

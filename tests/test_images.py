@@ -17,13 +17,13 @@ from mutants import mutants
 from PIL import Image
 from torchvision.transforms import v2
 
-import train
 from video_gn.data.datamodule import VideoData
 from video_gn.data.decoding.image_reader import FORMATS, ImageFile
 from video_gn.data.motion12 import Motion
 from video_gn.data.tools import make_textures
 from video_gn.data.views import CentreImage, RandomImage
 from video_gn.errors import DecodeError, InputError
+from video_gn.train import cli
 
 DEMO = str(REPO / "configs" / "imagenet" / "demo.yaml")
 
@@ -179,7 +179,7 @@ def test_pretrain_then_inflate(textures, tmp_path, capsys):
         small = ["--data.num_workers", "0", "--trainer.max_epochs", "5", "--trainer.enable_progress_bar", "false"]
         run_dir = tmp_path / "pre"
         args = ["fit", "-c", DEMO, "--data.root", str(images), "--data.batch_size", "8", "--run_dir", str(run_dir)]
-        assert train.main([*args, *small]) == 0
+        assert cli.main([*args, *small]) == 0
     finally:
         bad.unlink()
     results = json.loads((run_dir / "results.json").read_text())
@@ -201,7 +201,7 @@ def test_pretrain_then_inflate(textures, tmp_path, capsys):
         "trainer.enable_progress_bar": "false", "test_after_fit": "false", "model.base_lr": 1e-9,
     }  # fmt: skip
     words = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
-    assert train.main(["fit", "-c", str(REPO / "configs" / "demo.yaml"), *words]) == 0
+    assert cli.main(["fit", "-c", str(REPO / "configs" / "demo.yaml"), *words]) == 0
     said = capsys.readouterr().err
     assert "of which 4 inflated; the classifier starts at random (as many classes there, of other names" in said
     flat = torch.load(checkpoint, weights_only=True)["state_dict"]

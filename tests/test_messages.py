@@ -19,8 +19,8 @@ from video_gn.console import as_code, as_markdown, one_line, printable
 from video_gn.errors import InputError
 from video_gn.files.tables import spreadsheet
 from video_gn.picture import bars, strip
-from video_gn.predictions import json_lines, table
 from video_gn.rules import shown
+from video_gn.train.callbacks.predictions import json_lines, table
 
 NASTY = [
     "<script>alert(1)</script>", "# a heading\n\n## another", "![x](https://evil.example/x.png)", "a | b | c",
@@ -200,7 +200,7 @@ def test_outcomes_are_no_formulas(tmp_path):
     from types import SimpleNamespace
 
     from video_gn.data.video_list import VideoList
-    from video_gn.report import OUTCOMES, RunReport
+    from video_gn.train.callbacks.results import OUTCOMES, RunReport
 
     report = RunReport(tmp_path, "x", {})
     module = SimpleNamespace(class_names=["=1+1", "-b"], outcomes=[(0, 1, 2)])

@@ -150,7 +150,7 @@ def test_a_header_that_promises_billions_of_frames(sound, tmp_path):
 
 
 def test_of_a_file_too_large_to_count_its_frames_the_header_is_read(sound, tmp_path, monkeypatch):
-    monkeypatch.setattr("video_gn.data.decoding.open.LARGEST", 100)
+    monkeypatch.setattr("video_gn.data.decoding.decord_reader.LARGEST", 100)
     with open_video(sound[0]) as video:
         assert video.num_frames == 40
     path = edited(sound[0], tmp_path / "a.mp4", (b"stts", 12, b"\x7f\xff\xff\xff"))

@@ -8,7 +8,6 @@ import sys
 import pytest
 from conftest import REPO, fit, short
 
-import train
 from video_gn import predict
 from video_gn.console import printable
 from video_gn.data.decoding.open import BACKENDS, open_video
@@ -16,6 +15,7 @@ from video_gn.data.lists import read_list
 from video_gn.data.tools import check_videos, make_list, prepare_videos
 from video_gn.files.names import as_label, as_path, as_text
 from video_gn.files.tables import read_table, write_table
+from video_gn.train import cli
 
 NAMES = [b"caf\xe9.mp4", "é.mp4".encode(), b"\x1b[31m\n.mp4", b'\xff,".mp4']
 
@@ -44,10 +44,10 @@ def every_tool(root, run_dir):
     yield make_list.main([str(root)])
     yield check_videos.main([str(root / "train.csv"), "--workers", "1"])
     yield prepare_videos.main([str(root / "train.csv"), str(root / "copies"), "--workers", "1"])
-    yield train.main(fit(run_dir, root, *short(*settings)))
-    yield train.main(["test", "--ckpt_path", checkpoint])
+    yield cli.main(fit(run_dir, root, *short(*settings)))
+    yield cli.main(["test", "--ckpt_path", checkpoint])
     videos = ["--videos", str(root / "train"), "--json", str(root / "all.jsonl")]
-    yield train.main(["predict", "--ckpt_path", checkpoint, *videos])
+    yield cli.main(["predict", "--ckpt_path", checkpoint, *videos])
     one = os.fsdecode(os.fsencode(root) + b"/train/a/\xc3\xa9.mp4")
     yield predict.main([checkpoint, one, "--pictures", str(root / "pictures"), "--workers", "0"])
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import EPOCHS, REPO, STEPS, stop_at, stopped, tiny
 
-import train
-from video_gn import report, stops
-from video_gn.classifier import VideoClassifier
+from video_gn.train import cli
+from video_gn.train.callbacks import interrupt, results
+from video_gn.train.classifier import VideoClassifier
 
 
 def difference(a, b, at=""):
@@ -53,7 +53,7 @@ class Record:
 
     def __init__(self, monkeypatch, run_dir):
         self.states, self.files = {}, {}
-        real = stops.StopAfterStep.on_train_batch_end
+        real = interrupt.StopAfterStep.on_train_batch_end
 
         def record(callback, trainer, *args):
             real(callback, trainer, *args)
@@ -62,7 +62,7 @@ class Record:
             found = (run_dir / "history.csv", run_dir / "checkpoints" / "best.ckpt")
             self.files[step] = {path.relative_to(run_dir): path.read_bytes() for path in found if path.exists()}
 
-        monkeypatch.setattr(stops.StopAfterStep, "on_train_batch_end", record)
+        monkeypatch.setattr(interrupt.StopAfterStep, "on_train_batch_end", record)
 
     def put(self, step, run_dir):
         (run_dir / "checkpoints").mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, m
     """So a second stop, at any later step, leaves what it would have left without the first; and so on for a third."""
     with monkeypatch.context() as patched:
         whole = Record(patched, tmp_path / "whole")
-        assert train.main(tiny(pictures, tmp_path / "whole")) == 0
+        assert cli.main(tiny(pictures, tmp_path / "whole")) == 0
     expected = ends(tmp_path / "whole")
     assert sorted(whole.states) == list(range(1, EPOCHS * STEPS + 1))
     assert expected["history"].count("\n") == EPOCHS + 1
@@ -84,7 +84,7 @@ def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, m
         whole.put(step, run_dir)
         with monkeypatch.context() as patched:
             again = Record(patched, run_dir)
-            assert train.main(tiny(pictures, run_dir)) == 0
+            assert cli.main(tiny(pictures, run_dir)) == 0
         assert sorted(again.states) == list(range(step + 1, EPOCHS * STEPS + 1))
         for later, state in again.states.items():
             assert not (d := difference(what_counts(state), what_counts(whole.states[later]))), (step, later, d)
@@ -112,7 +112,7 @@ def test_stops_of_every_kind_in_a_row(pictures, tmp_path, monkeypatch):
     """Two or three of them, in steps, last steps and validations; also where checkpoints are saved within epochs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may run in the background
     every = {"checkpoint.every_n_train_steps": 1}
-    assert train.main(tiny(pictures, tmp_path / "whole", **every)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole", **every)) == 0
     expected = ends(tmp_path / "whole")
     draw = random.Random(0)
     for attempt in range(8):
@@ -124,12 +124,12 @@ def test_stops_of_every_kind_in_a_row(pictures, tmp_path, monkeypatch):
             with monkeypatch.context() as patched:
                 if kind:
                     stop_at(patched, kind, when)
-                    assert train.main(tiny(pictures, run_dir, **every)) == 128 + kind
+                    assert cli.main(tiny(pictures, run_dir, **every)) == 128 + kind
                     continue
                 die_at(patched, when)
                 with pytest.raises(Killed):
-                    train.main(tiny(pictures, run_dir, **every))
-        assert train.main(tiny(pictures, run_dir, **every)) == 0
+                    cli.main(tiny(pictures, run_dir, **every))
+        assert cli.main(tiny(pictures, run_dir, **every)) == 0
         assert not (d := difference(ends(run_dir), expected)), (attempt, d)
 
 
@@ -161,7 +161,7 @@ def test_a_run_resumed_with_another_batch_takes_up_its_epoch_at_the_same_video(
     stopped(pictures, tmp_path, monkeypatch, STEPS + 2)
     before = len(seen)
     assert before == 2 * (STEPS + 2)
-    assert train.main(tiny(pictures, tmp_path, **change)) == 0
+    assert cli.main(tiny(pictures, tmp_path, **change)) == 0
     for epoch in range(EPOCHS):
         assert sorted(row for e, row, _ in seen if e == epoch) == list(range(2 * STEPS))
     batch, accumulated = change.get("data.batch_size", 2), change.get("trainer.accumulate_grad_batches", 1)
@@ -177,7 +177,7 @@ def test_a_run_resumed_with_another_batch_takes_up_its_epoch_at_the_same_video(
 
 def test_a_changed_rate_is_used_and_said(pictures, tmp_path, monkeypatch, seen, capsys):
     stopped(pictures, tmp_path, monkeypatch, 5)
-    assert train.main(tiny(pictures, tmp_path, **{"model.base_lr": 0.1, "model.weight_decay": 0.01})) == 0
+    assert cli.main(tiny(pictures, tmp_path, **{"model.base_lr": 0.1, "model.weight_decay": 0.01})) == 0
     done = 5 / (STEPS * EPOCHS)
     assert seen[10][2] == pytest.approx(0.1 * 2 / 64 * 0.5 * (1 + np.cos(np.pi * done)))
     assert (
@@ -191,26 +191,26 @@ def test_a_changed_rate_is_used_and_said(pictures, tmp_path, monkeypatch, seen, 
 
 def test_a_change_that_would_repeat_videos_is_refused(pictures, tmp_path, monkeypatch, capsys):
     stopped(pictures, tmp_path, monkeypatch, 5)
-    assert train.main(tiny(pictures, tmp_path, seed_everything=1)) == 2
+    assert cli.main(tiny(pictures, tmp_path, seed_everything=1)) == 2
     assert "seed_everything is 1, and was 0 when this checkpoint was saved within an epoch" in capsys.readouterr().err
     extra = pictures / "train" / "dark" / "extra.png"
     shutil.copy(extra.with_name("0.png"), extra)
     try:
-        assert train.main(tiny(pictures, tmp_path)) == 2
+        assert cli.main(tiny(pictures, tmp_path)) == 2
     finally:
         extra.unlink()
     assert f"data.train has {2 * STEPS + 1} videos, and was {2 * STEPS}" in capsys.readouterr().err
 
 
 def test_a_run_that_max_steps_ended_within_an_epoch_trains_the_rest_of_it(pictures, tmp_path, seen):
-    assert train.main(tiny(pictures, tmp_path / "whole")) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole")) == 0
     expected, rows = ends(tmp_path / "whole"), seen[:]
     seen.clear()
     fixed = {"model.lr_schedule": "step", "model.decay_points": "[]"}
-    assert train.main(tiny(pictures, tmp_path / "a", **fixed)) == 0
-    assert train.main(tiny(pictures, tmp_path / "b", **fixed, **{"trainer.max_steps": STEPS + 3})) == 0
+    assert cli.main(tiny(pictures, tmp_path / "a", **fixed)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "b", **fixed, **{"trainer.max_steps": STEPS + 3})) == 0
     seen.clear()
-    assert train.main(tiny(pictures, tmp_path / "b", **fixed)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "b", **fixed)) == 0
     assert [one[:2] for one in seen] == [one[:2] for one in rows[2 * (STEPS + 3) :]]
     assert not difference(ends(tmp_path / "a"), ends(tmp_path / "b"))
     assert expected["history"] != ""
@@ -221,7 +221,7 @@ def test_a_run_that_max_steps_ended_within_an_epoch_trains_the_rest_of_it(pictur
 
 def test_a_moved_run_keeps_its_best(pictures, tmp_path, monkeypatch):
     """Its checkpoints name files by absolute paths."""
-    assert train.main(tiny(pictures, tmp_path / "whole")) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole")) == 0
     stopped(pictures, tmp_path / "old", monkeypatch, 2 * STEPS + 1)
     (tmp_path / "else").mkdir()
     shutil.move(tmp_path / "old", tmp_path / "else" / "new")
@@ -234,7 +234,7 @@ def test_a_moved_run_keeps_its_best(pictures, tmp_path, monkeypatch):
     state["callbacks"][key]["kth_value"] = torch.tensor(2.0)
     torch.save(state, moved / "checkpoints" / "last.ckpt")
     before = best.read_bytes()
-    assert score <= 1 and train.main(tiny(pictures, moved)) == 0
+    assert score <= 1 and cli.main(tiny(pictures, moved)) == 0
     assert best.read_bytes() == before
     assert not (tmp_path / "old").exists()
     assert not difference(ends(moved)["state_dict"], ends(tmp_path / "whole")["state_dict"])
@@ -246,7 +246,7 @@ def test_a_checkpoint_of_the_first_format_is_resumed(pictures, tmp_path, seen):
         pytest.skip("it is of epochs of 4 steps")
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(REPO / "tests" / "files" / "format1.ckpt", tmp_path / "checkpoints" / "last.ckpt")
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
     assert [epoch for epoch, *_ in seen] == [1] * 8 + [2] * 8
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 12
@@ -258,12 +258,12 @@ def test_a_checkpoint_of_the_first_format_is_resumed(pictures, tmp_path, seen):
 def test_a_kill_after_an_epochs_last_checkpoint_keeps_the_best(pictures, tmp_path, monkeypatch):
     """That checkpoint knows the epoch's best: a tie later does not replace it."""
     every = {"checkpoint.every_n_train_steps": 1000}
-    assert train.main(tiny(pictures, tmp_path / "whole", **every)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole", **every)) == 0
     with monkeypatch.context() as patched:
         die_at(patched, ("training_step", STEPS + 1))
         with pytest.raises(Killed):
-            train.main(tiny(pictures, tmp_path / "run", **every))
-    assert train.main(tiny(pictures, tmp_path / "run", **every)) == 0
+            cli.main(tiny(pictures, tmp_path / "run", **every))
+    assert cli.main(tiny(pictures, tmp_path / "run", **every)) == 0
     assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
 
 
@@ -272,12 +272,12 @@ def test_a_run_killed_before_its_last_checkpoint_starts_by_the_same_command(at, 
     with monkeypatch.context() as patched:
         die_at(patched, ("training_step", 1 if at == "no checkpoint" else STEPS + 1))
         with pytest.raises(Killed):
-            train.main(tiny(pictures, tmp_path))
+            cli.main(tiny(pictures, tmp_path))
     if at == "best alone":
         for name in ("last.ckpt", "previous.ckpt"):
             (tmp_path / "checkpoints" / name).unlink(missing_ok=True)
     (tmp_path / "history.csv").touch()
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
 
 
 @pytest.mark.parametrize("batches", [(3,), (3, 1), (1, 2, 1)])
@@ -286,7 +286,7 @@ def test_batches_that_do_not_divide_what_is_left(batches, pictures, tmp_path, mo
     stopped(pictures, tmp_path, monkeypatch, STEPS + 2)  # 4 of 8 videos of the second epoch
     for batch in batches[:-1]:
         stopped(pictures, tmp_path, monkeypatch, 1, **{"data.batch_size": batch})
-    assert train.main(tiny(pictures, tmp_path, **{"data.batch_size": batches[-1]})) == 0
+    assert cli.main(tiny(pictures, tmp_path, **{"data.batch_size": batches[-1]})) == 0
     rows = [row for epoch, row, _ in seen if epoch == 1]
     assert len(set(rows)) == len(rows) and 2 * STEPS - len(rows) < batches[-1]
 
@@ -296,22 +296,22 @@ def test_batches_that_do_not_divide_what_is_left(batches, pictures, tmp_path, mo
 
 def stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given):
     """SIGTERM in the middle of that call, and on to the end, which is that of a run that was not stopped."""
-    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole", **given)) == 0
     with monkeypatch.context() as patched:
         stop_at(patched, signal.SIGTERM, when)
-        assert train.main(tiny(pictures, tmp_path / "run", **given)) == 143
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+        assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 143
+    assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
     assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
 
 
 def killed_when_trained(pictures, tmp_path, monkeypatch, **given):
     """Before its results are written, and resumed; beside a run that was not."""
-    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole", **given)) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(report.RunReport, "on_fit_end", lambda *_: (_ for _ in ()).throw(Killed))
+        patched.setattr(results.RunReport, "on_fit_end", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            train.main(tiny(pictures, tmp_path / "run", **given))
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+            cli.main(tiny(pictures, tmp_path / "run", **given))
+    assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
 
 
 @pytest.mark.parametrize("when", [("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)])
@@ -340,8 +340,8 @@ def test_batches_whose_gradients_wait_are_counted_once(norm, when, pictures, tmp
 def test_saved_while_gradients_wait(batch, pictures, tmp_path, monkeypatch):
     """By an interval of time, say: it is the state after the last whole step, BN's averages too."""
     given = {"trainer.accumulate_grad_batches": 3, "data.batch_size": 1, "model.norm": "bn"}
-    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
-    real = stops.StopAfterStep.on_train_batch_end
+    assert cli.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    real = interrupt.StopAfterStep.on_train_batch_end
 
     def saves(callback, trainer, module, outputs, _, batch_idx):
         real(callback, trainer, module, outputs, _, batch_idx)
@@ -350,10 +350,10 @@ def test_saved_while_gradients_wait(batch, pictures, tmp_path, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(stops.StopAfterStep, "on_train_batch_end", saves)
+        patched.setattr(interrupt.StopAfterStep, "on_train_batch_end", saves)
         with pytest.raises(Killed):
-            train.main(tiny(pictures, tmp_path / "run", **given))
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+            cli.main(tiny(pictures, tmp_path / "run", **given))
+    assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
     assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
 
 
@@ -367,7 +367,7 @@ def test_saved_while_gradients_wait(batch, pictures, tmp_path, monkeypatch):
 )
 def test_validation_within_a_step_is_refused(given, pictures, tmp_path, capsys):
     given = given | {"trainer.accumulate_grad_batches": 5, "data.batch_size": 1}
-    assert train.main(tiny(pictures, tmp_path, **given)) == 2
+    assert cli.main(tiny(pictures, tmp_path, **given)) == 2
     assert "batches (trainer.val_check_interval), and a step has 5" in capsys.readouterr().err
 
 
@@ -386,7 +386,7 @@ def test_a_run_that_ended_early_has_ended(when, pictures, tmp_path, monkeypatch)
         killed_when_trained(pictures, tmp_path, monkeypatch, **given)
     before = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * STEPS
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == before
     assert without_measured(tmp_path / "run") == without_measured(tmp_path / "whole")
 
@@ -405,7 +405,7 @@ def test_averaged_batch_norm_has_the_mean_of_all_batches(pictures, tmp_path):
     """Lightning sets its momentum to None for that."""
     average = {"class_path": "pytorch_lightning.callbacks.StochasticWeightAveraging",
                "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 1, "device": "cpu"}}  # fmt: skip
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([average]), "model.norm": "bn"})) == 0
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([average]), "model.norm": "bn"})) == 0
 
 
 @pytest.mark.parametrize("when", [("training_step", STEPS), ("validation_step", 3)])
@@ -424,12 +424,12 @@ def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, 
 def test_what_another_monitor_has_kept_is_known_to_the_last_checkpoint(every, pictures, tmp_path, monkeypatch):
     given = {"checkpoint.monitor": "val/loss", "checkpoint.mode": "max", "checkpoint.filename": "low"}
     given["trainer.check_val_every_n_epoch"] = every
-    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole", **given)) == 0
     with monkeypatch.context() as patched:
         die_at(patched, ("training_step", every * STEPS + 1))
         with pytest.raises(Killed):
-            train.main(tiny(pictures, tmp_path / "run", **given))
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+            cli.main(tiny(pictures, tmp_path / "run", **given))
+    assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
     assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
     epochs = [torch.load(tmp_path / name / "checkpoints" / "low.ckpt", weights_only=True)["epoch"]
               for name in ("run", "whole")]  # fmt: skip
@@ -445,13 +445,13 @@ def test_a_signal_in_the_last_of_max_steps_loses_no_row(step, pictures, tmp_path
 @pytest.mark.parametrize("name", ["BatchSizeFinder", "LearningRateFinder"])
 def test_callbacks_that_change_a_setting_are_refused(name, pictures, tmp_path, capsys):
     given = {"trainer.callbacks": f"pytorch_lightning.callbacks.{name}"}
-    assert train.main(tiny(pictures, tmp_path, **given)) == 2
+    assert cli.main(tiny(pictures, tmp_path, **given)) == 2
     assert f"{name} changes" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_monitor_that_nobody_logs_is_one_line(pictures, tmp_path, capsys):
     stop = {"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "foo"}}
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([stop])})) == 2
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([stop])})) == 2
     assert "conditioned on metric `foo`" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -463,24 +463,24 @@ def test_a_monitor_that_nobody_logs_is_one_line(pictures, tmp_path, capsys):
     ],
 )
 def test_steps_that_cannot_come_are_refused(given, words, pictures, tmp_path, capsys):
-    assert train.main(tiny(pictures, tmp_path, **given)) == 2
+    assert cli.main(tiny(pictures, tmp_path, **given)) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_training_without_end(pictures, tmp_path):
     given = {"trainer.max_epochs": -1, "trainer.max_time": "00:00:00:01"}
-    assert train.main(tiny(pictures, tmp_path, **given)) == 0
+    assert cli.main(tiny(pictures, tmp_path, **given)) == 0
 
 
 @pytest.mark.parametrize("gone", ["all", "a folder in its place"])
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_again(gone, pictures, tmp_path, capsys):
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
     before = (tmp_path / "history.csv").read_bytes()
     shutil.rmtree(tmp_path / "checkpoints")
     if gone != "all":
         (tmp_path / "results.json").unlink()
         (tmp_path / "checkpoints" / "last.ckpt").mkdir(parents=True)
-    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert cli.main(tiny(pictures, tmp_path)) == 2
     assert "holds a run whose checkpoints are gone" in capsys.readouterr().err.splitlines()[-1]
     assert (tmp_path / "history.csv").read_bytes() == before
 
@@ -488,7 +488,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_again(gone, pictures, tmp
 def test_accumulation_that_changes_is_refused(pictures, tmp_path, capsys):
     given = {"class_path": "pytorch_lightning.callbacks.GradientAccumulationScheduler",
              "init_args": {"scheduling": {1: 2}}}  # fmt: skip
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([given])})) == 2
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([given])})) == 2
     assert "GradientAccumulationScheduler" in capsys.readouterr().err
 
 
@@ -510,14 +510,14 @@ def test_killed_when_all_is_trained_it_reports_the_same(given, pictures, tmp_pat
 
 def test_a_signal_in_the_last_validation_ends_the_run(pictures, tmp_path, monkeypatch):
     """Also where several processes would not have asked each other again."""
-    monkeypatch.setattr(stops.StopAfterStep, "on_validation_batch_end", lambda *_: None)
+    monkeypatch.setattr(interrupt.StopAfterStep, "on_validation_batch_end", lambda *_: None)
     with monkeypatch.context() as patched:
         stop_at(patched, signal.SIGTERM, ("validation_step", 4 * EPOCHS))
-        assert train.main(tiny(pictures, tmp_path)) == 143
+        assert cli.main(tiny(pictures, tmp_path)) == 143
     assert not (tmp_path / "results.json").exists()
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
     monkeypatch.undo()
-    assert train.main(tiny(pictures, tmp_path / "whole")) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole")) == 0
     assert not difference(ends(tmp_path), ends(tmp_path / "whole"))
 
 
@@ -528,17 +528,17 @@ def test_ctrl_c_when_training_is_over_or_has_not_begun(at, pictures, tmp_path, m
     capsys.readouterr()
     with monkeypatch.context() as patched:
         stop_at(patched, signal.SIGINT, (at, 1))
-        assert train.main(tiny(pictures, tmp_path, test_after_fit="true")) == 130
+        assert cli.main(tiny(pictures, tmp_path, test_after_fit="true")) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "stopped by SIGINT; resume with --ckpt_path last"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
-    assert train.main(tiny(pictures, tmp_path, test_after_fit="true")) == 0
+    assert cli.main(tiny(pictures, tmp_path, test_after_fit="true")) == 0
     assert len(json.loads((tmp_path / "results.json").read_text())["tests"]) == 1
 
 
 def test_fewer_epochs_than_are_trained(pictures, tmp_path, capsys):
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
     before = (tmp_path / "results.json").read_bytes()
-    assert train.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": EPOCHS - 1})) == 2
+    assert cli.main(tiny(pictures, tmp_path, **{"trainer.max_epochs": EPOCHS - 1})) == 2
     assert f"last.ckpt has trained {EPOCHS} epochs, and trainer.max_epochs is {EPOCHS - 1}" in capsys.readouterr().err
     assert (tmp_path / "results.json").read_bytes() == before
 
@@ -548,36 +548,36 @@ def test_fewer_epochs_than_are_trained(pictures, tmp_path, capsys):
 )
 def test_damaged_results_are_said_before_training(content, pictures, tmp_path, capsys):
     (tmp_path / "results.json").write_bytes(content)
-    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert cli.main(tiny(pictures, tmp_path)) == 2
     assert f"{tmp_path / 'results.json'} is damaged" in capsys.readouterr().err
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_config_of_other_bytes_is_kept(pictures, tmp_path):
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
     (tmp_path / "config.yaml").write_bytes(b"\xff")
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
     assert (tmp_path / "config.yaml").read_bytes() == b"\xff" and (tmp_path / "config-1.yaml").is_file()
 
 
 @pytest.mark.parametrize("content", ["epoch,train/epoch_loss\n0,1\n", "a\n", '"', "\x00"])
 def test_a_damaged_history_is_said_before_training(content, pictures, tmp_path, capsys):
     (tmp_path / "history.csv").write_text(content)
-    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert cli.main(tiny(pictures, tmp_path)) == 2
     assert str(tmp_path / "history.csv") in capsys.readouterr().err
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_each_epochs_end_is_kept_whatever_the_files_are_called(pictures, tmp_path, monkeypatch):
     given = {"checkpoint.filename": "{epoch}", "checkpoint.save_top_k": -1}
-    assert train.main(tiny(pictures, tmp_path / "whole", **given)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole", **given)) == 0
     with monkeypatch.context() as patched:
         die_at(patched, ("training_step", 2 * STEPS + 2))
         with pytest.raises(Killed):
-            train.main(tiny(pictures, tmp_path / "run", **given))
+            cli.main(tiny(pictures, tmp_path / "run", **given))
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 2 * STEPS
-    assert train.main(tiny(pictures, tmp_path / "run", **given)) == 0
+    assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
     assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
     assert (tmp_path / "run" / "checkpoints" / f"epoch={EPOCHS - 1}.ckpt").is_file()
 

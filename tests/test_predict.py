@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-import train
 from video_gn import predict
 from video_gn.data.decoding.open import open_video
 from video_gn.data.lists import find_videos
 from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
 from video_gn.picture import bars, class_activation, overlay, strip
+from video_gn.train import cli
 from video_gn.trained import open_trained
 
 
@@ -184,9 +184,9 @@ def test_a_file_in_a_folders_place_is_said_before_the_work(run, motion_folder, t
     commands = [
         (predict.main, [checkpoint, video, "--pictures", str(tmp_path / "file")]),
         (predict.main, [checkpoint, video, "--json", str(tmp_path / "file" / "x.jsonl")]),
-        (train.main, ["predict", "--ckpt_path", checkpoint, "--videos", video, "--json", f"{tmp_path}/file/x"]),
-        (train.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file")]),
-        (train.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file" / "x")]),
+        (cli.main, ["predict", "--ckpt_path", checkpoint, "--videos", video, "--json", f"{tmp_path}/file/x"]),
+        (cli.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file")]),
+        (cli.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file" / "x")]),
     ]
     for main, args in commands:
         assert main(args) == 2

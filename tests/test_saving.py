@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import stopped, tiny
 
-import train
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
 from video_gn.files.text import to_json, write_json, write_text
-from video_gn.saving import WholeCheckpoints
+from video_gn.train import cli
+from video_gn.train.callbacks.saving import WholeCheckpoints
 
 
 def states(folder):
@@ -41,12 +41,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(where, pictures, tmp_path, monke
                     raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904
 
             patched.setattr(torch, "save", save)
-        assert train.main(tiny(pictures, tmp_path)) == 2
+        assert cli.main(tiny(pictures, tmp_path)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "No space left on device; free space there, or take another folder" in errors[0]
     assert f"cannot write {tmp_path}" in errors[0]
     assert states(tmp_path) == before and not list(tmp_path.rglob("*.part"))
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
 
 
 def test_a_small_disk(pictures, tmp_path, capsys):
@@ -56,7 +56,7 @@ def test_a_small_disk(pictures, tmp_path, capsys):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("a file system cannot be mounted here")
     try:
-        assert train.main(tiny(pictures, disk / "run", **{"checkpoint.every_n_train_steps": 1})) == 2
+        assert cli.main(tiny(pictures, disk / "run", **{"checkpoint.every_n_train_steps": 1})) == 2
         assert f"error: cannot write {disk}/run/checkpoints/" in capsys.readouterr().err
         left = [torch.load(path, weights_only=True) for path in disk.glob("run/checkpoints/*.ckpt")]
         assert left and not list(disk.rglob("*.part"))
@@ -93,11 +93,11 @@ def test_a_kill_while_a_checkpoint_is_written(tmp_path):
 
 
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(pictures, tmp_path, monkeypatch, capsys):
-    assert train.main(tiny(pictures, tmp_path / "whole", **{"checkpoint.every_n_train_steps": 1})) == 0
+    assert cli.main(tiny(pictures, tmp_path / "whole", **{"checkpoint.every_n_train_steps": 1})) == 0
     stopped(pictures, tmp_path / "run", monkeypatch, 3, **{"checkpoint.every_n_train_steps": 1})
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:5000])
-    assert train.main(tiny(pictures, tmp_path / "run", **{"checkpoint.every_n_train_steps": 1})) == 0
+    assert cli.main(tiny(pictures, tmp_path / "run", **{"checkpoint.every_n_train_steps": 1})) == 0
     assert "last.ckpt is not a checkpoint, or is damaged" in capsys.readouterr().err
     ends = [torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "run")]
     assert all(torch.equal(a, b) for a, b in zip(*(end["state_dict"].values() for end in ends), strict=True))
@@ -123,14 +123,14 @@ def holding(folder):
 
 
 def test_the_second_run_in_a_folder_is_refused_until_the_first_ends(pictures, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "PATIENCE", 0.3)
+    monkeypatch.setattr(cli, "PATIENCE", 0.3)
     child = holding(tmp_path)
-    assert train.main(tiny(pictures, tmp_path)) == 2
+    assert cli.main(tiny(pictures, tmp_path)) == 2
     assert f"{tmp_path} is in use by another run (process {child} on " in capsys.readouterr().err
     assert not (tmp_path / "config.yaml").exists()
     os.kill(child, signal.SIGKILL)  # its own child lives on
     os.waitpid(child, 0)
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
 
 
 def test_a_folder_is_taken_as_soon_as_a_run_began(pictures, tmp_path, monkeypatch, capsys):
@@ -141,12 +141,12 @@ def test_a_folder_is_taken_as_soon_as_a_run_began(pictures, tmp_path, monkeypatc
     at = fresh.index("--ckpt_path")
     fresh[at : at + 2] = []
     with monkeypatch.context() as patched:
-        patched.setattr(train.VideoClassifier, "training_step", dies)
+        patched.setattr(cli.VideoClassifier, "training_step", dies)
         with pytest.raises(KeyError):
-            train.main(fresh)
-    assert train.main(fresh) == 2
+            cli.main(fresh)
+    assert cli.main(fresh) == 2
     assert f"{tmp_path} already holds a run; start it again with --ckpt_path last" in capsys.readouterr().err
-    assert train.main(tiny(pictures, tmp_path)) == 0
+    assert cli.main(tiny(pictures, tmp_path)) == 0
 
 
 # Small files

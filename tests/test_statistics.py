@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from video_gn.classifier import VideoClassifier
 from video_gn.models.norm import batch_norms
-from video_gn.statistics import measure
+from video_gn.train.callbacks.bn_statistics import measure
+from video_gn.train.classifier import VideoClassifier
 
 SMALL = {"depth": 11, "width": 8, "geometry": "i3d_small", "crop_size": 32, "dropout": 0.0, "num_groups": 4}
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from conftest import REPO, assert_children_end, fit, short
 
-import train
-from video_gn.classifier import VideoClassifier
 from video_gn.data.decoding import decord_reader
 from video_gn.data.motion12 import CLASSES, Motion, prepare
 from video_gn.kernels import dispatch
+from video_gn.train import cli
+from video_gn.train.classifier import VideoClassifier
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def same(a, b):
 
 def test_demo_learns_motion(full_root, tmp_path, capsys):
     """The README's first command: GN, 8 epochs; chance is 8.3 %."""
-    assert train.main(fit(tmp_path / "run", full_root)) == 0
+    assert cli.main(fit(tmp_path / "run", full_root)) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     test = results["tests"][0]
     assert test["protocol"] == "gn-10clip" and test["videos"] == 240 and test["unreadable"] == 0
@@ -63,7 +63,7 @@ def test_demo_learns_motion(full_root, tmp_path, capsys):
 def test_a_single_frame_is_at_chance(full_root, tmp_path):
     """The same network on one frame, repeated: 8.3 % is chance, 3.9 standard deviations of 240 videos are 7 %."""
     one_frame = ("--data.frame_interval", 0, "--trainer.max_epochs", 3)
-    assert train.main(fit(tmp_path / "run", full_root, *one_frame)) == 0
+    assert cli.main(fit(tmp_path / "run", full_root, *one_frame)) == 0
     test = json.loads((tmp_path / "run" / "results.json").read_text())["tests"][0]
     assert test["videos"] == 240 and test["top1"] <= 0.153
 
@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, data_root, tmp_path):
     (copy / "checkpoints").mkdir(parents=True)
     shutil.copy(run / "checkpoints" / "epoch=0.ckpt", copy / "checkpoints" / "last.ckpt")
     resumed = fit(copy, data_root, *short("--trainer.max_epochs", 3, "--ckpt_path", "last"))
-    assert train.main(resumed) == 0
+    assert cli.main(resumed) == 0
     assert same(weights(copy / "checkpoints" / "last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
 
@@ -120,7 +120,7 @@ def test_a_signal_in_a_test_is_no_success(number, run, data_root, tmp_path, monk
     real = VideoClassifier.test_step
     monkeypatch.setattr(VideoClassifier, "test_step", lambda *args: os.kill(os.getpid(), number) or real(*args))
     words = ["test", "--ckpt_path", str(folder / "checkpoints" / "best.ckpt"), "--data.root", str(data_root)]
-    assert train.main([*words, "--trainer.enable_progress_bar", "false"]) == 128 + number
+    assert cli.main([*words, "--trainer.enable_progress_bar", "false"]) == 128 + number
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
     assert f"stopped by {number.name}; nothing of this evaluation is kept" in capsys.readouterr().err
     assert "tests" not in json.loads((folder / "results.json").read_text())
@@ -142,13 +142,13 @@ def test_a_signal_ends_the_run_between_two_steps(
     with monkeypatch.context() as patched:
         signal_at(patched, step, number, hook)
         command = fit(tmp_path, data_root, *short("--trainer.max_epochs", 3, "--ckpt_path", "last"))
-        assert train.main(command) == 128 + number
+        assert cli.main(command) == 128 + number
     err = capsys.readouterr().err
     assert "stopped by SIG" in err and "resume with --ckpt_path last" in err and "Traceback" not in err
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == saved
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    assert train.main(command) == 0
+    assert cli.main(command) == 0
     assert same(weights(last), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
 
@@ -156,7 +156,7 @@ def test_a_background_job_goes_on_at_ctrl_c(data_root, tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         signal_at(monkeypatch, 1, signal.SIGINT)
-        assert train.main(fit(tmp_path, data_root, *short("--trainer.max_epochs", 1))) == 0
+        assert cli.main(fit(tmp_path, data_root, *short("--trainer.max_epochs", 1))) == 0
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -165,11 +165,11 @@ def test_a_background_job_goes_on_at_ctrl_c(data_root, tmp_path, monkeypatch):
 def test_gradients_under_accumulation_are_not_lost(data_root, tmp_path, monkeypatch):
     """A signal waits until the optimiser's step is complete: batches 2, 3 of 3 make the second."""
     common = short("--trainer.accumulate_grad_batches", 2, "--ckpt_path", "last", "--data.num_workers", 1)
-    assert train.main(fit(tmp_path / "whole", data_root, *common)) == 0
+    assert cli.main(fit(tmp_path / "whole", data_root, *common)) == 0
     with monkeypatch.context() as patched:
         signal_at(patched, 2, signal.SIGTERM)
-        assert train.main(fit(tmp_path / "stopped", data_root, *common)) == 128 + signal.SIGTERM
-    assert train.main(fit(tmp_path / "stopped", data_root, *common)) == 0
+        assert cli.main(fit(tmp_path / "stopped", data_root, *common)) == 128 + signal.SIGTERM
+    assert cli.main(fit(tmp_path / "stopped", data_root, *common)) == 0
     ends = [weights(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "stopped")]
     assert same(*ends)
 
@@ -179,7 +179,7 @@ def test_a_killed_run_goes_on_from_its_last_step(run, data_root, tmp_path):
     every = ("--trainer.max_epochs", 3, "--ckpt_path", "last", "--checkpoint.every_n_train_steps", 2)
     command = fit(tmp_path, data_root, *short(*every))
     kill = (
-        "import os, signal, sys, train\nfrom video_gn.classifier import VideoClassifier as C\n"
+        "import os, signal, sys, train\nfrom video_gn.train.classifier import VideoClassifier as C\n"
         "real = C.on_train_batch_start\n"
         "def dies(self, *args):\n"
         "    if self.trainer.global_step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_from_its_last_step(run, data_root, tmp_path):
     assert done.returncode == -signal.SIGKILL
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 4
-    assert train.main(command) == 0
+    assert cli.main(command) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 9  # the end, though 9 is no multiple of 2
     assert same(weights(last), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
@@ -215,10 +215,10 @@ def test_slurm_requeues_between_two_steps(run, data_root, tmp_path, monkeypatch)
         signal_at(patched, 4, signal.SIGUSR1)
         patched.setattr(VideoClassifier, "on_before_zero_grad", ended_by_slurm)
         with pytest.raises(KeyError):
-            train.main(command)
+            cli.main(command)
     assert (tmp_path / "told").read_text() == "requeue 77\n"
     assert torch.load(tmp_path / "run/hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 5
-    assert train.main(command) == 0
+    assert cli.main(command) == 0
     assert same(weights(tmp_path / "run/checkpoints/last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
 
@@ -237,7 +237,7 @@ def with_bad_videos(motion_folder, folder, count):
 
 def test_bad_videos_are_counted_and_listed(motion_folder, tmp_path):
     bad = with_bad_videos(motion_folder, tmp_path, 2)
-    assert train.main(fit(tmp_path / "run", motion_folder, *short(*bad, "--data.max_bad", 0.1))) == 0
+    assert cli.main(fit(tmp_path / "run", motion_folder, *short(*bad, "--data.max_bad", 0.1))) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["fit"]["train"]["unreadable"] >= 2 and results["fit"]["train"]["fallbacks"] == 0
     with open(tmp_path / "run" / "bad_videos.csv", newline="") as file:
@@ -253,7 +253,7 @@ def test_too_many_bad_videos_stop_training(motion_folder, tmp_path, capsys):
     assert "1 of 24 training videos cannot be read, more than data.max_bad=0.01 of them" in message
     assert (tmp_path / "run/bad_videos.csv").is_file() and (tmp_path / "run/checkpoints/last.ckpt").is_file()
     again = fit(tmp_path / "run", motion_folder, *short(*bad, "--data.max_bad", 0.05, "--ckpt_path", "last"))
-    assert train.main(again) == 0
+    assert cli.main(again) == 0
 
 
 def test_known_bad_videos_are_replaced_without_a_word_more(motion_folder, tmp_path, capsys):
@@ -262,7 +262,7 @@ def test_known_bad_videos_are_replaced_without_a_word_more(motion_folder, tmp_pa
     checks = [f"{tmp_path}/bad{i}.mp4,unreadable,known to be bad,,0" for i in range(2)]
     header = "path,status,reason,backend,num_frames"
     (tmp_path / "train.checked.csv").write_text("\n".join([header, *checks, ""]))
-    assert train.main(fit(tmp_path / "run", motion_folder, *short(*bad))) == 0
+    assert cli.main(fit(tmp_path / "run", motion_folder, *short(*bad))) == 0
     err = capsys.readouterr().err
     assert f"train: 2 of 24 videos are known to be bad, e.g. {tmp_path}/bad0.mp4 (known to be bad)" in err
     assert not (tmp_path / "run/bad_videos.csv").exists()
@@ -281,7 +281,7 @@ def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp
     monkeypatch.setattr(decord_reader.DecordVideo, "read", read)
     listed = ("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--data.max_bad", 0.05)
     options = short(*listed, "--data.num_workers", 1, "--data.decode_timeout", 1, "--trainer.max_epochs", 1)
-    assert train.main(fit(tmp_path / "run", tmp_path / "set", *options)) == 0
+    assert cli.main(fit(tmp_path / "run", tmp_path / "set", *options)) == 0
     results = json.loads((tmp_path / "run/results.json").read_text())["fit"]
     assert results["steps"] == 3 and (results["val"]["videos"], results["val"]["unreadable"]) == (24, 1)
     with open(tmp_path / "set/quarantine.csv", newline="") as file:
@@ -289,7 +289,7 @@ def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp
     assert listed == {(f"{split}/fast_up/0000.mp4", "its decoder hung for 1 s") for split in ("train", "val")}
     monkeypatch.setattr(decord_reader.DecordVideo, "read", real)
     capsys.readouterr()
-    assert train.main(fit(tmp_path / "again", tmp_path / "set", *options)) == 0
+    assert cli.main(fit(tmp_path / "again", tmp_path / "set", *options)) == 0
     err = capsys.readouterr().err
     assert "known to be bad" in err and "in quarantine: its decoder hung for 1 s" in err
     assert json.loads((tmp_path / "again/results.json").read_text())["fit"]["val"]["unreadable"] == 1
@@ -309,7 +309,7 @@ def test_another_backend_takes_what_the_first_refuses(motion_folder, tmp_path):
     options = short("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--trainer.max_epochs", 1)
     ends = []
     for name, root, backend in (("ts", tmp_path / "set", "decord"), ("mp4", motion_folder, "pyav")):
-        assert train.main(fit(tmp_path / name, root, *options, "--data.backend", backend)) == 0
+        assert cli.main(fit(tmp_path / name, root, *options, "--data.backend", backend)) == 0
         results = json.loads((tmp_path / name / "results.json").read_text())["fit"]["train"]
         assert (results["fallbacks"], results["unreadable"]) == (4 if name == "ts" else 0, 0)
         ends.append(weights(tmp_path / name / "checkpoints/last.ckpt"))
@@ -320,7 +320,7 @@ def test_another_backend_takes_what_the_first_refuses(motion_folder, tmp_path):
 def test_repeated_sampling(data_root, tmp_path):
     """4 clips of each of 2 videos a step: four times the steps of an epoch, at the same learning rate."""
     repeated = short("--data.clips_per_video", 4, "--trainer.max_epochs", 1)
-    assert train.main(fit(tmp_path, data_root, *repeated)) == 0
+    assert cli.main(fit(tmp_path, data_root, *repeated)) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["fit"]["steps"] == 12 and results["run"]["clips_per_step"] == 8
 
@@ -330,14 +330,14 @@ def test_nothing_is_overwritten(run, data_root, capsys):
         return {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != "run.lock"}
 
     before = there()
-    assert train.main(fit(run, data_root, *short())) == 2
+    assert cli.main(fit(run, data_root, *short())) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert before == there()
 
 
 def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
     """Augmentation, order and so the weights follow from the seed."""
-    assert train.main(fit(tmp_path, data_root, *short("--data.num_workers", 2, "--trainer.max_epochs", 3))) == 0
+    assert cli.main(fit(tmp_path, data_root, *short("--data.num_workers", 2, "--trainer.max_epochs", 3))) == 0
     assert same(weights(tmp_path / "checkpoints" / "last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
 
@@ -349,7 +349,7 @@ def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
     ],
 )
 def test_lightnings_switches(switches, steps, clips_per_step, data_root, tmp_path):
-    assert train.main(fit(tmp_path, data_root, *short(*switches))) == 0
+    assert cli.main(fit(tmp_path, data_root, *short(*switches))) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["fit"]["steps"] == steps and results["run"]["clips_per_step"] == clips_per_step
     assert results["run"]["lr"] == pytest.approx(0.8 * clips_per_step / 64)
@@ -363,13 +363,13 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     kernels = ("--model.kernels", "triton", "--model.low_memory", "true", "--trainer.precision", "bf16-mixed")
     little = ("--data.batch_size", 2, "--data.num_frames", 4, "--data.crop_size", 16, "--model.width", 8)
     args = short(*one_step, *kernels, *little)
-    assert train.main(fit(tmp_path / "run", data_root, *args)) == 0
+    assert cli.main(fit(tmp_path / "run", data_root, *args)) == 0
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     hyper_parameters = torch.load(last, weights_only=True)["hyper_parameters"]
     assert hyper_parameters["low_memory"] and "kernels" not in hyper_parameters
     run = json.loads((tmp_path / "run" / "results.json").read_text())["run"]
     assert run["norm_kernels"] == "norms run on fused Triton kernels (norm + residual + ReLU)"
-    assert train.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "1"]) == 0
+    assert cli.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "1"]) == 0
 
 
 def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monkeypatch):
@@ -380,14 +380,14 @@ def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monk
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(VideoClassifier, "training_step", record)
-    assert train.main(fit(tmp_path, data_root, *short("--trainer.overfit_batches", 1, "--trainer.max_epochs", 2))) == 0
+    assert cli.main(fit(tmp_path, data_root, *short("--trainer.overfit_batches", 1, "--trainer.max_epochs", 2))) == 0
     assert len(seen) == 2 and torch.equal(*seen)
 
 
 def test_fine_tuning_keeps_frozen_stages_and_replaces_the_head(data_root, motion_folder, tmp_path, capsys):
     """On three classes of one's own, from a checkpoint of twelve; BN's statistics in the frozen stages stay too."""
     first, second, own = tmp_path / "first", tmp_path / "second", tmp_path / "own"
-    assert train.main(fit(first, data_root, *short("--model.norm", "bn"))) == 0
+    assert cli.main(fit(first, data_root, *short("--model.norm", "bn"))) == 0
     own.mkdir()
     for name in CLASSES[:3]:
         os.symlink(motion_folder / "train" / name, own / name)
@@ -396,7 +396,7 @@ def test_fine_tuning_keeps_frozen_stages_and_replaces_the_head(data_root, motion
         "--model.head_lr", 10, "--data.motion", "null", "--data.train", "own", "--data.val", "own",
         "--data.batch_size", 2,
     )  # fmt: skip
-    assert train.main(fit(second, tmp_path, *args)) == 0
+    assert cli.main(fit(second, tmp_path, *args)) == 0
     assert "classifier starts at random (12 classes there, 3 here)" in capsys.readouterr().err
     before, after = (weights(folder / "checkpoints" / "last.ckpt") for folder in (first, second))
     assert after["net.blocks.6.proj.weight"].shape[0] == 3
@@ -412,11 +412,11 @@ def test_fine_tuning_keeps_frozen_stages_and_replaces_the_head(data_root, motion
 
 def test_a_checkpoint_alone_is_enough(run, tmp_path, capsys):
     checkpoint = run / "checkpoints" / "epoch=2.ckpt"
-    assert train.main(["test", "--ckpt_path", str(checkpoint), "--data.test_protocol", "center-1clip"]) == 0
+    assert cli.main(["test", "--ckpt_path", str(checkpoint), "--data.test_protocol", "center-1clip"]) == 0
     tests = json.loads((run / "results.json").read_text())["tests"]
     assert tests[-1]["protocol"] == "center-1clip" and tests[-1]["videos"] == 24
     assert tests[-1]["checkpoint"] == str(checkpoint)
-    assert train.main(["validate", "--ckpt_path", str(checkpoint)]) == 0
+    assert cli.main(["validate", "--ckpt_path", str(checkpoint)]) == 0
     results = json.loads((run / "results.json").read_text())
     assert results["validations"][-1]["top1"] == pytest.approx(results["fit"]["val"]["top1"])
     assert len(results["tests"]) == len(tests)
@@ -427,7 +427,7 @@ def test_predict(run, motion_folder, tmp_path, capsys):
     bad.write_text("no video")
     good = motion_folder / "val" / "fast_up"
     args = ["predict", "--ckpt_path", str(run / "checkpoints" / "epoch=2.ckpt"), "--videos", str(bad), str(good)]
-    assert train.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 0
+    assert cli.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 0
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["video"] for line in lines] == [str(bad), *(str(good / f"000{i}.mp4") for i in range(2))]
     assert "not a video" in lines[0]["error"]
@@ -437,10 +437,10 @@ def test_predict(run, motion_folder, tmp_path, capsys):
         assert {entry["class"] for entry in line["top"]} <= set(CLASSES)
     out = capsys.readouterr().out
     assert f"{bad}\n  cannot be read: not a video" in out and f" %  {lines[1]['top'][0]['class']}" in out
-    assert train.main([*args, "--json", "-"]) == 0
+    assert cli.main([*args, "--json", "-"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
-    assert train.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 2  # there already
-    assert train.main([*args, "--json", "/proc/x/out.jsonl"]) == 2
+    assert cli.main([*args, "--json", str(tmp_path / "out.jsonl")]) == 2  # there already
+    assert cli.main([*args, "--json", "/proc/x/out.jsonl"]) == 2
     assert "error: cannot write /proc/x: No such file" in capsys.readouterr().err
 
 
@@ -450,12 +450,12 @@ def test_damage_is_named_where_it_is_asked_for(run, motion_folder, flipped, tmp_
     listed = ["--data.motion", "null", "--data.root", str(tmp_path), "--data.val", "list.csv"]
     for inspect, named in (("false", 0), ("true", 1)):
         args = ["test", "--ckpt_path", checkpoint, *listed, "--data.inspect", inspect]
-        assert train.main(args) == 0
+        assert cli.main(args) == 0
         test = json.loads((run / "results.json").read_text())["tests"][-1]
         assert test["videos"] == 2 and test["unreadable"] == 0 and len(test["damaged_videos"]) == named
     assert "frames are damaged" in test["damaged_videos"][str(flipped)]
     capsys.readouterr()
-    assert train.main(["predict", "--ckpt_path", checkpoint, "--videos", str(flipped), "--data.inspect", "true"]) == 0
+    assert cli.main(["predict", "--ckpt_path", checkpoint, "--videos", str(flipped), "--data.inspect", "true"]) == 0
     assert "  damaged: " in capsys.readouterr().out
 
 
@@ -497,7 +497,7 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     assert "damaged.mp4,validate,bad" in (tmp_path / "run" / "bad_videos.csv").read_text()
     test = ["test", "--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]
     started(["train.py", *test, "--trainer.accelerator", "cpu", "--trainer.devices", 3, "--trainer.strategy", "ddp"])
-    assert train.main(test) == 0
+    assert cli.main(test) == 0
     on_two, on_three, on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"]
     for other in (on_two, on_three):
         assert other["videos"] == 25 and other["unreadable"] == 1
@@ -512,7 +512,7 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     if norm == "bn":
         # The first layer's input is the same however the clips of two steps are dealt; the others' are not.
         one = ["validate", *test[1:], "--data.batch_size", "8", "--model.bn_statistics", "precise"]
-        assert train.main(one) == 0
+        assert cli.main(one) == 0
         again = json.loads((tmp_path / "run" / "results.json").read_text())["validations"][-1]
         first, same = results["validations"][1]["norm_layers"][0], again["norm_layers"][0]
         assert first["running"] == pytest.approx(same["running"], rel=1e-4)
@@ -543,7 +543,7 @@ def test_fewer_videos_than_processes(run, motion_folder, tmp_path):
     test = ["test", "--ckpt_path", checkpoint, "--data.motion", "null", "--data.root", tmp_path, "--run_dir",
             tmp_path / "run", "--data.val", "val.csv"]  # fmt: skip
     started(["train.py", *test, "--trainer.accelerator", "cpu", "--trainer.devices", 3, "--trainer.strategy", "ddp"])
-    assert train.main([str(word) for word in test]) == 0
+    assert cli.main([str(word) for word in test]) == 0
     on_three, on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"]
     assert on_three["videos"] == 2 and on_three["unreadable"] == 1
     assert all(on_three[name] == on_one[name] for name in ("top1", "top5", "clip_top1", "videos", "unreadable"))
@@ -553,7 +553,7 @@ def test_fewer_videos_than_processes(run, motion_folder, tmp_path):
 
 
 def slip(capsys, args):
-    code = train.main([str(arg) for arg in args])
+    code = cli.main([str(arg) for arg in args])
     err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(err) == 1
     return err[0]
@@ -630,7 +630,7 @@ def test_checkpoint_slips(run, tmp_path, capsys):
 @pytest.mark.parametrize("args", [["--help"], ["fit", "--help"], ["predict", "--help"]])
 def test_help(args, capsys):
     with pytest.raises(SystemExit) as caught:
-        train.main(args)
+        cli.main(args)
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert "usage: train.py" in out

@@ -19,8 +19,8 @@ from pytorchvideo.models.resnet import ResStage, create_resnet
 from safetensors.torch import save_file
 from torch import nn
 
-from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
+from video_gn.train.classifier import VideoClassifier
 from video_gn.weights.hub import load_weights
 from video_gn.weights.pickles import read_arrays
 from video_gn.weights.reader import read_weights

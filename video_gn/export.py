@@ -34,7 +34,6 @@ from torch.export import Dim
 from tqdm import tqdm
 
 from video_gn.card import earlier_files, read_results, write_card
-from video_gn.classifier import VideoClassifier
 from video_gn.console import exit_code, printable, set_up_messages
 from video_gn.errors import InputError
 from video_gn.files.names import as_label, is_utf8
@@ -42,7 +41,8 @@ from video_gn.files.writing import make_folder
 from video_gn.models.architectures import DEPTHS, GEOMETRIES
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
-from video_gn.report import versions
+from video_gn.train.callbacks.results import versions
+from video_gn.train.classifier import VideoClassifier
 from video_gn.trained import Program, Settings, optional, rebuild
 from video_gn.weights.inflate import places
 from video_gn.weights.layouts import torchvision_name

@@ -31,7 +31,7 @@ from video_gn.data.views import CentreImage, ProtocolViews, Views, spread
 from video_gn.errors import DecodeError, InputError
 from video_gn.files.writing import make_folder
 from video_gn.picture import class_activation, overlay, strip, write_video
-from video_gn.predictions import TOP, entry, json_lines, table
+from video_gn.train.callbacks.predictions import TOP, entry, json_lines, table
 from video_gn.trained import Trained, open_trained
 
 SHOWN = 8  # frames in a strip

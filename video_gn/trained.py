@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from video_gn.checkpoint import check_network, read_checkpoint
-from video_gn.classifier import VideoClassifier
 from video_gn.errors import InputError
 from video_gn.rules import shown
+from video_gn.train.checkpoint import check_network, read_checkpoint
+from video_gn.train.classifier import VideoClassifier
 from video_gn.weights.reader import METADATA, read_content, read_weights
 from video_gn.weights.stored import CLIP, clip_settings, model_settings, read_settings
 

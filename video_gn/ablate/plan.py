@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-import train
 from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
-from video_gn.classifier import scaled_lr
 from video_gn.console import printable
 from video_gn.errors import InputError
-from video_gn.report import read_results
 from video_gn.rules import DATA, TRAINER, check, shown
-from video_gn.statistics import CHOICES
+from video_gn.train import cli
+from video_gn.train.callbacks.bn_statistics import CHOICES
+from video_gn.train.callbacks.results import read_results
 from video_gn.train.configs import read_yaml
+from video_gn.train.optim import scaled_lr
 from video_gn.weights.stored import MODEL
 
 # Settings of a run that do not change what it measures.
@@ -191,7 +191,7 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
                 )
     for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
         own = _resolved(run.cell, run.seed, run.folder)
-        last = _flat(train.resolve([*command(_bare(run.cell, grid), run.seed, run.folder)[1:], *grid.extra]))
+        last = _flat(cli.resolve([*command(_bare(run.cell, grid), run.seed, run.folder)[1:], *grid.extra]))
         if changed := [key for key in {**own, **last} if own.get(key) != last.get(key)]:
             key = changed[0]
             raise InputError(
@@ -239,7 +239,7 @@ def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _resolved(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    return _flat(train.resolve(command(cell, seed, folder)[1:]))
+    return _flat(cli.resolve(command(cell, seed, folder)[1:]))
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from video_gn.ablate.grid import Grid, named
 from video_gn.ablate.measured import CellResult, Cells, Measured, Values
-from video_gn.statistics import CHOICES
+from video_gn.train.callbacks.bn_statistics import CHOICES
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; dashes and markers keep lines apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

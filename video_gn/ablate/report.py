@@ -25,7 +25,7 @@ from video_gn.ablate.measured import (
 from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
 from video_gn.ablate.plan import Run, differing
 from video_gn.files.text import write_json, write_text
-from video_gn.statistics import CHOICES
+from video_gn.train.callbacks.bn_statistics import CHOICES
 
 
 def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> str:

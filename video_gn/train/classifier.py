@@ -1,7 +1,6 @@
 """A video classifier around the I3D ResNet: loss, optimisation and scores; the model half of a run."""
 
 import logging
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import Metric
 
 from video_gn.batch import Batch
 from video_gn.errors import InputError
@@ -21,6 +19,8 @@ from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm, norm_label, norm_parameters
 from video_gn.models.resnet3d import resnet3d
 from video_gn.rules import check as check_rules
+from video_gn.train.metrics import Accuracy, ranks, top
+from video_gn.train.optim import REFERENCE_CLIPS, lr_factor, scaled_lr
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import check_norm, input_scale, start_from
 from video_gn.weights.stored import MODEL
@@ -33,98 +33,6 @@ NUMBERS = {
         "precise_steps", "seed",
     )
 }  # fmt: skip
-REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
-
-
-def scaled_lr(base_lr: float, clips_per_step: int) -> float:
-    """The linear rule: `base_lr` is for 64 clips a step (Goyal et al. 2017; Wu & He 2018, section 4)."""
-    return base_lr * clips_per_step / REFERENCE_CLIPS
-
-
-def lr_factor(
-    progress: float,
-    schedule: str,
-    decay_points: tuple[float, ...] = (),
-    decay: float = 0.1,
-    warmup: float = 0.0,
-) -> float:
-    """The learning rate as a fraction of its peak.
-
-    Args:
-        progress: Fraction of training that is done, from 0 to 1.
-        schedule: "step" multiplies by `decay` at each of `decay_points`; "cosine" falls to 0 at the end.
-        decay_points: Fractions of training.
-        decay: Factor at each decay point.
-        warmup: Fraction of training over which the rate rises linearly from 0.
-    """
-    rise = min(1.0, progress / warmup) if warmup else 1.0
-    if schedule == "cosine":
-        return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return rise * decay ** sum(progress >= point for point in decay_points)
-
-
-def ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """Rank of the true class among the scores, int64 `[...]`: 1 is top-1, at most k is top-k.
-
-    Every other class with at least its score is before it, so that scores that are all alike are no success; 0 where a
-    score is not finite, which is no rank and wrong in every accuracy.
-
-    Args:
-        scores: `[..., K]`.
-        labels: int64 `[...]`.
-    """
-    rank = (scores >= scores.gather(-1, labels.unsqueeze(-1))).sum(-1)
-    return torch.where(scores.isfinite().all(-1), rank, 0)
-
-
-def top(rank: Tensor, k: int) -> Tensor:
-    """Whether a rank is among the first k."""
-    return (rank >= 1) & (rank <= k)
-
-
-class Accuracy(Metric):
-    """Top-1 and top-5 over videos, top-1 over clips and mean loss, exact over any number of processes.
-
-    An unreadable video is wrong in every accuracy, and one whose scores are not finite; `loss` is the mean over the
-    others.
-    """
-
-    top1: Tensor
-    top5: Tensor
-    clip_top1: Tensor
-    loss: Tensor
-    videos: Tensor
-    unreadable: Tensor
-    not_finite: Tensor
-    full_state_update = False
-    names = ("top1", "top5", "clip_top1", "loss")
-    counts = ("videos", "unreadable", "not_finite")
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in (*self.names, *self.counts):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, scores: Tensor, labels: Tensor, unreadable: int) -> None:  # type: ignore[override]
-        """Counts a batch: softmax scores `[B, V, K]`, labels `[B]`, and the number of videos that are missing."""
-        self.videos += len(labels) + unreadable
-        self.unreadable += unreadable
-        if len(labels):
-            mean = scores.mean(1)
-            rank = ranks(mean, labels)
-            self.top1 += top(rank, 1).sum()
-            self.top5 += top(rank, 5).sum()
-            self.clip_top1 += top(ranks(scores, labels[:, None].expand(scores.shape[:2])), 1).double().mean(1).sum()
-            self.not_finite += (rank == 0).sum()
-            self.loss -= torch.where(rank > 0, mean.gather(1, labels[:, None])[:, 0].clamp_min(1e-12).log(), 0).sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Fractions, and the counts `videos`, `unreadable` and `not_finite` (of the readable ones)."""
-        return {
-            "loss": self.loss / (self.videos - self.unreadable - self.not_finite),
-            **{name: getattr(self, name) / self.videos for name in ("top1", "top5", "clip_top1")},
-            **{name: getattr(self, name) for name in self.counts},
-        }
 
 
 class VideoClassifier(pl.LightningModule):

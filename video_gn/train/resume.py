@@ -5,17 +5,24 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
-from video_gn.checkpoint import Checkpoint, read_checkpoint
 from video_gn.console import printable
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.rules import shown
+from video_gn.train.checkpoint import Checkpoint, read_checkpoint
 
 log = logging.getLogger(__name__)
-POSITION = ("epoch", "videos", "validated", "steps", "list", "seed", "stopped")  # as video_gn/position.py keeps it
+POSITION = (
+    "epoch",
+    "videos",
+    "validated",
+    "steps",
+    "list",
+    "seed",
+    "stopped",
+)  # as video_gn/train/callbacks/position.py keeps it
 
 
 def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
@@ -103,10 +110,10 @@ def check_state(checkpoint: Checkpoint) -> None:
     kept = loop.keys() if isinstance(loop, dict) else set()
     wrong = [f"{name} is missing" for name in ("epoch_progress", "epoch_loop.batch_progress") if name not in kept]
     wrong += [f"{len(content[one])} {one}" for one in ("optimizer_states", "lr_schedulers") if len(content[one]) != 1]
-    wrong += [shown(leaf) for leaf in _leaves(content["loops"]) if not _is_count(leaf)]
+    wrong += [shown(leaf) for leaf in _leaves(content["loops"]) if not is_count(leaf)]
     position = content["callbacks"].get("Position", dict.fromkeys(POSITION, 0))
     counts = position.values() if isinstance(position, dict) and set(position) == set(POSITION) else [position]
-    wrong += [f"where it stands: {shown(leaf)}" for leaf in counts if leaf is None or not _is_count(leaf)]
+    wrong += [f"where it stands: {shown(leaf)}" for leaf in counts if leaf is None or not is_count(leaf)]
     wrong += [f"the epoch's sums: {shown(leaf)}" for leaf in _numbers(content.get("training_sums", [0.0] * 5), 5)]
     for name in ("validation", "figures"):
         wrong += [f"its {name}: {shown(leaf)}" for leaf in _numbers(content.get(name) or {})]
@@ -130,7 +137,8 @@ def _numbers(content: Any, count: int | None = None) -> list[Any]:
     return [one for one in values if type(one) not in (int, float) or (count and not isfinite(one))]
 
 
-def _is_count(leaf: Any) -> bool:
+def is_count(leaf: Any) -> bool:
+    """Whether a value of a state can be a counter: nothing, a flag, or a whole number."""
     return leaf is None or type(leaf) is bool or (type(leaf) is int and 0 <= leaf < 2**53)
 
 
@@ -145,36 +153,6 @@ def _leaves(state: Any, depth: int = 0) -> Any:
             yield from _leaves(value, depth + 1)
     else:
         yield state
-
-
-class CheckResumed(pl.Callback):
-    """Refuses a resumed optimiser whose state is not of this model's parameters, before the first step."""
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.ckpt_path and (wrong := next(_wrong_state(trainer), None)):
-            raise InputError(f"{trainer.ckpt_path} has an optimiser's state that cannot be ({wrong})")
-
-
-def _wrong_state(trainer: Any) -> Any:
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            for name, default in optimizer.defaults.items():
-                kinds = (int, float) if type(default) in (int, float) else (bool, type(None))
-                value = group.get(name, "missing")
-                if type(value) not in kinds or not -1e15 < float(value or 0) < 1e15:
-                    yield f"{name} is {shown(value)}"
-        for parameter, state in optimizer.state.items():
-            for name, value in state.items() if isinstance(state, dict) else [("state", state)]:
-                sound = isinstance(value, torch.Tensor) and value.shape == parameter.shape
-                if value is not None and not (sound and value.isfinite().all()):
-                    yield f"{name} of a parameter {list(parameter.shape)}"
-    for config in trainer.lr_scheduler_configs:
-        scheduler = config.scheduler
-        rates, groups = [*scheduler.base_lrs, *scheduler._last_lr], len(scheduler.optimizer.param_groups)
-        if len(rates) != 2 * groups or not all(type(rate) in (int, float) and 0 <= rate < 1e15 for rate in rates):
-            yield f"learning rates {shown(rates)}"
-        if not _is_count(scheduler.last_epoch) or scheduler.last_epoch is None:
-            yield f"the schedule's step {shown(scheduler.last_epoch)}"
 
 
 def not_restored(error: Exception, path: str) -> InputError | None:

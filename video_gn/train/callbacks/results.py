@@ -9,7 +9,6 @@ import os
 import platform
 import resource
 import statistics
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -19,7 +18,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.distributed import gather
@@ -29,8 +27,7 @@ from video_gn.files.tables import read_table, spreadsheet, write_table
 from video_gn.files.text import ESCAPED, read_text, write_json, write_text
 from video_gn.files.writing import make_folder
 from video_gn.models.norm import batch_norms
-from video_gn.position import Position
-from video_gn.predictions import entry, json_lines, table
+from video_gn.train.callbacks.position import Position
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 MEDIAN_OF = 5  # epochs
@@ -42,15 +39,6 @@ HISTORY_FILE = "history.csv"
 HISTORY = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
 # Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
-
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's, without the logger's version."""
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return items  # type: ignore[return-value]
 
 
 class RunReport(pl.Callback):
@@ -321,43 +309,3 @@ def print_table(title: str, result: dict[str, Any]) -> None:
         print("unreadable videos count as wrong; they are named above")
     if result["not_finite"]:
         print(f"the scores of {result['not_finite']:.0f} videos are not finite; they count as wrong")
-
-
-class PredictionWriter(pl.Callback):
-    """Prints the five likeliest classes of each video and writes them as JSON lines.
-
-    Args:
-        json_path: File of JSON lines, one a video; "-" writes them to standard output in the table's place.
-    """
-
-    def __init__(self, json_path: str | None) -> None:
-        if json_path and json_path != "-" and Path(json_path).exists():
-            raise InputError(f"{json_path} is there already; name another file with --json")
-        if json_path and json_path != "-":
-            make_folder(Path(json_path).parent)
-        self.json_path = json_path
-        self.found: dict[str, dict[str, Any]] = {}
-
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
-        paths = trainer.datamodule.lists["predict"].paths
-        for row, scores in zip(outputs["rows"], outputs["scores"], strict=True):
-            self.found[paths[row]] = entry(paths[row], scores, pl_module.class_names)
-        for failure in outputs["failures"]:
-            self.found[failure.path] = {"video": failure.path, "error": failure.reason}
-        for damaged in outputs["damaged"]:
-            self.found[damaged.path]["damage"] = damaged.reason
-
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        self.found = {path: found for part in gather(trainer, self.found) for path, found in part.items()}
-        if trainer.is_global_zero:
-            found = [self.found[path] for path in dict.fromkeys(trainer.datamodule.lists["predict"].paths)]
-            lines = json_lines(found)
-            if self.json_path == "-":
-                sys.stdout.write(lines)
-                return
-            if self.json_path:
-                write_text(Path(self.json_path), lines)
-            for one in found:
-                print(table(one))
-            if all("error" in one for one in found):
-                raise InputError(f"none of {len(found)} videos can be read; the reasons are above")

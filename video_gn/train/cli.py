@@ -1,0 +1,349 @@
+"""Trains, validates, tests and predicts: `train.py {fit,validate,test,predict} --help`."""
+
+import inspect
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from jsonargparse import ArgumentError, get_loader, set_loader
+from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from video_gn.console import exit_code, one_line, set_up_messages
+from video_gn.data.datamodule import VideoData
+from video_gn.distributed import first_process
+from video_gn.errors import InputError
+from video_gn.files.locks import FolderLock
+from video_gn.files.names import utf8_name
+from video_gn.models.norm import batch_norms, norm_label
+from video_gn.processes import end_with_parent
+from video_gn.rules import FILE_NAME, TRAINER, check, shown
+from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
+from video_gn.train.callbacks.check_resumed import CheckResumed
+from video_gn.train.callbacks.interrupt import StopAfterStep, Stopped
+from video_gn.train.callbacks.position import Position
+from video_gn.train.callbacks.predictions import PredictionWriter
+from video_gn.train.callbacks.progress import ProgressBar
+from video_gn.train.callbacks.results import RunReport
+from video_gn.train.callbacks.saving import LAST, EpochCheckpoint, WholeCheckpoints
+from video_gn.train.checkpoint import check_architecture, with_checkpoint
+from video_gn.train.classifier import VideoClassifier
+from video_gn.train.configs import look_through, named_configs, read_yaml
+from video_gn.train.resume import find_resume, not_restored
+
+DESCRIPTION = (
+    "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "
+    "With its checkpoint: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILE FOLDER ..."
+)
+# What both halves need is said once, on the data's side.
+SHARED = ("batch_size", "crop_size")
+PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
+LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
+RESUME = "resume with --ckpt_path last"
+SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can correct
+# What a user can correct, as Lightning says it while it runs.
+LIGHTNINGS = (
+    (ValueError, "val_check_interval"),  # more than an epoch's batches
+    (RuntimeError, "conditioned on metric"),  # EarlyStopping's monitor, which nothing logs
+)
+
+_read_value = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """A config, or a value of the command line, read only where it has no key twice and does not grow."""
+    look_through(text)
+    return _read_value(text)
+
+
+set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
+
+
+class CLI(LightningCLI):
+    """The command line: links between the halves, the run's name, and what every run has."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_dir", type=str | None, help="Folder of the run; by default named from its values.")
+        parser.add_argument("--test_after_fit", type=bool, default=False, help="Whether fit ends with a test.")
+        parser.add_argument(
+            "--compare_statistics",
+            type=bool,
+            default=False,
+            help="Whether fit ends with validations of BatchNorm by its running, precise and the batch's statistics.",
+        )
+        # The newest state, to resume from; Lightning's own save_last would follow only the best one's steps.
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        defaults = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
+        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+        for name in SHARED:
+            parser.link_arguments(f"data.{name}", f"model.{name}")
+        for half in ("data", "model"):
+            parser.link_arguments("seed_everything", f"{half}.seed", compute_fn=int)  # it may be true or false
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})
+        if subcommand in ("test", "validate"):
+            parser.set_defaults({"verbose": False})
+        if subcommand == "predict":
+            parser.set_defaults({"return_predictions": False})
+            parser.add_argument("--videos", type=str, nargs="+", default=[], help="Files and folders to predict.")
+            parser.add_argument("--json", type=str | None, help="File for JSON lines; - is standard output.")
+            parser.link_arguments("videos", "data.videos")
+        return parser
+
+    def _set_seed(self) -> None:  # pinned private method
+        seed = self.config[self.subcommand].seed_everything
+        if not isinstance(seed, bool) and not 0 <= (seed or 0) < 2**32:
+            raise InputError(f"seed_everything is {seed}; it has to be a whole number from 0 to {2**32 - 1}")
+        super()._set_seed()
+
+    def _parse_ckpt_path(self) -> None:  # pinned private method
+        """Lightning would put the checkpoint's settings above the user's; `with_checkpoint` puts them below."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        check(config.trainer, TRAINER, "trainer")
+        for half, owner in (("model", VideoClassifier), ("data", VideoData), ("checkpoint", ModelCheckpoint)):
+            _check_given(half, config.get(half) or {}, owner)
+        if "\0" in (config.run_dir or ""):
+            raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
+        self.name = run_name(config.model, config.data, config.seed_everything)
+        self.run_dir = Path(config.run_dir or Path("runs", self.name))
+        if self.subcommand == "fit":
+            check(config.checkpoint, {"filename": FILE_NAME}, "checkpoint")
+            self.asked = config.ckpt_path
+            config.ckpt_path = find_resume(self.run_dir, self.asked)
+            config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse's, about a dataclass that refuses its values
+            if "Union subtypes" not in str(error) or not isinstance(error.__cause__, InputError):
+                raise
+            raise error.__cause__ from None
+        except ModuleNotFoundError as error:  # of a callback or a logger
+            raise InputError(" ".join(str(error).split())) from None
+
+    def instantiate_trainer(self, **kwargs: Any):
+        given = self.config_init[self.subcommand].trainer
+        if self.config[self.subcommand].get("json") == "-":
+            given.enable_progress_bar = False  # it goes to standard output too
+        kwargs["default_root_dir"] = str(self.run_dir)
+        callbacks = given.callbacks or []
+        kwargs["callbacks"] = [*self._callbacks(given), *(callbacks if isinstance(callbacks, list) else [callbacks])]
+        if given.logger is None:
+            kwargs["logger"] = self._loggers()
+        plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, WholeCheckpoints()]
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
+            raise InputError(f"trainer: {error}") from error
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):  # type: ignore[attr-defined]
+            os.environ[LAUNCHER] = str(os.getpid())
+        if self.subcommand == "fit":
+            trainer.callbacks.sort(key=_writes_last)  # type: ignore[attr-defined]
+            trainer.callbacks.append(StopAfterStep(self.run_dir))  # type: ignore[attr-defined]
+        model = self.config[self.subcommand].model
+        if given.sync_batchnorm and (model.norm == "brn" or (model.norm == "bn" and model.norm_batch)):
+            having = "norm=brn" if model.norm == "brn" else f"norm_batch={model.norm_batch}"
+            raise InputError(f"trainer.sync_batchnorm would replace the layers of model.{having}; take one of the two")
+        if given.sync_batchnorm and isinstance(trainer.accelerator, CPUAccelerator):
+            raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
+        return trainer
+
+    def _callbacks(self, given: Any) -> list[Callback]:
+        config = self.config[self.subcommand]
+        statistics = EvaluationStatistics()
+        bar: list[Callback] = [] if given.enable_progress_bar is False else [ProgressBar(leave=True)]
+        if self.subcommand == "predict":
+            return [statistics, *bar, PredictionWriter(config.json)]
+        settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
+        if self.subcommand != "fit":
+            return [statistics, *bar, RunReport(self.run_dir, self.name, settings)]
+        folder = config.checkpoint.dirpath
+        return [
+            CheckResumed(),
+            # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
+            Position(),
+            RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
+            statistics,
+            *bar,
+            *([] if given.limit_val_batches == 0 else [_best(folder)]),
+            *([] if _saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
+            *([LearningRateMonitor("step")] if given.logger is None else []),
+        ]
+
+    def _loggers(self) -> Any:
+        if self.subcommand != "fit":
+            return False
+        return [TensorBoardLogger(utf8_name(self.run_dir), "tensorboard", ""), CSVLogger(str(self.run_dir), "csv")]
+
+    def after_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            self._take_folder()
+        if config.ckpt_path:
+            check_architecture(config.ckpt_path, self.model.hparams)
+
+    def _take_folder(self) -> None:
+        """Keeps the run's folder for this run alone, and looks again what is in it: another one may have ended."""
+        if first_process() and not self.config.fit.trainer.fast_dev_run:
+            self.lock = FolderLock(self.run_dir, PATIENCE)
+            for part in (*self.run_dir.glob("*.part"), *self.run_dir.glob("checkpoints/*.part")):
+                part.unlink()  # of a run that was killed while it wrote
+        resume = find_resume(self.run_dir, self.asked)
+        self.config.fit.ckpt_path = self.config_init.fit.ckpt_path = resume
+
+    def _run_subcommand(self, subcommand: str) -> None:  # pinned private method
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if slip := not_restored(error, str(self.config[subcommand].ckpt_path)):
+                raise slip from None
+            if any(isinstance(error, kind) and words in str(error) for kind, words in LIGHTNINGS):
+                raise InputError(str(error)) from None
+            raise
+
+    def after_fit(self) -> None:
+        if self.trainer.state.status != "finished":
+            return
+        if self.config.fit.test_after_fit:
+            self.trainer.test(self.model, self.datamodule, verbose=False)
+        if self.config.fit.compare_statistics and batch_norms(self.model.net):
+            for choice in CHOICES:
+                self.model.hparams["bn_statistics"] = choice
+                self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+
+def _check_given(half: str, settings: Any, owner: type) -> None:
+    """Raises InputError for a setting that is null and has to have a value."""
+    for name, known in inspect.signature(owner).parameters.items():
+        optional = known.default is None or type(None) in get_args(known.annotation)
+        if settings.get(name, 0) is None and not optional:
+            raise InputError(f"{half}.{name} is null; it has to have a value, as its default {known.default!r}")
+
+
+def _saves_each_epoch(checkpoint: Any) -> bool:
+    """Whether a ModelCheckpoint with these settings leaves `last.ckpt` at each epoch's end."""
+    others = ("every_n_train_steps", "train_time_interval", "monitor")
+    return (
+        f"{checkpoint.filename}.ckpt" == LAST
+        and not any(checkpoint[name] for name in others)
+        and checkpoint.every_n_epochs in (None, 1)
+        and bool(checkpoint.save_on_train_epoch_end and checkpoint.save_top_k)
+    )
+
+
+def _writes_last(callback: Callback) -> bool:
+    """Whether it writes `last.ckpt`, in which what the others keep of an epoch has to be."""
+    return isinstance(callback, EpochCheckpoint) or f"{getattr(callback, 'filename', None)}.ckpt" == LAST
+
+
+def _best(folder: str) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
+
+
+def run_name(model: Any, data: Any, seed: int) -> str:
+    """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
+
+    `b32n4` is 32 clips of which each 4 share BN's statistics.
+    """
+    width = "" if model.width == 64 else f"w{model.width}"
+    norm = norm_label(model.norm, model.num_groups, model.channels_per_group)
+    batch = f"b{data.batch_size}" + (f"n{model.norm_batch}" if model.norm_batch else "")
+    clip = f"{data.num_frames}x{data.frame_interval}"
+    return f"{model.geometry}_r{model.depth}{width}_{norm}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
+
+
+class _Parsed(CLI):
+    """Parses, and makes and runs nothing."""
+
+    def _set_seed(self) -> None: ...
+    def before_instantiate_classes(self) -> None: ...
+    def instantiate_classes(self) -> None: ...
+    def after_instantiate_classes(self) -> None: ...
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def resolve(args: list[str]) -> dict[str, Any]:
+    """Every setting of a command line as nested dictionaries, as a run writes them into its config.yaml.
+
+    Raises:
+        InputError: A setting or a file that cannot be used.
+    """
+    set_up_messages()
+    try:
+        cli = _run(_Parsed, args)
+    except SLIPS as error:
+        raise InputError(_explain(error)) from None
+    return yaml.safe_load(cli._parser(cli.subcommand).dump(cli.config[cli.subcommand], skip_none=False))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs a command line.
+
+    Returns:
+        Its exit code: 0; 2 for what the user can correct, in one line; 128 + the number of a signal that stopped it.
+    """
+    set_up_messages()
+    if launcher := os.environ.pop(LAUNCHER, None):  # which started this process: it does not outlive that one
+        end_with_parent(signal.SIGKILL, int(launcher))
+    words = sys.argv[1:] if args is None else args
+    return exit_code(lambda: _job(words), _stopped(signal.SIGINT, words), SLIPS, _explain)
+
+
+def _job(args: list[str]) -> int:
+    try:
+        _run(CLI, args)
+    except Stopped as stop:
+        said, number = f"{stop}; {RESUME}", stop.number
+    except SIGTERMException:  # Lightning's, where nothing is trained; it is a SystemExit with code 0
+        said, number = _stopped(signal.SIGTERM, args), signal.SIGTERM
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # what Lightning makes of Ctrl-C
+            raise end.__context__ from None
+        raise
+    else:
+        return 0
+    if first_process():
+        print(said, file=sys.stderr)
+    return 128 + number
+
+
+def _stopped(number: int, args: list[str]) -> str:
+    left = RESUME if "fit" in args else "nothing of this evaluation is kept"
+    return f"stopped by {signal.Signals(number).name}; {left}"
+
+
+def _run(cli: type[CLI], args: list[str]) -> CLI:
+    for path in named_configs(args):
+        read_yaml(path)
+    return cli(
+        VideoClassifier,
+        VideoData,
+        args=with_checkpoint(args, ("class_names", "seed", *SHARED)),
+        save_config_callback=None,
+        seed_everything_default=0,
+        trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+        parser_kwargs={"exit_on_error": False, "prog": "train.py", "description": DESCRIPTION},
+    )
+
+
+def _explain(error: Exception) -> str:
+    owners = {"model": VideoClassifier, "data": VideoData, "trainer": Trainer}
+    keys = [f"{owner}.{key}" for owner, it in owners.items() for key in inspect.signature(it).parameters]
+    return one_line(str(error), keys)
