@@ -38,7 +38,7 @@ from video_gn.data import sampling, transforms
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.loader import RowSampler, VideoLoader
-from video_gn.data.reencode import Settings, prepare_video
+from video_gn.data.reencode import Encoding, prepare_video
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import ProtocolViews, RandomView
 from video_gn.files.text import write_text
@@ -66,7 +66,7 @@ def main(args: list[str] | None = None) -> None:
         originals = given.videos or make_videos(Path(folder))
         prepared = [f"{folder}/prepared{i}.mp4" for i in range(len(originals))]
         for before, after in tqdm(list(zip(originals, prepared, strict=True)), "preparing", unit=" videos"):
-            prepare_video(before, after, Settings.of(codec=given.codec))
+            prepare_video(before, after, Encoding.of(codec=given.codec))
         clip = (given.num_frames, given.frame_interval)
         result = {
             "date": date.today().isoformat(),

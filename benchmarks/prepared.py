@@ -25,7 +25,7 @@ from tqdm import tqdm
 from video_gn.data import reencode
 from video_gn.data.decoding.damage import decode_all
 from video_gn.data.decoding.open import BACKENDS
-from video_gn.data.reencode import Settings
+from video_gn.data.reencode import Encoding
 from video_gn.files.text import write_text
 
 NEVER = "1000000000"
@@ -96,8 +96,8 @@ def measure(path: str, folder: Path, short_side: int, repeats: int) -> list[dict
     for number, (name, (codec, options, quality, gop)) in enumerate(tqdm(GRID.items(), Path(path).name)):
         target = str(folder / f"{number}.mp4")
         reencode.CODECS[name] = (codec, options, quality, gop)
-        settings = Settings.of(short_side, name)
-        count, _ = reencode.encode(path, target, settings)
+        settings = Encoding.of(short_side, name)
+        count, _ = reencode.write_copy(path, target, settings)
         psnr, ssim = likeness(path, target, short_side)
         row = {"video": Path(path).name, "settings": name, "psnr": psnr, "ssim": ssim}
         rows.append(row | {"kb": os.path.getsize(target) / 1e3})

@@ -149,7 +149,7 @@ def network(way: Way, workload: Workload) -> nn.Module:
     if way.peer:
         from pytorchvideo.models.resnet import create_resnet
 
-        from video_gn.export import pytorchvideo_arguments
+        from video_gn.export.formats import pytorchvideo_arguments
 
         model = {"geometry": "i3d", "width": 64, "depth": 50, "norm": "bn"}
         clip = {"crop_size": workload.size, "num_frames": workload.frames}

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import REPO
 
-from video_gn.ablate import cluster, local, measured, plan
+from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
 from video_gn.ablate.grid import read_grid
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown
@@ -456,10 +456,10 @@ def test_submitits_options(tmp_path):
 
 def outcomes(grid, cells):
     """Finished runs with given ranks: `cells` is {values: {seed: ranks}}."""
-    found = {tuple(cell.values.values()): measured.CellResult(cell) for cell in grid.cells}
+    found = {tuple(cell.values.values()): statistics.CellResult(cell) for cell in grid.cells}
     for values, seeds in cells.items():
         for seed, ranks in seeds.items():
-            run = measured.Measured(None, {})
+            run = statistics.Measured(None, {})
             run.__dict__["ranks"] = ([f"video {i}" for i in range(len(ranks))], np.array(ranks))
             found[values].runs[seed] = run
     return found
@@ -470,7 +470,7 @@ def test_the_bootstrap_is_paired_and_has_the_width_that_theory_gives(tmp_path):
     rng = np.random.default_rng(1)
     bn = rng.choice([0, 1, 2, 6], 400, p=[0.1, 0.5, 0.2, 0.2])
     gn = np.where(rng.random(400) < 0.15, 1, bn)  # right on some more of the same videos
-    (one,) = measured.measure_contrasts(grid, outcomes(grid, {("bn",): {0: bn}, ("gn",): {0: gn}}))
+    (one,) = statistics.measure_contrasts(grid, outcomes(grid, {("bn",): {0: bn}, ("gn",): {0: gn}}))
     difference = (gn == 1).astype(float) - (bn == 1)
     mean, low, high = one.figures["top1"]
     half = 100 * 1.96 * difference.std() / np.sqrt(400)
@@ -489,7 +489,7 @@ def test_seeds_widen_the_interval_and_only_common_ones_count(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml"))
     right, wrong = np.ones(200, int), np.full(200, 3)
     cells = {("bn",): {0: wrong, 1: right, 7: right}, ("gn",): {0: right, 1: right, 5: wrong}}
-    (one,) = measured.measure_contrasts(grid, outcomes(grid, cells))
+    (one,) = statistics.measure_contrasts(grid, outcomes(grid, cells))
     # By seed +100 and 0 points: two draws of two give 0, 50 or 100; videos add nothing.
     assert one.figures["top1"] == pytest.approx((50, 0, 100)) and one.seeds == 2 and not one.clear
 
@@ -497,7 +497,7 @@ def test_seeds_widen_the_interval_and_only_common_ones_count(tmp_path):
 def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
     grid = read_grid(ABLATIONS / "table8.yaml")
     ranks = {tuple(cell.values.values()): {0: [1, 2, 0, 9]} for cell in grid.cells}
-    found = {(one.what, one.at): one for one in measured.measure_contrasts(grid, outcomes(grid, ranks))}
+    found = {(one.what, one.at): one for one in statistics.measure_contrasts(grid, outcomes(grid, ranks))}
     expected = {
         ("norm gn − bn", "clip 32x2, batch 8"): -0.3,
         ("norm gn − bn", "clip 32x2, batch 4"): 0.7,
@@ -515,7 +515,7 @@ def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
 
 def test_cells_that_were_tested_on_different_videos_are_not_compared(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml"))
-    assert measured.measure_contrasts(grid, outcomes(grid, {("bn",): {0: [1, 1]}, ("gn",): {0: [1, 1, 1]}})) == []
+    assert statistics.measure_contrasts(grid, outcomes(grid, {("bn",): {0: [1, 1]}, ("gn",): {0: [1, 1, 1]}})) == []
 
 
 # Pages
@@ -691,7 +691,7 @@ def test_a_tests_table_has_to_give_its_figures(change, words, tmp_path):
     test = {"videos_file": "test-0.csv", "videos": 4, "top1": 0.5, "top5": 0.75, "clip_top1": 0.5} | change
     if change == {"videos": 3}:
         test |= {"top1": 2 / 3, "top5": 1.0}
-    run = measured.Measured(SimpleNamespace(folder=tmp_path), {"tests": [test]})
+    run = statistics.Measured(SimpleNamespace(folder=tmp_path), {"tests": [test]})
     if words:
         with pytest.raises(InputError, match=words):
             _ = run.ranks
@@ -707,7 +707,7 @@ def test_other_figures_that_are_no_fractions(tmp_path):
     )
     results = {"fit": {"train": {"top1": 1.5}, "val_median": {"top1": -1}},
                "validations": [{"bn_statistics": "batch", "top1": True}]}  # fmt: skip
-    run = measured.Measured(SimpleNamespace(folder=tmp_path), results)
+    run = statistics.Measured(SimpleNamespace(folder=tmp_path), results)
     for figure, words in (
         (lambda: run.history, r"history.csv says that val/top1 is 7.0; it has to be"),
         (lambda: run.val_median("top1"), r"val_median.top1 is -1;"),

@@ -18,16 +18,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_export import NAMES, SMALL, checkpoint
 
-from video_gn import export, predict
 from video_gn.console import set_up_messages
 from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
+from video_gn.export.__main__ import main as export
+from video_gn.predict.__main__ import main as predict
+from video_gn.predict.model_file import open_trained
 from video_gn.rules import shown
 from video_gn.train import cli
 from video_gn.train.checkpoint import read_checkpoint, with_checkpoint
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.resume import find_resume
-from video_gn.trained import open_trained
 
 STEM, HEAD = "net.blocks.0.conv.weight", "net.blocks.6.proj.weight"
 NORM = "net.blocks.0.norm.weight"
@@ -57,8 +58,8 @@ def one_line(call, capsys):
 def refused(path, capsys, tmp_path):
     """By every command that takes a checkpoint; gives what `test` says."""
     for call in (
-        lambda: predict.main([str(path), "x.mp4", "--workers", "0", "--device", "cpu"]),
-        lambda: export.main([str(path), "--out", str(tmp_path / "out")]),
+        lambda: predict([str(path), "x.mp4", "--workers", "0", "--device", "cpu"]),
+        lambda: export([str(path), "--out", str(tmp_path / "out")]),
         lambda: cli.main(["predict", "--ckpt_path", str(path), "--videos", "x.mp4"]),
     ):
         one_line(call, capsys)
@@ -481,7 +482,7 @@ def head_of(path):
 def exported_small(sound, tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     torch.save(sound, folder / "small.ckpt")
-    assert export.main([str(folder / "small.ckpt"), "--to", "safetensors", "--out", str(folder)]) == 0
+    assert export([str(folder / "small.ckpt"), "--to", "safetensors", "--out", str(folder)]) == 0
     return head_of(next(folder.glob("*.safetensors")))
 
 
@@ -529,7 +530,7 @@ def test_damaged_settings_of_an_export_are_one_line(name, suffix, exported_small
         torch.save({"model_state": tensors, "video_gn": SETTINGS[name](text)}, path)
     else:
         save_file(tensors, path, {"video_gn": SETTINGS[name](text)})
-    one_line(lambda: predict.main([str(path), "x.mp4", "--workers", "0"]), capsys)
+    one_line(lambda: predict([str(path), "x.mp4", "--workers", "0"]), capsys)
     try:
         VideoClassifier(NAMES, **SMALL, init=str(path))
     except InputError as error:
@@ -549,7 +550,7 @@ def test_damaged_tensors_of_an_export_are_one_line(change, exported_small, tmp_p
     else:  # a kernel of one frame would be inflated where weights start a training
         tensors[stem] = tensors[stem][:, :, :1].clone()
     save_file(tensors, tmp_path / "damaged.safetensors", {"video_gn": text})
-    one_line(lambda: predict.main([str(tmp_path / "damaged.safetensors"), "x.mp4"]), capsys)
+    one_line(lambda: predict([str(tmp_path / "damaged.safetensors"), "x.mp4"]), capsys)
 
 
 def test_a_test_of_tiny_frames_is_refused_before_it_fails(tmp_path, capsys):
@@ -559,7 +560,7 @@ def test_a_test_of_tiny_frames_is_refused_before_it_fails(tmp_path, capsys):
     content = torch.load(tmp_path / "tiny.ckpt", weights_only=True)
     data(test_short_side=2)(content)
     torch.save(content, tmp_path / "tiny.ckpt")
-    line = one_line(lambda: predict.main([str(tmp_path / "tiny.ckpt"), "x.mp4"]), capsys)
+    line = one_line(lambda: predict([str(tmp_path / "tiny.ckpt"), "x.mp4"]), capsys)
     assert "tested at 2, which its network (i3d_nonlocal at 64) cannot see" in line
 
 
@@ -583,4 +584,4 @@ def test_safetensors_that_promise_more_than_they_have(tmp_path, capsys):
     header = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}).encode()
     for size in (len(header), 2**62):
         (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", size) + header + bytes(4))
-        assert "damaged" in one_line(lambda: predict.main([str(tmp_path / "x.safetensors"), "x.mp4"]), capsys)
+        assert "damaged" in one_line(lambda: predict([str(tmp_path / "x.safetensors"), "x.mp4"]), capsys)

@@ -15,7 +15,7 @@ from video_gn.data.decoding.damage import decode_all
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.motion12 import encode
 from video_gn.errors import DecodeError
-from video_gn.picture import write_video
+from video_gn.predict.pictures import write_video
 
 
 @pytest.fixture

@@ -19,13 +19,16 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
-from video_gn import export, predict
 from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
+from video_gn.export import formats
+from video_gn.export.__main__ import main as export
 from video_gn.models.norm import NORMS
+from video_gn.predict.__main__ import main as predict
+from video_gn.predict.model_file import open_trained
+from video_gn.predict.settings import Settings
 from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
-from video_gn.trained import Settings, open_trained
 from video_gn.weights.stored import CLIP, NEWER
 
 NAMES = [f"class {i}" for i in range(5)]
@@ -58,7 +61,7 @@ def exported(run, tmp_path_factory):
     """A trained run in all formats that a small network has."""
     out = tmp_path_factory.mktemp("export")
     last = run / "checkpoints" / "epoch=2.ckpt"
-    assert export.main([str(last), "--out", str(out)]) == 0
+    assert export([str(last), "--out", str(out)]) == 0
     return last, {path.suffix: path for path in out.iterdir()}
 
 
@@ -78,7 +81,7 @@ def test_round_trip(exported, motion_folder, tmp_path):
         shutil.copy(files.get(suffix, last), alone)
         out = tmp_path / f"{suffix}.jsonl"
         trust = ["--trust"] if suffix == ".pt2" else []
-        assert predict.main([str(alone), *videos, "--json", str(out), "--workers", "0", *trust]) == 0
+        assert predict([str(alone), *videos, "--json", str(out), "--workers", "0", *trust]) == 0
         for ours, theirs in zip(map(json.loads, out.read_text().splitlines()), expected, strict=True):
             assert ours["video"] == theirs["video"]
             assert {top["class"]: top["score"] for top in ours["top"]} == pytest.approx(
@@ -92,11 +95,11 @@ def test_every_norm_and_any_size(norm, tmp_path):
     """Graphs take any batch, height and width from the training crop on, and give logits and scores."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     model = checkpoint(path, norm=norm, **SMALL)
-    formats = ["onnx", "torch"] if norm in ("gn", "bn") else ["torch"]  # the others are these two's operators
-    card = export.export(path, formats, tmp_path / "out")
+    wanted = ["onnx", "torch"] if norm in ("gn", "bn") else ["torch"]  # the others are these two's operators
+    card = formats.export(path, wanted, tmp_path / "out")
     program = torch.export.load(card.with_suffix(".pt2"))
     graphs = [program.module()]
-    if "onnx" in formats:
+    if "onnx" in wanted:
         session = onnxruntime.InferenceSession(card.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
         graphs.append(lambda clips: map(torch.from_numpy, session.run(None, {"clips": clips.numpy()})))
     operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
@@ -144,10 +147,10 @@ def test_the_card(exported, run):
 def test_nothing_is_overwritten_in_silence(exported, tmp_path, capsys):
     last, files = exported
     before = files[".onnx"].stat().st_mtime_ns
-    assert export.main([str(last), "--out", str(files[".onnx"].parent)]) == 2
+    assert export([str(last), "--out", str(files[".onnx"].parent)]) == 2
     assert "already exists; pass --overwrite to replace it, or --out FOLDER" in capsys.readouterr().err
     assert files[".onnx"].stat().st_mtime_ns == before
-    assert export.main([str(tmp_path / "gone.ckpt")]) == 2
+    assert export([str(tmp_path / "gone.ckpt")]) == 2
     assert "there is no checkpoint" in capsys.readouterr().err
 
 
@@ -155,21 +158,21 @@ def test_a_further_format_of_the_same_checkpoint_joins_the_card(tmp_path, capsys
     """README's two lines one after the other; the card of other weights, and one that somebody wrote, stay."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     checkpoint(path, **SMALL)
-    card = export.export(path, ["safetensors"])
+    card = formats.export(path, ["safetensors"])
     first = next(line for line in card.read_text().splitlines() if line.startswith("| run.safetensors |"))
-    assert export.main([str(path), "--to", "torch"]) == 0
+    assert export([str(path), "--to", "torch"]) == 0
     text = card.read_text()
     assert first in text.splitlines() and "\n| run.pt2 |" in text and text.count("## Files") == 1
-    assert export.main([str(path), "--to", "torch"]) == 2
+    assert export([str(path), "--to", "torch"]) == 2
     assert "run.pt2 already exists; pass --overwrite to replace it, or --out FOLDER" in capsys.readouterr().err
     card.with_suffix(".safetensors").write_bytes(b"x")  # no longer what the card says of it
-    assert export.main([str(path), "--to", "torch", "--overwrite"]) == 0
+    assert export([str(path), "--to", "torch", "--overwrite"]) == 0
     assert "run.safetensors |" not in card.read_text() and "\n| run.pt2 |" in card.read_text()
     card.with_suffix(".safetensors").unlink()
     for change in (lambda: checkpoint(path, **SMALL | {"dropout": 0.1}), lambda: card.write_text("mine")):
         change()
         before = card.read_bytes()
-        assert export.main([str(path), "--to", "safetensors"]) == 2
+        assert export([str(path), "--to", "safetensors"]) == 2
         assert "run.md already exists; pass --overwrite" in capsys.readouterr().err
         assert card.read_bytes() == before and not card.with_suffix(".safetensors").exists()
 
@@ -177,7 +180,7 @@ def test_a_further_format_of_the_same_checkpoint_joins_the_card(tmp_path, capsys
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     checkpoint(path, **SMALL)
-    assert export.main([str(path), "--to", "safetensors", "--out", "/proc/x"]) == 2
+    assert export([str(path), "--to", "safetensors", "--out", "/proc/x"]) == 2
     err = capsys.readouterr().err
     assert "error: cannot write /proc/x: No such file" in err and err.count("\n") == 1, err
 
@@ -186,9 +189,9 @@ def test_a_wrong_export_is_not_kept(tmp_path, monkeypatch):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     checkpoint(path, **SMALL)
     wrong = lambda model, settings, part: (part.write_text("x"), lambda x: model(x).mean(2) + 1)[1]  # noqa: E731
-    monkeypatch.setitem(export.FORMATS, "safetensors", (".safetensors", wrong))
+    monkeypatch.setitem(formats.FORMATS, "safetensors", (".safetensors", wrong))
     with pytest.raises(InputError, match="gives other logits than the checkpoint"):
-        export.export(path, ["safetensors"], tmp_path / "out")
+        formats.export(path, ["safetensors"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -199,10 +202,10 @@ def test_a_wrong_export_is_not_kept(tmp_path, monkeypatch):
 def test_pytorchvideo(geometry, tmp_path):
     path = tmp_path / "run" / "last.ckpt"
     model = checkpoint(path, 16, geometry=geometry, norm="gn")
-    card = export.export(path, ["pytorchvideo"], tmp_path)
+    card = formats.export(path, ["pytorchvideo"], tmp_path)
     file = card.with_suffix(".pth")
     settings = open_trained(str(file)).settings
-    net = create_resnet(**export.pytorchvideo_arguments(settings)).eval()
+    net = create_resnet(**formats.pytorchvideo_arguments(settings)).eval()
     net.load_state_dict(torch.load(file, weights_only=True)["model_state"])
     x = clips(16)
     with torch.no_grad():
@@ -215,7 +218,7 @@ def test_detector(norm, tmp_path):
     """The trunk inside torchvision's Mask R-CNN with FPN: equal features, and it trains."""
     path = tmp_path / "run" / "last.ckpt"
     model = checkpoint(path, 1, {"images": True}, geometry="flat", norm=norm)
-    file = export.export(path, ["detector"], tmp_path).parent / "run.backbone.pth"
+    file = formats.export(path, ["detector"], tmp_path).parent / "run.backbone.pth"
     layer = (lambda channels: nn.GroupNorm(32, channels)) if norm == "gn" else nn.BatchNorm2d
     trunk = torchvision.models.resnet50(num_classes=5, norm_layer=layer)
     trunk.load_state_dict(torch.load(file, weights_only=True))
@@ -254,7 +257,7 @@ def test_formats_that_a_network_does_not_have(tmp_path, capsys):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     checkpoint(path, **SMALL)
     for one, words in {"pytorchvideo": "create_resnet builds depths 50", "detector": "network for images"}.items():
-        assert export.main([str(path), "--to", "safetensors", one, "--out", str(tmp_path / one)]) == 2
+        assert export([str(path), "--to", "safetensors", one, "--out", str(tmp_path / one)]) == 2
         assert words in capsys.readouterr().err
         assert not (tmp_path / one).exists()  # nothing by halves
 
@@ -275,7 +278,7 @@ def test_a_program_is_opened_only_with_trust(exported, motion_folder, tmp_path, 
         path.write_bytes(path.read_bytes() if path.exists() else b"no model")
         with monkeypatch.context() as patched:
             patched.setattr(torch.export, "load", lambda *args: pytest.fail("it was loaded"))
-            assert predict.main([str(path), str(motion_folder / "val"), "--workers", "0"]) == 2
+            assert predict([str(path), str(motion_folder / "val"), "--workers", "0"]) == 2
         err = capsys.readouterr().err
         assert "is a torch.export program, and to open it runs the code in it" in err
         assert "take the model's .safetensors or .onnx" in err and "--trust" in err and err.count("\n") == 1
@@ -290,7 +293,7 @@ def test_a_program_is_opened_only_with_trust(exported, motion_folder, tmp_path, 
 
 def test_help_and_card_say_that_a_program_is_code(exported, capsys):
     with pytest.raises(SystemExit):
-        export.main(["--help"])
+        export(["--help"])
     assert "A `.pt2` is a program; who opens it has to trust who made it" in capsys.readouterr().out
     assert "it is a program: only if you trust its maker" in exported[1][".md"].read_text()
 

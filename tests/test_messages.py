@@ -13,12 +13,15 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from test_export import NAMES, SMALL, checkpoint
 
-from video_gn import card, console, export, predict
+from video_gn import console
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown, to_text
 from video_gn.console import as_code, as_markdown, one_line, printable
 from video_gn.errors import InputError
+from video_gn.export import card, formats
+from video_gn.export.__main__ import main as export
 from video_gn.files.tables import spreadsheet
-from video_gn.picture import bars, strip
+from video_gn.predict.__main__ import main as predict
+from video_gn.predict.pictures import bars, strip
 from video_gn.rules import shown
 from video_gn.train.callbacks.predictions import json_lines, table
 
@@ -153,7 +156,7 @@ def nasty(tmp_path):
 
 def test_a_model_card_is_text(nasty, tmp_path):
     path, names = nasty
-    text = export.export(path, ["safetensors"], tmp_path / "out").read_text()
+    text = formats.export(path, ["safetensors"], tmp_path / "out").read_text()
     outside = re.sub(r"`[^`\n]*`", "", text.replace(r"\`", ""))
     assert "<" not in outside and all(line.isprintable() for line in text.splitlines())
     headings = [line for line in text.splitlines() if line.startswith("#")]
@@ -178,7 +181,7 @@ def test_a_model_card_is_text(nasty, tmp_path):
 def test_results_of_somebody_are_one_line(content, nasty, tmp_path, capsys):
     path, _ = nasty
     (path.parents[1] / "results.json").write_text(content)
-    assert export.main([str(path), "--to", "safetensors", "--out", str(tmp_path / "out")]) == 2
+    assert export([str(path), "--to", "safetensors", "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert "is not what a run writes" in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -188,7 +191,7 @@ def test_predictions_with_such_names(nasty, motion_folder, tmp_path, capsys):
     """Through the command, with pictures."""
     path, names = nasty
     args = [str(path), str(motion_folder / "val/slow_up/0000.mp4"), "--protocol", "center-1clip", "--workers", "0"]
-    assert predict.main([*args, "--pictures", str(tmp_path / "p"), "--cam", "--json", str(tmp_path / "a.jsonl")]) == 0
+    assert predict([*args, "--pictures", str(tmp_path / "p"), "--cam", "--json", str(tmp_path / "a.jsonl")]) == 0
     out = capsys.readouterr().out
     assert all(line.isprintable() for line in out.splitlines()) and len(out.splitlines()) == 7
     found = json.loads((tmp_path / "a.jsonl").read_text())

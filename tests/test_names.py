@@ -8,13 +8,13 @@ import sys
 import pytest
 from conftest import REPO, fit, short
 
-from video_gn import predict
 from video_gn.console import printable
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.lists import read_list
 from video_gn.data.tools import check_videos, make_list, prepare_videos
 from video_gn.files.names import as_label, as_path, as_text
 from video_gn.files.tables import read_table, write_table
+from video_gn.predict.__main__ import main as predict
 from video_gn.train import cli
 
 NAMES = [b"caf\xe9.mp4", "é.mp4".encode(), b"\x1b[31m\n.mp4", b'\xff,".mp4']
@@ -49,7 +49,7 @@ def every_tool(root, run_dir):
     videos = ["--videos", str(root / "train"), "--json", str(root / "all.jsonl")]
     yield cli.main(["predict", "--ckpt_path", checkpoint, *videos])
     one = os.fsdecode(os.fsencode(root) + b"/train/a/\xc3\xa9.mp4")
-    yield predict.main([checkpoint, one, "--pictures", str(root / "pictures"), "--workers", "0"])
+    yield predict([checkpoint, one, "--pictures", str(root / "pictures"), "--workers", "0"])
 
 
 def test_names_that_are_not_utf8(root, capsys):

@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from video_gn import predict
 from video_gn.data.decoding.open import open_video
 from video_gn.data.lists import find_videos
 from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
-from video_gn.picture import bars, class_activation, overlay, strip
+from video_gn.predict.__main__ import main as predict
+from video_gn.predict.model_file import open_trained
+from video_gn.predict.pictures import bars, class_activation, overlay, strip
+from video_gn.predict.score import score
 from video_gn.train import cli
-from video_gn.trained import open_trained
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,10 @@ def test_batches_of_several_videos_give_the_same_scores(model, motion_folder):
     calls = []
     scores, model.scores = model.scores, lambda clips: calls.append(len(clips)) or scores(clips)
     try:
-        one_by_one = list(predict.score(model, videos, 1, 0, "center-1clip"))
+        one_by_one = list(score(model, videos, 1, 0, "center-1clip"))
         assert set(calls) == {1}
         calls.clear()
-        together = list(predict.score(model, videos, 3, 2, "center-1clip"))
+        together = list(score(model, videos, 3, 2, "center-1clip"))
         assert calls == [2, 2]  # the one that is missing ends the first
     finally:
         model.scores = scores
@@ -60,7 +61,7 @@ def test_images_go_in_batches_and_keep_their_rows(tmp_path):
     shade = lambda clips: clips.float().mean((1, 2, 3, 4))[:, None]  # noqa: E731
     model = SimpleNamespace(settings=SimpleNamespace(clip=clip), scores=shade)
     for batch_size in (1, 4, 8):
-        found = list(predict.score(model, videos, batch_size, 0))
+        found = list(score(model, videos, batch_size, 0))
         assert [one.row for one in found] == list(range(5))
         assert [one.scores if one.scores is None else round(one.scores.item()) for one in found] == [
             0,
@@ -77,17 +78,17 @@ def test_command_line(run, motion_folder, tmp_path, capsys):
     bad.write_text("no video")
     checkpoint, lines = str(run / "checkpoints" / "epoch=2.ckpt"), tmp_path / "new" / "out.jsonl"
     args = [checkpoint, pattern, str(bad), "--protocol", "center-1clip", "--workers", "0"]
-    assert predict.main([*args, "--json", str(lines)]) == 0
+    assert predict([*args, "--json", str(lines)]) == 0
     out = capsys.readouterr().out
     entries = [json.loads(line) for line in lines.read_text().splitlines()]
     assert len(entries) == 13 and "not a video" in entries[-1]["error"]
     for one in entries[:-1]:
         assert f"\n{one['video']}\n" in out and len(one["top"]) == 5
         assert f"{100 * one['top'][0]['score']:6.2f} %  {one['top'][0]['class']}" in out
-    assert predict.main([*args, "--json", "-"]) == 0
+    assert predict([*args, "--json", "-"]) == 0
     printed = capsys.readouterr().out
     assert [json.loads(line) for line in printed.splitlines()] == entries
-    assert predict.main([*args, "--json", str(lines)]) == 2
+    assert predict([*args, "--json", str(lines)]) == 2
     assert "is there already" in capsys.readouterr().err
 
 
@@ -103,7 +104,7 @@ def test_command_line(run, motion_folder, tmp_path, capsys):
     ],
 )
 def test_slips(args, words, run, capsys):
-    assert predict.main([str(run / "checkpoints" / "epoch=2.ckpt"), *args, "--workers", "0"]) == 2
+    assert predict([str(run / "checkpoints" / "epoch=2.ckpt"), *args, "--workers", "0"]) == 2
     err = capsys.readouterr().err
     assert words in err and "Traceback" not in err
 
@@ -111,7 +112,7 @@ def test_slips(args, words, run, capsys):
 def test_pictures(run, motion_folder, tmp_path, capsys):
     video, folder = str(motion_folder / "val" / "fast_up" / "0001.mp4"), tmp_path / "pictures"
     args = [str(run / "checkpoints" / "epoch=2.ckpt"), video, "--pictures", str(folder), "--cam", "--mp4"]
-    assert predict.main([*args, "--workers", "0", "--json", str(tmp_path / "a.jsonl")]) == 0
+    assert predict([*args, "--workers", "0", "--json", str(tmp_path / "a.jsonl")]) == 0
     said = json.loads((tmp_path / "a.jsonl").read_text())["pictures"]
     assert said == [str(folder / "0001.png"), str(folder / "0001.mp4")]
     with Image.open(said[0]) as image:
@@ -120,7 +121,7 @@ def test_pictures(run, motion_folder, tmp_path, capsys):
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
         assert film.streams.video[0].average_rate == pytest.approx(original.fps / 2, rel=0.01)  # every other frame
     assert frames[0].shape == (320, 320 + 380, 3)
-    assert predict.main([*args, "--workers", "0"]) == 0  # the first ones stay
+    assert predict([*args, "--workers", "0"]) == 0  # the first ones stay
     assert sorted(path.name for path in folder.iterdir()) == ["0001-1.mp4", "0001-1.png", "0001.mp4", "0001.png"]
 
 
@@ -157,15 +158,15 @@ def test_long_names_and_other_shapes_fit():
 
 def test_graphs_have_no_maps(exported_onnx, motion_folder, tmp_path, capsys):
     video = str(motion_folder / "val" / "fast_up" / "0001.mp4")
-    assert predict.main([str(exported_onnx), video, "--pictures", str(tmp_path), "--cam"]) == 2
+    assert predict([str(exported_onnx), video, "--pictures", str(tmp_path), "--cam"]) == 2
     assert re.search("--cam needs the network", capsys.readouterr().err)
 
 
 @pytest.fixture
 def exported_onnx(run, tmp_path):
-    from video_gn import export
+    from video_gn.export import formats
 
-    card = export.export(run / "checkpoints" / "epoch=2.ckpt", ["onnx"], tmp_path / "onnx")
+    card = formats.export(run / "checkpoints" / "epoch=2.ckpt", ["onnx"], tmp_path / "onnx")
     return card.with_suffix(".onnx")
 
 
@@ -174,7 +175,7 @@ def test_pictures_of_names_as_long_as_names_can_be(run, motion_folder, tmp_path,
     for end in "ab":
         shutil.copy(motion_folder / "val" / "fast_up" / "0001.mp4", tmp_path / f"{'é' * 125}{end}.mp4")
     args = [str(run / "checkpoints" / "epoch=2.ckpt"), str(tmp_path), "--protocol", "center-1clip", "--workers", "0"]
-    assert predict.main([*args, "--pictures", str(tmp_path / "pictures")]) == 0
+    assert predict([*args, "--pictures", str(tmp_path / "pictures")]) == 0
     assert {file.name for file in (tmp_path / "pictures").iterdir()} == {f"{'é' * 100}.png", f"{'é' * 100}-1.png"}
 
 
@@ -182,8 +183,8 @@ def test_a_file_in_a_folders_place_is_said_before_the_work(run, motion_folder, t
     (tmp_path / "file").touch()
     checkpoint, video = str(run / "checkpoints" / "epoch=2.ckpt"), str(motion_folder / "val" / "fast_up" / "0001.mp4")
     commands = [
-        (predict.main, [checkpoint, video, "--pictures", str(tmp_path / "file")]),
-        (predict.main, [checkpoint, video, "--json", str(tmp_path / "file" / "x.jsonl")]),
+        (predict, [checkpoint, video, "--pictures", str(tmp_path / "file")]),
+        (predict, [checkpoint, video, "--json", str(tmp_path / "file" / "x.jsonl")]),
         (cli.main, ["predict", "--ckpt_path", checkpoint, "--videos", video, "--json", f"{tmp_path}/file/x"]),
         (cli.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file")]),
         (cli.main, ["test", "--ckpt_path", checkpoint, "--run_dir", str(tmp_path / "file" / "x")]),
@@ -198,7 +199,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(run, motion_folder, tmp_path, 
     """Below /proc mkdir says that there is no such file, and not that it is not writable."""
     checkpoint, video = str(run / "checkpoints" / "epoch=2.ckpt"), str(motion_folder / "val" / "fast_up" / "0001.mp4")
     for words in (["--json", "/proc/x/y.jsonl"], ["--pictures", "/proc/x"]):
-        assert predict.main([checkpoint, video, *words]) == 2
+        assert predict([checkpoint, video, *words]) == 2
         err = capsys.readouterr().err
         assert "error: cannot write /proc/x: No such file" in err and err.count("\n") == 1, err
 

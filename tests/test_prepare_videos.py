@@ -7,7 +7,7 @@ from test_decode import H264, sequential, write
 from video_gn.data.decoding.open import open_video
 from video_gn.data.decoding.pyav_reader import LibavVideo
 from video_gn.data.lists import read_list
-from video_gn.data.reencode import CODECS, Settings, encode
+from video_gn.data.reencode import CODECS, Encoding, write_copy
 from video_gn.data.tools import check_videos, prepare_videos
 from video_gn.errors import InputError
 
@@ -126,13 +126,13 @@ def test_a_copy_that_is_not_like_its_source_is_thrown_away(root, tmp_path, monke
     from video_gn.data import reencode
 
     def broken(source, target, settings):
-        count, samples = encode(source, target, settings)
+        count, samples = write_copy(source, target, settings)
         return count, {i: 255 - pixels for i, pixels in samples.items()}
 
-    monkeypatch.setattr(reencode, "encode", broken)
+    monkeypatch.setattr(reencode, "write_copy", broken)
     assert prepare(root, tmp_path / "out") == 0
     assert not list((tmp_path / "out").rglob("*.mp4"))
-    monkeypatch.setattr(reencode, "encode", lambda *args: (encode(*args)[0] + 1, {}))
+    monkeypatch.setattr(reencode, "write_copy", lambda *args: (write_copy(*args)[0] + 1, {}))
     assert prepare(root, tmp_path / "out") == 0
     with open(tmp_path / "out/train.failed.csv", newline="") as file:
         assert "has 60 frames, its source 61" in next(csv.DictReader(file))["reason"]
@@ -145,7 +145,7 @@ def test_slips(root, tmp_path, capsys):
     assert prepare(root, tmp_path / "out", "--short_side", "320") == 2
     err = capsys.readouterr().err
     assert "holds the originals" in err and "have to be above 0" in err and "prepared with short_side 256" in err
-    assert Settings.of(codec="mpeg4").gop == 16
+    assert Encoding.of(codec="mpeg4").gop == 16
 
 
 @pytest.mark.parametrize(

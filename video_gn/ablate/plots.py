@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from video_gn.ablate.grid import Grid, named
-from video_gn.ablate.measured import CellResult, Cells, Measured, Values
+from video_gn.ablate.statistics import CellResult, Cells, Measured, Values
 from video_gn.train.callbacks.bn_statistics import CHOICES
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; dashes and markers keep lines apart in grey.

@@ -11,7 +11,9 @@ from typing import Any
 
 from video_gn.ablate import plots
 from video_gn.ablate.grid import Grid, shell
-from video_gn.ablate.measured import (
+from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
+from video_gn.ablate.plan import Run, differing
+from video_gn.ablate.statistics import (
     DRAWS,
     CellResult,
     Cells,
@@ -22,8 +24,6 @@ from video_gn.ablate.measured import (
     collect,
     measure_contrasts,
 )
-from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
-from video_gn.ablate.plan import Run, differing
 from video_gn.files.text import write_json, write_text
 from video_gn.train.callbacks.bn_statistics import CHOICES
 

@@ -27,7 +27,7 @@ SAMPLES = 8  # frames whose likeness is looked at
 UNLIKE = 26.0  # dB; worse than this is another picture, not a loss of quality
 
 
-class Settings(NamedTuple):
+class Encoding(NamedTuple):
     """How videos are prepared.
 
     Attributes:
@@ -44,11 +44,11 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, short_side: int = 256, codec: str = "h264", quality: int | None = None, gop: int | None = None):
-        """Settings with the codec's own quality and GOP where none is given."""
+        """An encoding with the codec's own quality and GOP where none is given."""
         return cls(short_side, codec, quality or CODECS[codec][2], gop or CODECS[codec][3])
 
 
-def prepare_video(source: str, target: str, settings: Settings) -> dict[str, Any]:
+def prepare_video(source: str, target: str, settings: Encoding) -> dict[str, Any]:
     """Writes a video's copy and looks at it.
 
     Returns:
@@ -62,7 +62,7 @@ def prepare_video(source: str, target: str, settings: Settings) -> dict[str, Any
     Path(part).unlink(missing_ok=True)  # what a killed process left, or a link
     if cut := find_cut(source):
         raise DecodeError(source, cut)
-    count, samples = encode(source, part, settings)
+    count, samples = write_copy(source, part, settings)
     psnr = _likeness(part, count, samples)
     if psnr < UNLIKE:
         raise DecodeError(source, f"its copy does not look like it ({psnr:.1f} dB)")
@@ -75,7 +75,7 @@ def prepare_video(source: str, target: str, settings: Settings) -> dict[str, Any
     }
 
 
-def encode(source: str, target: str, settings: Settings) -> tuple[int, dict[int, np.ndarray]]:
+def write_copy(source: str, target: str, settings: Encoding) -> tuple[int, dict[int, np.ndarray]]:
     """Writes a copy; gives its number of frames, and some of the pictures as they went in, uint8 RGB, by number."""
     name, options, _, _ = CODECS[settings.codec]
     options = {key: value.format(gop=settings.gop) for key, value in options.items()}

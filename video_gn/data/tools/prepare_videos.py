@@ -28,7 +28,7 @@ from tqdm import tqdm
 from video_gn.console import exit_code, printable
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.lists import read_rows
-from video_gn.data.reencode import CODECS, Settings, prepare_video
+from video_gn.data.reencode import CODECS, Encoding, prepare_video
 from video_gn.data.video_list import checked_path
 from video_gn.errors import DecodeError, InputError
 from video_gn.files.names import as_path
@@ -55,7 +55,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="child processes; default: one a core")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a video may take; default: 300")
     given = parser.parse_args(args)
-    settings = Settings.of(given.short_side, given.codec, given.quality, given.gop)
+    settings = Encoding.of(given.short_side, given.codec, given.quality, given.gop)
     root = given.root or given.list.parent
     return exit_code(
         lambda: prepare_list(given.list, root, given.out, settings, given.workers, given.timeout),
@@ -63,7 +63,7 @@ def main(args: list[str] | None = None) -> int:
     )
 
 
-def prepare_list(source: Path, root: Path, out: Path, settings: Settings, workers: int, timeout: float) -> None:
+def prepare_list(source: Path, root: Path, out: Path, settings: Encoding, workers: int, timeout: float) -> None:
     """Prepares the videos of a list.
 
     Raises:
@@ -122,7 +122,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Settings, worker
     _sum_up(target, [row for row, _ in found if row["status"] == "ok"], len(failed))
 
 
-def _job(settings: Settings, item: tuple[Path, Path, str]) -> dict[str, Any] | str:
+def _job(settings: Encoding, item: tuple[Path, Path, str]) -> dict[str, Any] | str:
     source, target, _ = item
     if not os.path.isfile(source):
         return "no such file"
@@ -176,7 +176,7 @@ def _target_names(paths: list[str]) -> dict[str, str]:
     return {path: names[path] for path in paths}
 
 
-def _note_settings(out: Path, settings: Settings) -> None:
+def _note_settings(out: Path, settings: Encoding) -> None:
     """One folder holds copies of one kind."""
     noted = out / NOTE
     values = [str(value) for value in settings]
@@ -185,7 +185,7 @@ def _note_settings(out: Path, settings: Settings) -> None:
         was = ", ".join(f"{name} {value}" for name, value in there[0].items())
         raise InputError(f"{out} holds videos prepared with {was}; take these settings, or another folder")
     if not there:
-        write_table(noted, Settings._fields, [values])
+        write_table(noted, Encoding._fields, [values])
 
 
 def _sum_up(target: Path, rows: list[dict[str, Any]], failed: int) -> None:

@@ -1,7 +1,10 @@
 """Pictures of predictions: a strip of a clip's frames with the likeliest classes, and the video with them beside it."""
 
+import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +13,25 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from video_gn.console import printable
+from video_gn.data import transforms
+from video_gn.data.decoding.open import IMAGE, open_video
 from video_gn.data.decoding.pyav_reader import create_mp4
+from video_gn.data.views import ProtocolViews, Views
+from video_gn.errors import InputError
 from video_gn.files.writing import replacing
+from video_gn.predict.model_file import Trained
+from video_gn.train.callbacks.predictions import TOP
 
 Classes = Sequence[tuple[str, float]]  # name and score, the likeliest first
 INK, PAPER, BAR, EMPTY = (30, 30, 36), (255, 255, 255), (52, 104, 176), (232, 234, 238)
 ROW = 30  # pixels of a class
 GAP = 6
+
+SHOWN = 8  # frames in a strip
+LONGEST_STEM = 200  # bytes of a picture's name; file systems take 255, endings included
 
 
 def strip(
@@ -130,3 +143,88 @@ def class_activation(model: Any, clip: torch.Tensor, label: int) -> np.ndarray:
         maps = torch.einsum("c,cthw->thw", head.proj.weight[label].float(), kept[0][0].float()).relu()
         maps = torch.nn.functional.interpolate(maps[None, None], clip.shape[1:], mode="trilinear")[0, 0]
         return (maps / maps.max().clamp_min(1e-6)).cpu().numpy()
+
+
+# Pictures
+
+
+@dataclasses.dataclass
+class Pictures:
+    """Makes pictures of predictions.
+
+    Args:
+        folder: Where they go.
+        model: What predicted.
+        views: How it saw them.
+        cam: Whether to show where it looks.
+        video: Whether to write an MP4 too.
+    """
+
+    folder: Path
+    model: Trained
+    views: Views
+    cam: bool = False
+    video: bool = False
+
+    def make(self, path: str, scores: Tensor) -> list[Path]:
+        """Writes the pictures of one video; gives their paths, none of which was there before."""
+        frames, clips, fps = self._look(path)
+        per_clip = scores.unflatten(0, (len(clips), -1)).mean(1)
+        label = int(scores.mean(0).argmax())
+        middle = len(clips) // 2
+        at = clips[middle][np.linspace(0, clips.shape[1] - 1, min(SHOWN, clips.shape[1])).round().astype(int)]
+        maps = self._maps(frames, clips, label, range(len(clips)) if self.video else [middle]) if self.cam else None
+        title = f"{Path(path).name}: clip {middle + 1} of {len(clips)}" if len(clips) > 1 else Path(path).name
+        if maps is not None:
+            title += f"; where it sees {self._names[label]}"
+        shown = strip(frames[at], self._top(scores.mean(0)), title, None if maps is None else maps[at])
+        target = self._free(Path(path).stem)
+        shown.save(target)
+        if not self.video or len(frames) == 1:
+            return [target]
+        nearest = np.abs(np.arange(len(frames))[:, None] - np.median(clips, 1)).argmin(1)
+        tops = [self._top(one) for one in per_clip]
+        film = frames if maps is None else overlay(frames, maps)
+        write_video(target.with_suffix(".mp4"), film, (tops[i] for i in nearest), fps)
+        return [target, target.with_suffix(".mp4")]
+
+    @property
+    def _names(self) -> list[str]:
+        return self.model.settings.class_names
+
+    def _top(self, scores: Tensor) -> list[tuple[str, float]]:
+        best = scores.topk(min(TOP, len(scores)))
+        return [(self._names[i], value) for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+    def _free(self, stem: str) -> Path:
+        """A name that is not taken, from the beginning of one that may be as long as names can be."""
+        while len(os.fsencode(stem)) > LONGEST_STEM:
+            stem = stem[:-1]
+        names = (self.folder / f"{stem}{f'-{i}' if i else ''}.png" for i in range(10**6))
+        return next(path for path in names if not path.exists() and not path.with_suffix(".mp4").exists())
+
+    def _look(self, path: str) -> tuple[np.ndarray, np.ndarray, float]:
+        """Frames `[F, H, W, 3]` as the model saw them, those of each clip `[clips, T]`, and frames a second."""
+        if not isinstance(self.views, ProtocolViews):
+            with open_video(path, IMAGE) as image:
+                frame = self.views(image, np.random.default_rng())[0][0]
+            return frame, np.zeros((1, 1), np.int64), 1.0
+        views = self.views
+        with open_video(path, "pyav") as video:
+            clips = views.protocol.clips(views.num_frames, views.frame_interval, video.num_frames)
+            needed, where = np.unique(clips, return_inverse=True)
+            frames = video.read(needed, partial(transforms.resize_short_side, short_side=views.short_side))
+            step = np.median(np.diff(needed)) if len(needed) > 1 else 1.0
+            return frames, where.reshape(clips.shape), float(np.clip(video.fps / step, 1, 60))
+
+    def _maps(self, frames: np.ndarray, clips: np.ndarray, label: int, of: Any) -> np.ndarray:
+        """Activation of each frame `[F, H, W]`, the mean over the clips that it is in."""
+        if self.model.model is None:
+            raise InputError("--cam needs the network: take the checkpoint or its .safetensors, not a graph")
+        total, count = np.zeros(frames.shape[:3], np.float32), np.zeros(len(frames), np.float32)
+        for i in of:
+            clip = torch.from_numpy(frames[clips[i]]).permute(3, 0, 1, 2).contiguous()
+            for place, found in zip(clips[i], class_activation(self.model.model, clip, label), strict=True):
+                total[place] += found
+                count[place] += 1
+        return total / np.maximum(count, 1)[:, None, None]

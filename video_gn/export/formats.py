@@ -1,24 +1,10 @@
-"""A trained model in the formats of others: `python -m video_gn.export CHECKPOINT [--to FORMAT ...]`.
+"""The formats: each writes a file, and gives what runs it, so that it is compared before it is kept."""
 
-| `--to`         | file            | what it is                                                                     |
-|----------------|-----------------|--------------------------------------------------------------------------------|
-| `safetensors`  | `.safetensors`  | weights, with class names and the input in its metadata                        |
-| `onnx`         | `.onnx`         | the network from uint8 clips to logits and scores, any batch, height and width |
-| `torch`        | `.pt2`          | the same as a `torch.export` program, of ATen's operators alone                |
-| `pytorchvideo` | `.pth`          | a state dict for pytorchvideo's `create_resnet`                                |
-| `detector`     | `.backbone.pth` | a flat network as torchvision's 2D ResNet, for its detectors                   |
-
-Each is loaded again and compared with the checkpoint before it is kept, and a model card is written beside them. For
-others, take `safetensors` or `onnx`: they hold no code. A `.pt2` is a program; who opens it has to trust who made it.
-"""
-
-import argparse
 import copy
 import hashlib
 import inspect
 import json
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -33,17 +19,18 @@ from torch import Tensor, nn
 from torch.export import Dim
 from tqdm import tqdm
 
-from video_gn.card import earlier_files, read_results, write_card
-from video_gn.console import exit_code, printable, set_up_messages
 from video_gn.errors import InputError
+from video_gn.export.card import earlier_files, read_results, write_card
 from video_gn.files.names import as_label, is_utf8
 from video_gn.files.writing import make_folder
 from video_gn.models.architectures import DEPTHS, GEOMETRIES
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
+from video_gn.predict.model_file import rebuild
+from video_gn.predict.programs import Program, optional
+from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions
 from video_gn.train.classifier import VideoClassifier
-from video_gn.trained import Program, Settings, optional, rebuild
 from video_gn.weights.inflate import places
 from video_gn.weights.layouts import torchvision_name
 from video_gn.weights.reader import METADATA
@@ -289,23 +276,3 @@ def _difference(model: VideoClassifier, settings: Settings, runs: Runs, name: st
             f"the {name} export gives other logits than the checkpoint, by {difference:.1e}; it is not kept"
         )
     return difference
-
-
-def main(args: list[str] | None = None) -> int:
-    """Runs the command line; gives its exit code."""
-    how = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("video_gn.export", description=__doc__, formatter_class=how)
-    parser.add_argument("checkpoint", type=Path, help="of a run: runs/NAME/checkpoints/best.ckpt")
-    parser.add_argument("--to", nargs="+", choices=FORMATS, default=DEFAULT, help=f"formats ({' '.join(DEFAULT)})")
-    parser.add_argument("--out", type=Path, help="folder; by default export/ in the run's folder")
-    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
-    given = parser.parse_args(args)
-    set_up_messages()
-    return exit_code(
-        lambda: print(printable(f"model card: {export(given.checkpoint, given.to, given.out, given.overwrite)}")),
-        "stopped; nothing was written",
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

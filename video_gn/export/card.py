@@ -12,7 +12,7 @@ from video_gn.console import as_code, as_markdown
 from video_gn.errors import InputError
 from video_gn.files.text import read_text, write_text
 from video_gn.models.norm import make_norm, norm_label
-from video_gn.trained import Settings
+from video_gn.predict.settings import Settings
 
 LOAD = {
     "safetensors": "`python -m video_gn.predict {file} VIDEO`, `--model.init {file}`, or `safetensors.torch.load_file`",
@@ -193,8 +193,9 @@ def _results(known: Mapping[str, Any], checkpoint: str) -> list[str]:
 
 def _pytorchvideo(settings: Settings) -> list[str]:
     return [
-        "`create_resnet(**video_gn.export.pytorchvideo_arguments(settings))` builds the network, with "
-        f"`settings = video_gn.trained.open_trained(file).settings`: geometry `{settings.model['geometry']}`. "
+        "`create_resnet(**video_gn.export.formats.pytorchvideo_arguments(settings))` builds the network, with "
+        "`settings = video_gn.predict.model_file.open_trained(file).settings`: "
+        f"geometry `{settings.model['geometry']}`. "
         "Its input is normalized before, and it averages logits over positions."
     ]
 

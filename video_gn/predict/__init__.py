@@ -1,0 +1,1 @@
+"""Trained models out of files, used without a trainer."""
