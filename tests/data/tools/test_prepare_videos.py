@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 import pytest
-from test_decode import H264, sequential, write
+from samples import H264, sequential, write
 
 from video_gn.data.decoding.open import open_video
 from video_gn.data.decoding.pyav_reader import LibavVideo

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from test_checkpoint import nested
+from samples import nested
 
 from video_gn.weights.pickles import load_torch, read_arrays
 

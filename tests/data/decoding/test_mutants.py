@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import VIDEOS
 from mutants import mutants
-from test_decode import write
+from samples import write
 
 from video_gn.data import sampling
 from video_gn.data.dataset import VideoDataset

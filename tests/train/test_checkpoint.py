@@ -16,7 +16,7 @@ import torch
 from conftest import fit, short
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_export import NAMES, SMALL, checkpoint
+from samples import NAMES, SMALL, checkpoint, nested
 
 from video_gn.console import set_up_messages
 from video_gn.data.datamodule import VideoData
@@ -274,11 +274,6 @@ def test_a_sound_checkpoint_is_taken(sound, tmp_path):
     found = read_checkpoint(str(tmp_path / "odd.ckpt"))
     assert found.model["class_names"] == names and "_class_path" not in found.model
     assert open_trained(str(tmp_path / "odd.ckpt")).scores(torch.zeros(1, 3, 8, 40, 40, dtype=torch.uint8)).sum() > 0.99
-
-
-def nested(depth, value=b"K\x01"):
-    """A pickle of {((...1,),): value}, as deep as that."""
-    return b"\x80\x02}" + b")" + b"\x85" * depth + value + b"s."
 
 
 @pytest.mark.parametrize("depth", [101, 5000, 3_000_000])

@@ -11,15 +11,14 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
-from conftest import randomize
 from pytorchvideo.models.resnet import create_resnet
 from safetensors import safe_open
 from safetensors.torch import save_file
+from samples import SMALL, checkpoint
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
-from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
 from video_gn.export import formats
 from video_gn.export.__main__ import main as export
@@ -31,29 +30,10 @@ from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
 from video_gn.weights.stored import CLIP, NEWER
 
-NAMES = [f"class {i}" for i in range(5)]
-
-
-def checkpoint(path, num_frames=8, data=None, **options):
-    """A checkpoint as Lightning writes them, of random weights; gives the classifier."""
-    settings = {"crop_size": 64, "geometry": "i3d_8x8", "dropout": 0.5}
-    model = VideoClassifier(NAMES, **(settings | options)).eval()
-    randomize(model.net)
-    nn.init.normal_(model.net.blocks[-1].proj.weight, std=0.05)
-    module = VideoData(class_names=NAMES, num_frames=num_frames, crop_size=model.hp.crop_size, test_short_side=72,
-                          short_side=(72, 80), **(data or {}))  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "epoch": 1, "global_step": 2}
-    torch.save(content | {"datamodule_hyper_parameters": dict(module.hparams)}, path)
-    return model
-
 
 def clips(num_frames=8, height=64, width=64, n=2):
     size = (n, 3, num_frames, height, width)
     return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.manual_seed(4))
-
-
-SMALL = {"depth": 11, "width": 8, "geometry": "i3d_small", "crop_size": 32, "num_groups": 4}
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from test_export import NAMES, SMALL, checkpoint
+from samples import NAMES, SMALL, checkpoint
 
 from video_gn import console
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown, to_text

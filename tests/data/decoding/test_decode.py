@@ -4,13 +4,13 @@ import pickle
 import subprocess
 import sys
 import zlib
-from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from conftest import REPO, VIDEOS
 from PIL import Image
+from samples import H264, sequential, write
 
 from video_gn.data.decoding import reader
 from video_gn.data.decoding.damage import find_damage
@@ -19,17 +19,6 @@ from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.errors import DecodeError
 
 needs_videos = pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real clips at {VIDEOS}")
-
-
-def sequential(path, count=None):
-    """The oracle: PyAV decodes from the beginning, frame by frame, and nothing is sought or left out."""
-    frames = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(container.streams.best("video")):
-            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
-            if len(frames) == count:
-                break
-    return np.stack(frames)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -62,7 +51,6 @@ def test_parts_are_finished_as_they_come(backend, whole, motion_folder, monkeypa
 
 # Containers and codecs, made here
 
-H264 = "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-pyramid=normal:ref=4"
 ONE_KEY = {"bf": "2", "g": "100", "q:v": "3", "sc_threshold": "1000000000"}
 UNEVEN = np.cumsum([1, 3, 2, 1, 1, 4] * 10).tolist()
 SOURCES = {  # file, codec, encoder's options, how it is written, why decord does not get it
@@ -93,29 +81,6 @@ def sources(tmp_path_factory):
     for name, codec, options, how, _ in SOURCES.values():
         write(folder / name, frames, codec, options, **how)
     return folder
-
-
-def write(path, frames, codec, options, times=range(60), shift=0, rotation=0):
-    written = {"avoid_negative_ts": "disabled"} if shift else {}  # so that MP4 gets an edit list
-    with av.open(str(path), "w", options=written) as container:
-        stream = container.add_stream(codec, rate=30)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p", options
-        stream.codec_context.thread_count = 1
-        stream.codec_context.time_base = Fraction(1, 30)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for time, pixels in zip(times, frames, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 30)
-            container.mux(moved(stream.encode(frame), shift))
-        container.mux(moved(stream.encode(), shift))
-
-
-def moved(packets, shift):
-    for packet in packets:
-        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-    return packets
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -1,0 +1,71 @@
+"""What several test files make: videos of known frames, and checkpoints of small networks."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import torch
+from conftest import randomize
+from torch import nn
+
+from video_gn.data.datamodule import VideoData
+from video_gn.train.classifier import VideoClassifier
+
+H264 = "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-pyramid=normal:ref=4"
+
+NAMES = [f"class {i}" for i in range(5)]
+
+SMALL = {"depth": 11, "width": 8, "geometry": "i3d_small", "crop_size": 32, "num_groups": 4}
+
+
+def sequential(path, count=None):
+    """The oracle: PyAV decodes from the beginning, frame by frame, and nothing is sought or left out."""
+    frames = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(container.streams.best("video")):
+            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
+            if len(frames) == count:
+                break
+    return np.stack(frames)
+
+
+def moved(packets, shift):
+    for packet in packets:
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+    return packets
+
+
+def write(path, frames, codec, options, times=range(60), shift=0, rotation=0):
+    written = {"avoid_negative_ts": "disabled"} if shift else {}  # so that MP4 gets an edit list
+    with av.open(str(path), "w", options=written) as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt, stream.options = "yuv420p", options
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = Fraction(1, 30)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for time, pixels in zip(times, frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            container.mux(moved(stream.encode(frame), shift))
+        container.mux(moved(stream.encode(), shift))
+
+
+def checkpoint(path, num_frames=8, data=None, **options):
+    """A checkpoint as Lightning writes them, of random weights; gives the classifier."""
+    settings = {"crop_size": 64, "geometry": "i3d_8x8", "dropout": 0.5}
+    model = VideoClassifier(NAMES, **(settings | options)).eval()
+    randomize(model.net)
+    nn.init.normal_(model.net.blocks[-1].proj.weight, std=0.05)
+    module = VideoData(class_names=NAMES, num_frames=num_frames, crop_size=model.hp.crop_size, test_short_side=72,
+                          short_side=(72, 80), **(data or {}))  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "epoch": 1, "global_step": 2}
+    torch.save(content | {"datamodule_hyper_parameters": dict(module.hparams)}, path)
+    return model
+
+
+def nested(depth, value=b"K\x01"):
+    """A pickle of {((...1,),): value}, as deep as that."""
+    return b"\x80\x02}" + b")" + b"\x85" * depth + value + b"s."
