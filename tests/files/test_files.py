@@ -76,7 +76,7 @@ def test_what_is_appended_to_is_no_link(tmp_path):
     data = VideoData(root=str(link.parent), class_names=["a"], quarantine="link")
     data.lists["val"] = VideoList(["a.mp4"], [0])
     with pytest.raises(InputError, match=f"{link} is a link"):
-        data._respect_quarantine("val")
+        data._set_known_aside("val")
     with pytest.raises(InputError, match=f"{link} is a link"):
         data._set_aside(data.lists["val"], 0, "hung")
     link.unlink()

@@ -17,7 +17,7 @@ from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
 from video_gn.files.tables import read_table
 from video_gn.train.callbacks.bn_statistics import CHOICES
-from video_gn.train.callbacks.results import HISTORY_FILE, read_history
+from video_gn.train.callbacks.history import HISTORY_FILE, read_history
 
 DRAWS = 10_000  # of the bootstrap
 FRACTION = rules.number(0, 1)

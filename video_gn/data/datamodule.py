@@ -4,10 +4,8 @@ What is drawn for a video (its frames, its crop, its flip) follows from (seed, e
 the number of workers nor of GPUs changes it.
 """
 
-import csv
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -24,13 +22,11 @@ from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import BACKENDS, IMAGE
 from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos, names_of, read_list, read_rows
 from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.quarantine import Quarantine
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import CentreImage, ProtocolViews, RandomImage, RandomView, Views, spread
 from video_gn.errors import InputError
-from video_gn.files.names import as_path, as_text
-from video_gn.files.tables import read_table
-from video_gn.files.text import ESCAPED, read_text
-from video_gn.files.writing import is_a_link, not_a_link
+from video_gn.files.text import read_text
 from video_gn.rules import DATA, check
 
 log = logging.getLogger(__name__)
@@ -168,7 +164,7 @@ class VideoData(pl.LightningDataModule):
         self.given_videos, self.inspect = videos or [], inspect
         self.images, self.suffixes = images, IMAGE_SUFFIXES if images else SUFFIXES
         self.backend, self.timeout, self.max_bad = IMAGE if images else backend, decode_timeout, max_bad
-        self.quarantine = self.root / (motion.folder if motion else "") / quarantine
+        self.quarantine = Quarantine(self.root / (motion.folder if motion else "") / quarantine)
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
         # Where a resumed run took up its epoch: the epoch, batches done by today's count, and videos done.
@@ -229,7 +225,7 @@ class VideoData(pl.LightningDataModule):
             self._read(split)
         if stage == "predict":
             self.lists["predict"] = find_videos(self.given_videos, self.suffixes)
-            self._respect_quarantine("predict")
+            self._set_known_aside("predict")
         if stage == "fit":
             needed = self.batch_size * self.trainer.world_size
             if len(self.lists["train"]) * self.clips_per_video < needed:
@@ -243,17 +239,12 @@ class VideoData(pl.LightningDataModule):
         if split not in self.lists:
             root = self.root / self.motion.folder if self.motion else self.root
             self.lists[split] = read_list(root / getattr(self, split), root, self.class_names, self.suffixes)
-        self._respect_quarantine(split)
+        self._set_known_aside(split)
 
-    def _respect_quarantine(self, split: str) -> None:
+    def _set_known_aside(self, split: str) -> None:
+        """Has videos that are known to be bad not opened, and says how many there are."""
         videos = self.lists[split]
-        base = self.quarantine.parent
-        if self.quarantine.is_symlink():  # said now, not when it is to be written
-            raise InputError(is_a_link(self.quarantine))
-        if table := read_table(self.quarantine, ("path", "reason")):
-            reasons = {os.path.abspath(base / as_path(row["path"])): row["reason"] for row in table}
-            paths = ((row, os.path.abspath(path)) for row, path in enumerate(videos.paths))
-            videos.set_aside |= {row: f"in quarantine: {reasons[path]}" for row, path in paths if path in reasons}
+        self.quarantine.apply(videos)
         left_out = videos.set_aside.keys() | (videos.damaged.keys() if split == "train" else set())
         if left_out:
             end = "others take their places" if split == "train" else "they count as wrong"
@@ -288,14 +279,10 @@ class VideoData(pl.LightningDataModule):
     def _set_aside(self, videos: VideoList, row: int, reason: str) -> None:
         """Writes a video on which a decoder hung or crashed into the quarantine list."""
         path, label = videos.path(row), int(videos.labels[row])
-        named = as_text(os.path.relpath(path, self.quarantine.parent))
-        try:
-            new = not self.quarantine.exists()
-            with open(self.quarantine, "a", newline="", encoding="utf-8", errors=ESCAPED, opener=not_a_link) as file:
-                csv.writer(file).writerows([*([("path", "reason")] if new else []), (named, reason)])
-        except OSError as error:
-            log.warning("cannot write %s (%s): another run will meet this video again", self.quarantine, error.strerror)
-        self._name([BadVideo(path, label, reason)], self._of_stage(self.failures), f"{self.quarantine} takes in %s: %s")
+        self.quarantine.add(path, reason)
+        self._name(
+            [BadVideo(path, label, reason)], self._of_stage(self.failures), f"{self.quarantine.path} takes in %s: %s"
+        )
 
     def train_dataloader(self) -> VideoLoader:
         return self._training_loader(self._position)

@@ -27,12 +27,14 @@ from video_gn.files.names import utf8_name
 from video_gn.models.norm import batch_norms, norm_label
 from video_gn.processes import end_with_parent
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
+from video_gn.train.callbacks.bad_videos import BadVideos
 from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
 from video_gn.train.callbacks.check_resumed import CheckResumed
+from video_gn.train.callbacks.history import History
 from video_gn.train.callbacks.interrupt import StopAfterStep, Stopped
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.predictions import PredictionWriter
-from video_gn.train.callbacks.progress import ProgressBar
+from video_gn.train.callbacks.progress import Progress, ProgressBar
 from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint, WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture, with_checkpoint
@@ -156,7 +158,7 @@ class CLI(LightningCLI):
             os.environ[LAUNCHER] = str(os.getpid())
         if self.subcommand == "fit":
             trainer.callbacks.sort(key=_writes_last)  # type: ignore[attr-defined]
-            trainer.callbacks.append(StopAfterStep(self.run_dir))  # type: ignore[attr-defined]
+            trainer.callbacks += [StopAfterStep(self.run_dir), BadVideos(self.run_dir)]  # type: ignore[attr-defined]
         model = self.config[self.subcommand].model
         if given.sync_batchnorm and (model.norm == "brn" or (model.norm == "bn" and model.norm_batch)):
             having = "norm=brn" if model.norm == "brn" else f"norm_batch={model.norm_batch}"
@@ -179,6 +181,8 @@ class CLI(LightningCLI):
             CheckResumed(),
             # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
             Position(),
+            History(self.run_dir),
+            Progress(self.run_dir),
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
             statistics,
             *bar,

@@ -1,4 +1,4 @@
-"""What ends a training run early: signals, too many bad videos, and a loss that is not finite."""
+"""What ends a training run early: signals, and a loss that is not finite."""
 
 import logging
 import signal
@@ -11,14 +11,11 @@ import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 
-from video_gn.distributed import gather
 from video_gn.errors import InputError
-from video_gn.files.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
 SYNC_STEPS = 4  # optimiser steps from one question to the other processes to the next
 GPU_STEPS = 50  # steps after which a GPU's loss is looked at: each look waits for the GPU
-BAD_COLUMNS = ("path", "stage", "status", "reason")
 
 
 class Stopped(Exception):
@@ -51,21 +48,19 @@ class StopAfterStep(pl.Callback):
 
     SIGTERM (a cluster's pre-emption) and Ctrl-C end it, a second Ctrl-C at once. Where Lightning requeues a SLURM job
     (`SLURMEnvironment.auto_requeue`, SIGUSR1), its own handler is put off until the step is over: it would save a
-    half-updated model. A training list with too many bad videos ends it, too (`data.max_bad`), and a loss that is not
-    finite; weights that are not finite are never saved.
+    half-updated model. A loss that is not finite ends it, too; weights that are not finite are never saved.
 
-    It has to be the last of the trainer's callbacks, so that what the others keep of the step is saved with it.
+    It has to come after the trainer's other callbacks, so that what they keep of the step is saved with it.
 
     Args:
-        run_dir: The run's folder: the checkpoint is `checkpoints/last.ckpt` in it, the bad videos are in
-            `bad_videos.csv`.
+        run_dir: The run's folder: the checkpoint is `checkpoints/last.ckpt` in it.
 
     Attributes:
         averaged: The checkpoint of weights that were averaged over training, if they were.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.checkpoint, self.bad_videos = run_dir / "checkpoints" / "last.ckpt", run_dir / "bad_videos.csv"
+        self.checkpoint = run_dir / "checkpoints" / "last.ckpt"
         self._received = 0
         self._requeue: Any = None
         self._requeue_signal = 0
@@ -73,15 +68,11 @@ class StopAfterStep(pl.Callback):
         self._swaps = self._trained = False
         self.averaged: Path | None = None
         self._diverged = torch.tensor(-1)  # the first step whose loss was not finite
-        self._bad: dict[tuple[str, str], list[str]] = {}
 
     # Signals
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._swaps = any(isinstance(one, WeightAveraging) for one in trainer.callbacks)
-        if trainer.is_global_zero:  # those of the run that is resumed
-            rows = read_table(self.bad_videos, BAD_COLUMNS)
-            self._bad = {(row["path"], row["stage"]): [row[name] for name in BAD_COLUMNS] for row in rows}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._diverged = torch.tensor(-1, device=trainer.strategy.root_device)
@@ -115,12 +106,11 @@ class StopAfterStep(pl.Callback):
         if waiting:  # gradients are not saved
             trainer.should_stop = False  # max_time's, which comes again with the next batch
             return
-        every = 1 if trainer.world_size == 1 else SYNC_STEPS
-        if trainer.is_last_batch or trainer.global_step % (GPU_STEPS if loss.is_cuda else every) == 0:
+        asked = is_asked(trainer, batch_idx)
+        if trainer.is_last_batch or (trainer.global_step % GPU_STEPS == 0 if loss.is_cuda else asked):
             self._check_loss(trainer, pl_module)
-        if trainer.is_last_batch or trainer.global_step % every == 0:
+        if asked:
             self._obey(trainer)
-            self._count_bad(trainer)
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -183,56 +173,21 @@ class StopAfterStep(pl.Callback):
             self._requeue(received, None)
             self._received = 0
             return
-        self._save(trainer)
+        trainer.save_checkpoint(self.checkpoint, weights_only=False)
         raise Stopped(received, self.checkpoint)
 
     def _agreed(self, trainer: Any, number: int) -> int:
         """The signal that any of the processes has."""
         return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))
 
-    def _save(self, trainer: Any) -> None:
-        trainer.save_checkpoint(self.checkpoint, weights_only=False)
-        self.write_bad_videos(trainer)
-
-    # Bad videos
-
-    def _count_bad(self, trainer: Any) -> None:
-        data = trainer.datamodule
-        bad = torch.tensor(len(data.failures.get("train", ())), device=trainer.strategy.root_device)
-        count, total = int(trainer.strategy.reduce(bad, reduce_op="sum")), len(data.lists["train"])
-        if count <= data.max_bad * total:
-            return
-        self._save(trainer)
-        raise InputError(
-            f"{count} of {total} training videos cannot be read, more than data.max_bad={data.max_bad:g} of them; they "
-            f"are named in {self.bad_videos}. See what is wrong (data/check_videos.py names all of them), or raise "
-            f"data.max_bad, and resume with --ckpt_path last"
-        )
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.write_bad_videos(trainer)
-
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        self.write_bad_videos(trainer)
-        if trainer.state.fn == "fit" and not trainer.should_stop:  # in that case training ends by itself
+        # Where training ends by itself, there is nothing to ask.
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.should_stop:
             self._obey(trainer)
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        self.write_bad_videos(trainer)
 
-    def write_bad_videos(self, trainer: Any) -> None:
-        """Adds the videos met by all processes: unreadable, damaged, or read by another backend than asked for."""
-        data = trainer.datamodule
-        mine = [
-            (video.path, stage, status, video.reason)
-            for status, stages in (("bad", data.failures), ("damaged", data.damaged), ("other backend", data.fallbacks))
-            for stage, videos in stages.items()
-            for video in videos.values()
-        ]
-        known = len(self._bad)
-        for part in gather(trainer, mine):
-            self._bad.update({(row[0], row[1]): list(row) for row in part})
-        if trainer.is_global_zero and len(self._bad) > known and not trainer.fast_dev_run:
-            write_table(self.bad_videos, BAD_COLUMNS, self._bad.values())
+def is_asked(trainer: Any, batch_idx: int) -> bool:
+    """Whether the processes of a run ask each other after this batch whether to stop: between two steps, every few."""
+    if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+        return False
+    return trainer.is_last_batch or trainer.global_step % (1 if trainer.world_size == 1 else SYNC_STEPS) == 0

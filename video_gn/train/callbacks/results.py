@@ -1,15 +1,10 @@
-"""What a run leaves behind for people and programs: results.json, the test table, and predictions.
-
-It reads the trainer, the model's and the data's hyper-parameters; of the two halves it imports `norm` alone.
-"""
+"""What a run leaves behind for people and programs: results.json, and the table of a test."""
 
 import itertools
 import json
 import os
 import platform
 import resource
-import statistics
-import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,20 +18,18 @@ from pytorch_lightning.utilities import rank_zero_only
 from video_gn.distributed import gather
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
-from video_gn.files.tables import read_table, spreadsheet, write_table
+from video_gn.files.tables import spreadsheet, write_table
 from video_gn.files.text import ESCAPED, read_text, write_json, write_text
 from video_gn.files.writing import make_folder
 from video_gn.models.norm import batch_norms
+from video_gn.train.callbacks.history import HISTORY_FILE, medians
 from video_gn.train.callbacks.position import Position
+from video_gn.train.callbacks.progress import Progress
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
-MEDIAN_OF = 5  # epochs
 PARTS, EVALUATIONS = ("run", "versions", "fit", "diverged"), ("tests", "validations")  # of results.json
 OUTCOMES = ("path", "label", "predicted", "rank")
-PROGRESS_EVERY = 2.0  # seconds
 PATIENCE = 60.0  # seconds for which another process may take to write results.json
-HISTORY_FILE = "history.csv"
-HISTORY = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
 # Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
 
@@ -44,9 +37,9 @@ TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unre
 class RunReport(pl.Callback):
     """Keeps `results.json` in the run's folder and prints the test table.
 
-    Beside it: `history.csv`, the last figures of each epoch; `progress.json`, how far training is; and for each test
-    `test-0.csv` (named in `results.json`) with what became of each video: its true and predicted class, and the rank of
-    the true one among the scores (1 is top-1); empty for an unreadable video, and for scores that are not finite.
+    Beside it is for each test `test-0.csv` (named in `results.json`) with what became of each video: its true and
+    predicted class, and the rank of the true one among the scores (1 is top-1); empty for an unreadable video, and for
+    scores that are not finite.
 
     Args:
         run_dir: The run's folder.
@@ -58,12 +51,9 @@ class RunReport(pl.Callback):
     def __init__(self, run_dir: Path, name: str, settings: dict[str, Any], config: str | None = None) -> None:
         self.path, self.name, self.settings = run_dir / "results.json", name, settings
         self.config = config
-        self._clips, self._seconds, self._last = 0, 0.0, 0.0
-        self._told = 0.0
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         read_results(self.path)  # before hours of work whose results would have no place
-        read_history(self.path.with_name(HISTORY_FILE))
         if trainer.is_global_zero and not trainer.fast_dev_run:
             make_folder(self.path.parent)
 
@@ -79,60 +69,21 @@ class RunReport(pl.Callback):
                 path = folder / f"config-{number}.yaml"
             write_text(path, self.config)
 
-    # Speed: from the end of one step to the end of the next, so that loading counts and validation does not
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._last = 0.0
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        now = time.perf_counter()
-        if self._last:
-            self._clips += trainer.world_size * pl_module.hparams.batch_size
-            self._seconds += now - self._last
-            pl_module.log("train/clips_per_s", self._clips / self._seconds, prog_bar=True)
-        self._last = now
-        if now - self._told > PROGRESS_EVERY:
-            self._told = now
-            self._tell(trainer)
-
-    @rank_zero_only
-    def _tell(self, trainer: Any) -> None:
-        if not trainer.fast_dev_run:
-            done, total = trainer.global_step, trainer.estimated_stepping_batches
-            speed = self._clips / self._seconds if self._seconds else None
-            said = {"steps": done, "of": total, "epoch": trainer.current_epoch, "clips_per_s": speed}
-            write_json(self.path.with_name("progress.json"), said, None, flush=False)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        figures = {f"train/{name}": value for name, value in pl_module.training_means().items()}  # of all processes
-        validation = pl_module.results.get("val", {})
-        if validation.get("epoch") == trainer.current_epoch:  # not one of an earlier epoch
-            figures |= {f"val/{name}": value for name, value in validation.items()}
-        row = [trainer.current_epoch, *(f"{figures[name]:.6g}" if name in figures else "" for name in HISTORY[1:])]
-        if trainer.is_global_zero and not trainer.fast_dev_run:
-            path = self.path.with_name(HISTORY_FILE)
-            earlier = [[one[name] for name in HISTORY] for one in read_history(path)
-                       if int(one["epoch"]) < trainer.current_epoch]  # fmt: skip
-            write_table(path, HISTORY, [*earlier, row])
-
-    # Results
-
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         train = pl_module.training_means()
-        (position,) = (one for one in trainer.callbacks if isinstance(one, Position))
+        position, progress = (_callback(trainer, kind) for kind in (Position, Progress))
         cuda = pl_module.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         fit = {
             "epochs": position.begun,
             "steps": trainer.global_step,
-            "clips_per_s": self._clips / self._seconds if self._seconds else None,
+            "clips_per_s": progress.clips_per_s,
             "peak_memory_gib": peak / 2**30,
             "peak_memory_of": "GPU 0, allocated" if cuda else "main process, resident",
             "train": {name: train.get(key) for name, key in TRAIN_METRICS.items()},
             "val": pl_module.results.get("val"),
-            "val_median": self._median(),
+            "val_median": medians(self.path.with_name(HISTORY_FILE)),
         }
-        self._tell(trainer)
         with self._alone(trainer):
             self._update(trainer, pl_module, "fit", fit)
 
@@ -144,21 +95,10 @@ class RunReport(pl.Callback):
                 content = {"step": step, "epoch": trainer.current_epoch, "reason": str(exception)}
                 self._update(trainer, pl_module, "diverged", content)
 
-    def _median(self) -> dict[str, Any] | None:
-        """Medians of the validation's figures over the last epochs (of 5: Wu & He 2018, section 4.1)."""
-        rows = read_history(self.path.with_name(HISTORY_FILE))[-MEDIAN_OF:]
-        if len(rows) < MEDIAN_OF or not all(row["val/top1"] for row in rows):
-            return None
-        return {
-            "epochs": [int(row["epoch"]) for row in rows],
-            **{name: statistics.median(float(row[f"val/{name}"]) for row in rows) for name in ("top1", "top5")},
-        }
-
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         self._evaluated(trainer, pl_module, "test")
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._last = 0.0
         if trainer.state.fn == "validate":
             self._evaluated(trainer, pl_module, "val")
 
@@ -219,7 +159,7 @@ class RunReport(pl.Callback):
         if part in ("fit", "diverged") or "run" not in results:
             results["run"] = self._run(trainer, pl_module)
             results["versions"] = versions()
-        if part == "fit" and results.get(part, {}).get("steps") == content["steps"] and not self._clips:
+        if part == "fit" and results.get(part, {}).get("steps") == content["steps"] and not content["clips_per_s"]:
             pass  # a run that was trained to its end earlier, and is resumed for what follows
         elif part in ("fit", "diverged"):
             results.pop("diverged", None)
@@ -264,19 +204,8 @@ def read_results(path: Path) -> dict[str, Any]:
     raise InputError(f"{path} is damaged: it is not what a run wrote; move it away")
 
 
-def read_history(path: Path) -> list[dict[str, str]]:
-    """Rows of a run's `history.csv`; none if it is not there, or empty.
-
-    Raises:
-        InputError: It is not what a run writes.
-    """
-    rows = read_table(path, HISTORY) if path.is_file() and path.stat().st_size else []
-    try:
-        for row in rows:
-            int(row["epoch"]), [float(row[name] or "nan") for name in HISTORY]
-    except ValueError:
-        raise InputError(f"{path} is damaged: it is not what a run wrote; move it away") from None
-    return rows
+def _callback(trainer: Any, kind: type) -> Any:
+    return next(one for one in trainer.callbacks if isinstance(one, kind))
 
 
 def _averaged(trainer: Any) -> Path | None:
