@@ -8,7 +8,7 @@ import time
 import pytest
 
 from video_gn.data.datamodule import VideoData
-from video_gn.data.decoding.pyav_reader import create_mp4
+from video_gn.data.mp4 import create_mp4
 from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock, holder, locked, take_lock

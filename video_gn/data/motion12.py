@@ -17,16 +17,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 from tqdm import tqdm
 
 from video_gn.console import printable
-from video_gn.data.decoding.pyav_reader import create_mp4
+from video_gn.data.mp4 import encode
 from video_gn.errors import InputError
 from video_gn.files.locks import locked
 from video_gn.files.tables import write_table
@@ -231,18 +229,3 @@ class Window:
         v = (np.cos(self.angle) * dy - np.sin(self.angle) * dx) / self.squash
         edge = self.radius * (1 - self.depth + self.depth * np.cos(self.points * np.arctan2(v, u)))
         return np.clip((edge - np.hypot(u, v)) / 2 + 0.5, 0, 1).astype(np.float32)
-
-
-def encode(frames: Iterator[np.ndarray], path: Path) -> None:
-    """Writes frames, uint8 `[size, size, 3]`, as H.264 at 30 fps with a keyframe each 12."""
-    with create_mp4(path) as container:
-        first = next(frames)
-        # x264's macroblock tree reads memory that it never wrote in frames this small: about every third file then
-        # differs from run to run, though its frames are the same.
-        options = {"crf": "23", "preset": "veryfast", "g": "12", "x264-params": "mbtree=0"}
-        stream = container.add_stream("libx264", rate=Fraction(30), options=options)
-        stream.codec_context.thread_count = 1
-        stream.height, stream.width, stream.pix_fmt = *first.shape[:2], "yuv420p"
-        for frame in (first, *frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

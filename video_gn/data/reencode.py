@@ -11,7 +11,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from video_gn.data.decoding.damage import decode_all, find_cut
-from video_gn.data.decoding.pyav_reader import LibavVideo, create_mp4, refusing_each, rgb
+from video_gn.data.decoding.pyav_reader import LibavVideo, refusing_each, rgb
+from video_gn.data.mp4 import create_mp4
 from video_gn.errors import DecodeError
 from video_gn.files.writing import part_of
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from video_gn.console import printable
 from video_gn.data import transforms
 from video_gn.data.decoding.open import IMAGE, open_video
-from video_gn.data.decoding.pyav_reader import create_mp4
+from video_gn.data.mp4 import create_mp4
 from video_gn.data.views import ProtocolViews, Views
 from video_gn.errors import InputError
 from video_gn.files.writing import replacing

@@ -13,7 +13,7 @@ from conftest import VIDEOS
 from video_gn.data.decoding.containers import CERTAIN, CONTAINERS, OpenFile, find_container, find_transport_stream
 from video_gn.data.decoding.damage import decode_all
 from video_gn.data.decoding.open import BACKENDS, open_video
-from video_gn.data.motion12 import encode
+from video_gn.data.mp4 import encode
 from video_gn.errors import DecodeError
 from video_gn.predict.pictures import write_video
 

@@ -7,7 +7,6 @@ B-frames). libavcodec passes over such packets when told to (`skip_frame`); what
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
-from pathlib import Path
 from traceback import clear_frames
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from video_gn.data.decoding.containers import OpenFile, address
+from video_gn.data.decoding.containers import OpenFile
 from video_gn.data.decoding.reader import LARGEST, Finish, Frames, as_they_are, assemble, part_size
 from video_gn.errors import DecodeError, InputError
 
@@ -114,16 +113,6 @@ def promised_frames(container: Any, stream: Any) -> int:
     seconds = max(float((stream.duration or 0) * (stream.time_base or 0)), (container.duration or 0) / 1e6)
     rate = max(float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
     return stream.frames or int(rate * seconds)
-
-
-@contextmanager
-def create_mp4(path: Path, options: dict[str, str] | None = None) -> Iterator[Any]:
-    """PyAV's container of a new MP4 file, whatever its name; closed in the end. No file may be there."""
-    with (
-        open(path, "xb") as file,
-        av.open(address(str(path), file.fileno()), "w", format="mp4", options=options or {}) as container,
-    ):
-        yield container
 
 
 class LibavVideo:

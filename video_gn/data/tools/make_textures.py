@@ -19,7 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from video_gn.console import exit_code, printable
-from video_gn.data.motion12 import Waves, Window, encode, log_uniform
+from video_gn.data.motion12 import Waves, Window, log_uniform
+from video_gn.data.mp4 import encode
 from video_gn.errors import InputError
 from video_gn.files.writing import replacing
 
