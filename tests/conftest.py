@@ -43,10 +43,11 @@ def fit(run_dir, root, *args):
 
 
 def short(*args):
-    """Two quick epochs on the small set, without a test."""
+    """Two quick epochs of a narrower network on the small set, without a test."""
     settings = {
         "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.num_workers": 0, "data.num_frames": 8,
-        "data.frame_interval": 8, "model.dropout": 0.5, "trainer.max_epochs": 2, "trainer.log_every_n_steps": 1,
+        "data.frame_interval": 8, "model.width": 8, "model.dropout": 0.5, "trainer.max_epochs": 2,
+        "trainer.log_every_n_steps": 1,
         "trainer.enable_progress_bar": "false", "test_after_fit": "false",
     }  # fmt: skip
     return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)

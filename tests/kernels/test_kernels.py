@@ -567,6 +567,7 @@ def test_versions_of_cudnn(version, bad):
 # What they compile to
 
 
+@pytest.mark.slow
 def test_they_compile_for_gpus_without_spills():
     """By Triton's compiler, which refuses what its interpreter accepts; needs no GPU."""
     code = (

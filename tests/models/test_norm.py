@@ -1,10 +1,7 @@
-import subprocess
-import sys
-
 import pytest
 import torch
-from conftest import REPO
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from video_gn.errors import InputError
 from video_gn.models.norm import NORMS, make_norm, norm_label, norm_parameters, own_statistics
@@ -164,16 +161,10 @@ def test_batch_norm_without_groups_is_pytorchs_own():
     assert layer.state_dict().keys() == stock.state_dict().keys()
 
 
-PROCESSES = """
-import sys, torch, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-sys.path.insert(0, {repo!r})
-from video_gn.models.norm import make_norm
-from video_gn.models.resnet3d import resnet3d
-
 def work(rank, path):
+    """One of four DDP processes, which trains on its 2 clips of each step."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method="file://" + path + ".store", rank=rank, world_size=4)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}.store", rank=rank, world_size=4)
     given = torch.load(path)
     net = resnet3d(3, make_norm("bn"), depth=11, width=8, geometry="i3d_small", dropout=0.0).double()
     net.load_state_dict(given["state"])
@@ -183,15 +174,11 @@ def work(rank, path):
     for clips, labels in given["steps"]:
         optimizer.zero_grad()
         out = model(clips[2 * rank : 2 * rank + 2]).flatten(1)
-        torch.nn.functional.cross_entropy(out, labels[2 * rank : 2 * rank + 2]).backward()
+        nn.functional.cross_entropy(out, labels[2 * rank : 2 * rank + 2]).backward()
         gradients = [p.grad.clone() for p in net.parameters()]
         optimizer.step()
         outputs.append(out.detach())
-    torch.save((outputs, gradients, net.state_dict()), path + f".{{rank}}")
-
-if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, (sys.argv[1],), nprocs=4)
-"""
+    torch.save((outputs, gradients, net.state_dict()), f"{path}.{rank}")
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +190,8 @@ def four_processes(tmp_path_factory):
     nn.init.normal_(net.blocks[-1].proj.weight)
     steps = [(torch.randn(8, 3, 4, 16, 16).double(), torch.randint(0, 3, (8,))) for _ in range(2)]
     torch.save({"state": net.state_dict(), "steps": steps}, path)
-    (path.parent / "work.py").write_text(PROCESSES.format(repo=str(REPO)))
-    subprocess.run([sys.executable, str(path.parent / "work.py"), str(path)], check=True, timeout=300)
+    start = "spawn" if torch.cuda.is_initialized() else "fork"  # which costs no imports
+    torch.multiprocessing.start_processes(work, (str(path),), nprocs=4, start_method=start)
     return net.state_dict(), steps, [torch.load(f"{path}.{rank}") for rank in range(4)]
 
 
