@@ -144,5 +144,6 @@ def set_up_messages() -> None:
         "Be aware that when using `ckpt_path`, callbacks",
         "You're using the WeightAveraging callback with a model that overrides",
         "Found .* module\\(s\\) in eval mode at the start of training",  # frozen stages
+        "It is recommended to use `self.log\\('train/",  # a mean over all processes already
     ):
         warnings.filterwarnings("ignore", noise)

@@ -1,5 +1,7 @@
 """Ablations: grids and their commands, the plan, runs that fail, stop and go on, and the report."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -362,6 +364,7 @@ def test_stopped_runs_save_and_go_on(make_runs, monkeypatch, number, error):
     assert steps[0] == 0 and steps[1] > 0 and all(run.results() for run in runs)
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_leaves_no_orphan_and_goes_on(make_runs, tmp_path):
     """kill -9 of the ablation's process: its run saves and ends, and the next start waits for that."""
     runs = make_runs("gn")
@@ -409,6 +412,7 @@ def test_time_left_follows_from_what_was_measured(make_runs):
     assert [local.in_words(seconds) for seconds in (50, 720, 12600, 2e5)] == ["50 s", "12 min", "3.5 h", "2.3 days"]
 
 
+@pytest.mark.slow
 def test_submitit_runs_the_same_runs(make_runs, tmp_path, monkeypatch):
     """Its local executor: a finished run is left out, one ends well, one fails with its message."""
     runs = make_runs("gn", "ln", "bnn")
@@ -548,6 +552,7 @@ def ablation(data_root, tmp_path_factory):
     settings = {
         "data.root": str(data_root), "data.motion": {"train_per_class": 2, "val_per_class": 2}, "data.num_workers": 0,
         "data.num_frames": 8, "data.frame_interval": 8, "trainer.max_epochs": 2, "compare_statistics": True,
+        "model.width": 8,
         "model.precise_steps": 4, "data.test_protocol": "center-1clip",
     }  # fmt: skip
     axes = {"norm": ["bn", "gn"], "batch": [8, 64]}
@@ -556,28 +561,16 @@ def ablation(data_root, tmp_path_factory):
     path = write(
         folder / "small.yaml", axes=axes, settings=settings, leave_out=leave_out, paper=paper, title="Small & quick"
     )
-    words = [
-        sys.executable,
-        "-m",
-        "video_gn.ablate",
-        str(path),
-        "--out",
-        str(folder / "out"),
-        "--devices",
-        "cpu",
-        "cpu",
-    ]
-    done = subprocess.run(words, cwd=REPO, capture_output=True, text=True, timeout=300)
-    return folder, done
+    with contextlib.chdir(REPO), contextlib.redirect_stdout(io.StringIO()) as out:
+        code = main([str(path), "--out", str(folder / "out"), "--devices", "cpu", "cpu"])
+    return folder, code, out.getvalue()
 
 
 def test_an_ablation_from_end_to_end(ablation):
-    folder, done = ablation
-    assert done.returncode == 1, done.stderr  # one cell failed
-    assert (
-        "bn    8      8 clips    8           0.1" in done.stdout and "the time is known after the first" in done.stdout
-    )
-    assert "the rest will take about" in done.stderr or "the rest will take about" in done.stdout
+    folder, code, out = ablation
+    assert code == 1, out  # one cell failed
+    assert "bn    8      8 clips    8           0.1" in out and "the time is known after the first" in out
+    assert "the rest will take about" in out
     for norm in ("bn", "gn"):
         cell = folder / "out" / "cells" / f"{norm}_b8_s0"
         results = json.loads((cell / "results.json").read_text())
@@ -597,7 +590,7 @@ def test_an_ablation_from_end_to_end(ablation):
 
 
 def test_the_report_has_what_was_measured(ablation):
-    folder, _ = ablation
+    folder, *_ = ablation
     out = folder / "out"
     text, data = (out / "results.md").read_text(), json.loads((out / "results.json").read_text())
     cells = {(cell["norm"], cell["batch"]): cell for cell in data["cells"]}
@@ -618,7 +611,7 @@ def test_the_report_has_what_was_measured(ablation):
 
 
 def test_the_same_command_goes_on_and_other_settings_are_refused(ablation, capsys):
-    folder, _ = ablation
+    folder, *_ = ablation
     words = [str(folder / "small.yaml"), "--out", str(folder / "out")]
     before = (folder / "out" / "cells" / "bn_b8_s0" / "results.json").read_bytes()
     assert main([*words, "--report"]) == 1
@@ -641,7 +634,7 @@ DAMAGED_RUNS = {
 
 @pytest.mark.parametrize("name", DAMAGED_RUNS)
 def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
-    folder, _ = ablation
+    folder, *_ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / "cells" / "gn_b8_s0" / name
     sound = path.read_bytes() if path.exists() else b"{}"
@@ -664,7 +657,7 @@ def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
     ],
 )
 def test_figures_that_cannot_be_are_refused(top1, words, ablation, tmp_path, capsys):
-    folder, _ = ablation
+    folder, *_ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / "cells" / "gn_b8_s0" / "results.json"
     results = json.loads(path.read_text())
@@ -720,7 +713,7 @@ def test_other_figures_that_are_no_fractions(tmp_path):
 
 @pytest.mark.parametrize("name", ["progress.json", "results.json", "history.csv", "test-0.csv", "ablation.json"])
 def test_a_pipe_in_a_files_place_is_not_waited_for(name, ablation, tmp_path):
-    folder, _ = ablation
+    folder, *_ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / "cells" / "gn_b8_s0" / name
     path.unlink(missing_ok=True)
@@ -739,7 +732,7 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(name, ablation, tmp_path):
 
 
 def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):
-    folder, _ = ablation
+    folder, *_ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / "cells" / "gn_b8_s0" / "results.json"
     results = json.loads(path.read_text())
@@ -751,7 +744,7 @@ def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):
 
 def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_path, capsys):
     """`train.py test` with each kind: precise ones are measured anew, and the checkpoint keeps the running ones."""
-    folder, _ = ablation
+    folder, *_ = ablation
     checkpoint = folder / "out" / "cells" / "bn_b8_s0" / "checkpoints" / "last.ckpt"
     before = checkpoint.read_bytes()
     tested = {}

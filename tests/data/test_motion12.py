@@ -41,6 +41,7 @@ def test_same_seed_same_bytes_and_a_half_made_set_is_finished(motion_folder, mot
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_every_file_is_the_same_each_time(tmp_path):
     """120 files, made twice by processes with different memory behind them."""
     motion = Motion(train_per_class=9, val_per_class=1)

@@ -113,7 +113,7 @@ def test_the_card(exported, run):
     text = exported[1][".md"].read_text()
     results = json.loads((run / "results.json").read_text())
     for words in (
-        "ResNet-11 of width 16", "`gn8`", "8 frames at interval 8", "mean [0.45, 0.45, 0.45]",
+        "ResNet-11 of width 8", "`gn8`", "8 frames at interval 8", "mean [0.45, 0.45, 0.45]",
         "short side 40, gn-10clip", "12, in the order of the scores: slow_right", "the embedded set motion12",
         "| length | 9 steps, to epoch 3 |",
         "momentum 0.9", "torch 2.", f"| clips per step | {results['run']['clips_per_step']} ", "short.onnx",

@@ -432,6 +432,7 @@ def losses_of(kernels, dtype, seed=0, steps=10):
     return np.array(losses)
 
 
+@pytest.mark.slow
 def test_training_follows_pytorchs_group_norm():
     """In float32 to what rounding grows to; in bfloat16 well within what another seed makes of it."""
     expected = losses_of("torch", torch.float32)

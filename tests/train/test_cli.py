@@ -1,12 +1,15 @@
 """The main job through its command line: learning, resuming, several processes, prediction, and a user's slips."""
 
+import contextlib
 import csv
 import ctypes
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -14,6 +17,7 @@ import av
 import pytest
 import torch
 from conftest import REPO, assert_children_end, fit, short
+from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.data.decoding import decord_reader
 from video_gn.data.motion12 import CLASSES, Motion, prepare
@@ -176,20 +180,19 @@ def test_gradients_under_accumulation_are_not_lost(data_root, tmp_path, monkeypa
     assert same(*ends)
 
 
-def test_a_killed_run_goes_on_from_its_last_step(run, data_root, tmp_path):
+def test_a_killed_run_goes_on_from_its_last_step(run, data_root, tmp_path, monkeypatch):
     """kill -9 in the middle of an epoch, with a checkpoint every 2 steps."""
     every = ("--trainer.max_epochs", 3, "--ckpt_path", "last", "--checkpoint.every_n_train_steps", 2)
     command = fit(tmp_path, data_root, *short(*every))
-    kill = (
-        "import os, signal, sys, train\nfrom video_gn.train.classifier import VideoClassifier as C\n"
-        "real = C.on_train_batch_start\n"
-        "def dies(self, *args):\n"
-        "    if self.trainer.global_step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return real(self, *args)\n"
-        "C.on_train_batch_start = dies\ntrain.main(sys.argv[1:])"
-    )
-    done = subprocess.run([sys.executable, "-c", kill, *command], cwd=REPO, capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL
+
+    def killed():
+        signal_at(monkeypatch, 5, signal.SIGKILL)
+        cli.main(command)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 4
     assert cli.main(command) == 0
@@ -475,10 +478,45 @@ def started(command, **environment):
     return done.stderr
 
 
+def forked(count, command, folder):
+    """As torchrun starts a command line in so many processes, but forked: they cost no imports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    of_all = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "forked"}  # fmt: skip
+
+    def work(rank):
+        os.environ |= {name: str(value) for name, value in {**of_all, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        rank_zero_only.rank = rank
+        with open(folder / f"{rank}.err", "w") as err, contextlib.redirect_stderr(err):
+            code = cli.main(list(map(str, command)))
+        os._exit(code)
+
+    processes = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    err = "".join((folder / f"{rank}.err").read_text() for rank in range(count))
+    assert [process.exitcode for process in processes] == [0] * count, err[-3000:]
+    return err
+
+
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29641, "train.py")
 
 
-@pytest.mark.parametrize(("norm", "launcher"), [("gn", ("train.py",)), ("bn", TORCHRUN)])
+ON_THREE = ("--trainer.accelerator", "cpu", "--trainer.devices", "3", "--trainer.strategy", "ddp")
+
+
+@pytest.mark.parametrize(
+    ("norm", "launcher"),
+    [
+        ("bn", None),
+        pytest.param("gn", ("train.py",), marks=pytest.mark.slow),
+        pytest.param("bn", TORCHRUN, marks=pytest.mark.slow),
+    ],
+)
 def test_processes_train_and_count_every_video_once(norm, launcher, motion_folder, tmp_path):
     """24 validation videos and a damaged one divide by neither 2 nor 3; the same figures on 1, 2 and 3 processes."""
     rows = (motion_folder / "val.csv").read_text().splitlines()
@@ -487,18 +525,19 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     (tmp_path / "val.csv").write_text("\n".join([*rows, f"{damaged},3", ""]))
     settings = {
         "model.norm": norm, "data.motion": "null", "data.val": tmp_path / "val.csv", "data.batch_size": 4,
-        "data.num_workers": 0, "trainer.devices": 2, "trainer.strategy": "ddp", "trainer.max_epochs": 1,
-        "compare_statistics": "true", "model.precise_steps": 2,
+        "model.width": 8, "data.num_workers": 0, "trainer.devices": 2, "trainer.max_epochs": 1,
+        "trainer.strategy": "ddp", "compare_statistics": "true", "model.precise_steps": 2,
     }  # fmt: skip
     args = [word for key, value in settings.items() for word in (f"--{key}", value)]
-    err = started([*launcher, *fit(tmp_path / "run", motion_folder, *args)], OMP_NUM_THREADS="1")
+    command = fit(tmp_path / "run", motion_folder, *args)
+    err = started([*launcher, *command], OMP_NUM_THREADS="1") if launcher else forked(2, command, tmp_path)
     assert "2 processes x 4 clips" in err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["run"]["world_size"] == 2 and results["fit"]["steps"] == 3
     assert results["fit"]["val"]["videos"] == 25
     assert "damaged.mp4,validate,bad" in (tmp_path / "run" / "bad_videos.csv").read_text()
     test = ["test", "--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]
-    started(["train.py", *test, "--trainer.accelerator", "cpu", "--trainer.devices", 3, "--trainer.strategy", "ddp"])
+    forked(3, [*test, *ON_THREE], tmp_path)
     assert cli.main(test) == 0
     on_two, on_three, on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"]
     for other in (on_two, on_three):
@@ -521,6 +560,7 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
         assert {one["videos"] for one in [*results["validations"], again]} == {25}
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them(motion_folder, tmp_path):
     """Also where it is killed while they have hardly begun."""
     args = [
@@ -544,8 +584,9 @@ def test_fewer_videos_than_processes(run, motion_folder, tmp_path):
     checkpoint = shutil.move(checkpoint, tmp_path / "run/checkpoints/last.ckpt")
     test = ["test", "--ckpt_path", checkpoint, "--data.motion", "null", "--data.root", tmp_path, "--run_dir",
             tmp_path / "run", "--data.val", "val.csv"]  # fmt: skip
-    started(["train.py", *test, "--trainer.accelerator", "cpu", "--trainer.devices", 3, "--trainer.strategy", "ddp"])
-    assert cli.main([str(word) for word in test]) == 0
+    test = [str(word) for word in test]
+    forked(3, [*test, *ON_THREE], tmp_path)
+    assert cli.main(test) == 0
     on_three, on_one = json.loads((tmp_path / "run" / "results.json").read_text())["tests"]
     assert on_three["videos"] == 2 and on_three["unreadable"] == 1
     assert all(on_three[name] == on_one[name] for name in ("top1", "top5", "clip_top1", "videos", "unreadable"))
@@ -566,7 +607,7 @@ def slip(capsys, args):
     [
         (("--model.nrom", "gn"), "unrecognized arguments: --model.nrom gn (did you mean model.norm?)"),
         (("--model.norm", "gnn"), "no norm 'gnn'; the norms are: bn, gn, ln, in, brn, frozen_bn"),
-        (("--model.num_groups", "32"), "layer stem: 16 channels cannot be split into num_groups=32"),
+        (("--model.num_groups", "32"), "layer stem: 8 channels cannot be split into num_groups=32"),
         (("--model.depth", "18"), "depths are: 11, 14, 50, 101"),
         (("--data.num_frames", "many"), "data.num_frames\": Expected a <class 'int'>. Got value: many"),
         (("--data.num_frames", "64", "--data.frame_interval", "4"), "span 253 raw frames, more than data.max_span=64"),
