@@ -13,6 +13,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two test processes share the cores, and so do their runs
 import torch
 from PIL import Image
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on the CPU
@@ -21,6 +22,8 @@ from video_gn.data.motion12 import Motion, prepare
 from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
 
+# PyTorch looks every 5 seconds whether the loader's workers live.
+_MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.3,)
 REPO = Path(__file__).parents[1]
 # Real clips, sound and damaged, with their MANIFEST.tsv; the tests on them are skipped where there are none.
 VIDEOS = Path(os.environ.get("VIDEO_GN_TEST_VIDEOS", REPO.parent / "shared" / "videos"))

@@ -79,7 +79,11 @@ def test_the_rest_of_an_epoch_on_any_number_of_ranks(world_size):
 def batches(videos, views, workers=0, position=(0, 0), batch_size=5, set_aside=lambda *_: None, timeout=60.0):
     samples = VideoDataset(videos, views, 0, replace=True, timeout=timeout)
     sampler = RowSampler(len(videos), 0, True)
-    return list(VideoLoader(samples, sampler, batch_size, workers, True, True, lambda: position, set_aside))
+    loader = VideoLoader(samples, sampler, batch_size, workers, True, True, lambda: position, set_aside)
+    try:
+        return list(loader)
+    finally:
+        loader.close()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -159,6 +163,7 @@ def test_goes_on_after_a_decoder_that_hangs_or_crashes(trap, words, keep_workers
                 assert ours.rows[i] == row and torch.equal(ours.clips[i], theirs.clips[i])
     began = time.monotonic()
     assert len(list(loader)) == 6 and len(told) == 2  # the next epoch does not open them
+    loader.close()
     assert time.monotonic() - began < 5
 
 

@@ -167,6 +167,7 @@ class VideoData(pl.LightningDataModule):
         self.quarantine = Quarantine(self.root / (motion.folder if motion else "") / quarantine)
         self.class_names = self._class_names(class_names)
         self.lists: dict[str, VideoList] = {}
+        self._loaders: list[VideoLoader] = []
         # Where a resumed run took up its epoch: the epoch, batches done by today's count, and videos done.
         self.origin = (0, 0, 0)
         # By stage and path, of this process.
@@ -265,7 +266,7 @@ class VideoData(pl.LightningDataModule):
     ) -> VideoLoader:
         trainer, videos = self.trainer, self.lists[split]
         inspect = self.inspect and not self.images and split in ("test", "predict")
-        return VideoLoader(
+        loader = VideoLoader(
             VideoDataset(videos, views, self.seed, training, inspect, self.backend, self.timeout),
             RowSampler(len(videos), self.seed, training, trainer.global_rank, trainer.world_size, split == "val"),
             batch_size,
@@ -275,6 +276,17 @@ class VideoData(pl.LightningDataModule):
             position=position,
             set_aside=partial(self._set_aside, videos),
         )
+        self._loaders.append(loader)
+        return loader
+
+    def close(self) -> None:
+        """Ends the workers of all its loaders."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders = []
+
+    def teardown(self, stage: str) -> None:
+        self.close()
 
     def _set_aside(self, videos: VideoList, row: int, reason: str) -> None:
         """Writes a video on which a decoder hung or crashed into the quarantine list."""

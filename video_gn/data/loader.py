@@ -139,7 +139,7 @@ class VideoLoader:
             except (RuntimeError, OSError, EOFError) as error:  # the last two: of a dead worker's shared memory
                 if "No space left" in str(error) or "shared memory" in str(error):
                     raise _without_memory(str(error)) from None
-                if not self._blame():
+                if str(error).startswith("Caught ") or not self._blame():  # raised in a worker that lives
                     raise
                 batches = None
                 continue
@@ -160,6 +160,15 @@ class VideoLoader:
         self._children += [child for child in multiprocessing.active_children() if child not in others]
         return batches
 
+    def close(self) -> None:
+        """Ends the workers that stay; more batches start new ones.
+
+        Left to the garbage collector, each of them may be waited for 5 seconds: what tells it to end can be gone first.
+        """
+        if self._loader._iterator is not None:
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._loader._iterator = None
+
     def _blame(self) -> bool:
         """Sets aside the videos that ended workers had in hand; False if there are none, and so another reason."""
         # It may be just ending: Linux closes a process's files, and with them its connections, before it is ended.
@@ -177,9 +186,9 @@ class VideoLoader:
             reason = f"its decoder hung for {self.videos.timeout:g} s" if hung else "its decoder crashed"
             self.videos.videos.set_aside[row] = reason
             self.set_aside(row, reason)
-        if self._loader._iterator is not None:  # of workers that stay
-            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
-            self._loader._iterator = None
+        for child in self._children:  # one that ended may have left them waiting for each other
+            child.kill()
+        self.close()
         self.videos.in_hand.fill_(NONE)
         self._children = []
         return bool(culprits)

@@ -221,6 +221,8 @@ class CLI(LightningCLI):
             if any(isinstance(error, kind) and words in str(error) for kind, words in LIGHTNINGS):
                 raise InputError(str(error)) from None
             raise
+        finally:
+            self.datamodule.close()
 
     def after_fit(self) -> None:
         if self.trainer.state.status != "finished":
