@@ -41,6 +41,11 @@ def script(path: str):
 DEMO = str(REPO / "configs" / "demo.yaml")
 
 
+def few(values, fast):
+    """Cases for every value, those beyond the fast ones marked as slow."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def fit(run_dir, root, *args):
     return ["fit", "-c", DEMO, "--run_dir", str(run_dir), "--data.root", str(root), *map(str, args)]
 

@@ -67,6 +67,7 @@ def test_steps(tmp_path, capsys, threads):
     assert "GN, contiguous" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_workload_is_compiled_for_its_own_sizes(monkeypatch):
     """What torch.compile saw before would make later graphs' sizes dynamic, and leave a ninth uncompiled."""
     graphs = []

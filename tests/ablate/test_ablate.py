@@ -566,6 +566,7 @@ def ablation(data_root, tmp_path_factory):
     return folder, code, out.getvalue()
 
 
+@pytest.mark.slow
 def test_an_ablation_from_end_to_end(ablation):
     folder, code, out = ablation
     assert code == 1, out  # one cell failed
@@ -589,6 +590,7 @@ def test_an_ablation_from_end_to_end(ablation):
     assert failed["status"] == "failed" and "do not fill one step of 64 clips" in failed["error"]
 
 
+@pytest.mark.slow
 def test_the_report_has_what_was_measured(ablation):
     folder, *_ = ablation
     out = folder / "out"
@@ -610,6 +612,7 @@ def test_the_report_has_what_was_measured(ablation):
         assert path.read_text().count("<path") > 10
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_other_settings_are_refused(ablation, capsys):
     folder, *_ = ablation
     words = [str(folder / "small.yaml"), "--out", str(folder / "out")]
@@ -731,6 +734,7 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(name, ablation, tmp_path):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):
     folder, *_ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")
@@ -742,6 +746,7 @@ def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):
     assert "'/etc/passwd' as a file of its folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_path, capsys):
     """`train.py test` with each kind: precise ones are measured anew, and the checkpoint keeps the running ones."""
     folder, *_ = ablation

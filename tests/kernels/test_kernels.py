@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import REPO
+from conftest import REPO, few
 from torch import nn
 from torch.nn.functional import cross_entropy, max_pool3d
 from torch.nn.parallel import DistributedDataParallel
@@ -382,7 +382,7 @@ def test_under_autocast_features_keep_their_type(clips):
     assert types == {(torch.bfloat16, torch.bfloat16)}
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("low_memory", few([False, True], (True,)))
 def test_activation_checkpointing(low_memory, clips):
     net = small(low_memory=low_memory)
     _, expected = step(net, clips)
@@ -464,6 +464,7 @@ def test_registered_pool(order):
     torch.library.opcheck(ops._max_pool, (x, [3, 3, 3], [2, 2, 2], [1, 1, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["gn", "bn"])
 def test_compiled_without_a_break(norm, clips, monkeypatch):
     net = small(norm)

@@ -235,6 +235,7 @@ def manifest(*classes):
         return [row["file"] for row in csv.DictReader(file, delimiter="\t") if row["class"] in classes]
 
 
+@pytest.mark.slow
 @needs_videos
 def test_frames_of_sound_clips_are_those_of_a_sequential_decode(rng):
     exact = {backend: 0 for backend in BACKENDS}

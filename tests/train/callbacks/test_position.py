@@ -108,6 +108,7 @@ def die_at(patched, when):
     patched.setattr(VideoClassifier, hook, dies)
 
 
+@pytest.mark.slow
 def test_stops_of_every_kind_in_a_row(pictures, tmp_path, monkeypatch):
     """Two or three of them, in steps, last steps and validations; also where checkpoints are saved within epochs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may run in the background
