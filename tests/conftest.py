@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from video_gn.train.classifier import VideoClassifier
 # PyTorch looks every 5 seconds whether the loader's workers live.
 _MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.3,)
 REPO = Path(__file__).parents[1]
+gc.freeze()  # what is imported so far need not be looked through again and again
 # Real clips, sound and damaged, with their MANIFEST.tsv; the tests on them are skipped where there are none.
 VIDEOS = Path(os.environ.get("VIDEO_GN_TEST_VIDEOS", REPO.parent / "shared" / "videos"))
 

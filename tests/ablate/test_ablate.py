@@ -635,6 +635,7 @@ DAMAGED_RUNS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGED_RUNS)
 def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
     folder, *_ = ablation
@@ -650,6 +651,7 @@ def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
         path.write_bytes(sound)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("top1", "words"),
     [
@@ -714,6 +716,7 @@ def test_other_figures_that_are_no_fractions(tmp_path):
             figure()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["progress.json", "results.json", "history.csv", "test-0.csv", "ablation.json"])
 def test_a_pipe_in_a_files_place_is_not_waited_for(name, ablation, tmp_path):
     folder, *_ = ablation

@@ -105,10 +105,10 @@ def compare(x, sets, groups, after, tolerance, eps=EPS):
     "shape",
     [
         (2, 64, 3, 24, 24),  # in chunks
-        (2, 128, 2, 21, 23),
-        (1, 256, 2, 28, 29),
-        (1, 512, 2, 19, 19),
-        (1, 1024, 2, 14, 15),
+        *(
+            pytest.param(shape, marks=pytest.mark.slow)
+            for shape in [(2, 128, 2, 21, 23), (1, 256, 2, 28, 29), (1, 512, 2, 19, 19), (1, 1024, 2, 14, 15)]
+        ),
         (2, 2048, 1, 7, 7),  # at once
         (2, 64, 1, 5, 7),
     ],
@@ -395,6 +395,7 @@ def test_activation_checkpointing(low_memory, clips):
         torch.testing.assert_close(parameter.grad, right, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Grad strides do not match")  # one thread of a CPU lays some gradients out otherwise
 def test_distributed_data_parallel(clips, tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
