@@ -20,6 +20,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on the CPU
 
 from video_gn.data.motion12 import Motion, prepare
+from video_gn.export.__main__ import main as export
 from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
 
@@ -63,6 +64,10 @@ def short(*args):
     return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)
 
 
+def pytest_sessionfinish():
+    gc.unfreeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """What a test printed and logged travels from process to process as UTF-8, names of files may be none."""
@@ -97,6 +102,15 @@ def run(data_root, tmp_path_factory):
     keep = ("--checkpoint.save_top_k", -1, "--checkpoint.filename", "{epoch}", "--trainer.max_epochs", 3)
     assert cli.main(fit(run_dir, data_root, *short(*keep))) == 0
     return run_dir
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory):
+    """The last checkpoint of that run, and all formats that a small network has, by their endings."""
+    out = tmp_path_factory.mktemp("export")
+    last = run / "checkpoints" / "epoch=2.ckpt"
+    assert export([str(last), "--out", str(out)]) == 0
+    return last, {path.suffix: path for path in out.iterdir()}
 
 
 @pytest.fixture

@@ -37,15 +37,6 @@ def clips(num_frames=8, height=64, width=64, n=2):
     return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.manual_seed(4))
 
 
-@pytest.fixture(scope="session")
-def exported(run, tmp_path_factory):
-    """A trained run in all formats that a small network has."""
-    out = tmp_path_factory.mktemp("export")
-    last = run / "checkpoints" / "epoch=2.ckpt"
-    assert export([str(last), "--out", str(out)]) == 0
-    return last, {path.suffix: path for path in out.iterdir()}
-
-
 # From training to predictions
 
 

@@ -156,18 +156,10 @@ def test_long_names_and_other_shapes_fit():
     assert np.array_equal(overlay(frames, np.zeros((3, 40, 20)))[0].shape, (40, 20, 3))
 
 
-def test_graphs_have_no_maps(exported_onnx, motion_folder, tmp_path, capsys):
+def test_graphs_have_no_maps(exported, motion_folder, tmp_path, capsys):
     video = str(motion_folder / "val" / "fast_up" / "0001.mp4")
-    assert predict([str(exported_onnx), video, "--pictures", str(tmp_path), "--cam"]) == 2
+    assert predict([str(exported[1][".onnx"]), video, "--pictures", str(tmp_path), "--cam"]) == 2
     assert re.search("--cam needs the network", capsys.readouterr().err)
-
-
-@pytest.fixture
-def exported_onnx(run, tmp_path):
-    from video_gn.export import formats
-
-    card = formats.export(run / "checkpoints" / "epoch=2.ckpt", ["onnx"], tmp_path / "onnx")
-    return card.with_suffix(".onnx")
 
 
 def test_pictures_of_names_as_long_as_names_can_be(run, motion_folder, tmp_path, capsys):

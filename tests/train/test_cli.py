@@ -68,7 +68,7 @@ def test_demo_learns_motion(full_root, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_single_frame_is_at_chance(full_root, tmp_path):
     """The same network on one frame, repeated: 8.3 % is chance, 3.9 standard deviations of 240 videos are 7 %."""
-    one_frame = ("--data.frame_interval", 0, "--trainer.max_epochs", 3)
+    one_frame = ("--data.frame_interval", 0, "--trainer.max_epochs", 3, "--data.test_protocol", "center-1clip")
     assert cli.main(fit(tmp_path / "run", full_root, *one_frame)) == 0
     test = json.loads((tmp_path / "run" / "results.json").read_text())["tests"][0]
     assert test["videos"] == 240 and test["top1"] <= 0.153
@@ -136,8 +136,8 @@ def test_a_signal_in_a_test_is_no_success(number, run, data_root, tmp_path, monk
     ("number", "step", "hook", "saved"),
     [
         (signal.SIGTERM, 4, "on_train_batch_start", 5),  # in the middle of an epoch
-        (signal.SIGTERM, 5, "on_train_batch_start", 6),  # in its last step
-        (signal.SIGTERM, 6, "validation_step", 6),
+        pytest.param(signal.SIGTERM, 5, "on_train_batch_start", 6, marks=pytest.mark.slow),  # in its last step
+        pytest.param(signal.SIGTERM, 6, "validation_step", 6, marks=pytest.mark.slow),
         (signal.SIGINT, 3, "on_train_batch_start", 4),  # in its first
     ],
 )

@@ -330,7 +330,7 @@ def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, mo
 
 
 @pytest.mark.parametrize("when", [("validation_step", 3), ("training_step", 4), ("validation_step", 20)])
-@pytest.mark.parametrize("norm", ["gn", "bn"])
+@pytest.mark.parametrize("norm", few(["gn", "bn"], ("bn",)))
 def test_batches_whose_gradients_wait_are_counted_once(norm, when, pictures, tmp_path, monkeypatch):
     """They are not saved, so a run does not stop there."""
     given = {"trainer.accumulate_grad_batches": 3, "trainer.val_check_interval": 3, "data.batch_size": 1}
@@ -410,7 +410,7 @@ def test_averaged_batch_norm_has_the_mean_of_all_batches(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("when", [("training_step", STEPS), ("validation_step", 3)])
-@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("early", few([True, False], (True,)))
 def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, tmp_path, monkeypatch):
     """Resumed at an epoch's end, before any other batch."""
     stop = {"class_path": "pytorch_lightning.callbacks.EarlyStopping",
