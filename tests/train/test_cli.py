@@ -16,7 +16,7 @@ import sys
 import av
 import pytest
 import torch
-from conftest import REPO, assert_children_end, fit, short
+from conftest import DEMO, REPO, assert_children_end, fit, short
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.data.decoding import decord_reader
@@ -361,10 +361,16 @@ def test_lightnings_switches(switches, steps, clips_per_step, data_root, tmp_pat
     assert results["fit"]["train"]["loss"] < 5
 
 
+@pytest.mark.parametrize(("given", "taken"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5)])
+def test_one_batch_is_not_all_of_them(given, taken):
+    trainer = cli.resolve(["fit", "-c", DEMO, "--trainer.limit_train_batches", given])["trainer"]
+    assert trainer["limit_train_batches"] == taken and type(trainer["limit_train_batches"]) is type(taken)
+
+
 def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     """One step by the Triton kernels (on a CPU: interpreted), with the least memory; tested by what runs here."""
     pytest.importorskip("triton")
-    one_step = ("--trainer.limit_train_batches", 0.09, "--trainer.limit_val_batches", 0, "--trainer.max_epochs", 1)
+    one_step = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 0, "--trainer.max_epochs", 1)
     kernels = ("--model.kernels", "triton", "--model.low_memory", "true", "--trainer.precision", "bf16-mixed")
     little = ("--data.batch_size", 2, "--data.num_frames", 4, "--data.crop_size", 8)
     args = short(*one_step, *kernels, *little)
@@ -374,7 +380,7 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     assert hyper_parameters["low_memory"] and "kernels" not in hyper_parameters
     run = json.loads((tmp_path / "run" / "results.json").read_text())["run"]
     assert run["norm_kernels"] == "norms run on fused Triton kernels (norm + residual + ReLU)"
-    assert cli.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "0.1"]) == 0
+    assert cli.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "1"]) == 0
 
 
 def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monkeypatch):

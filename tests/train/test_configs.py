@@ -196,7 +196,7 @@ def test_configs_elsewhere(tmp_path, capsys):
         ("trainer.check_val_every_n_epoch", "-1", "is -1; it has to be a whole number from 1"),
         ("trainer.val_check_interval", "0", "is 0; it has to be above 0"),
         ("trainer.val_check_interval", "0.0", "is 0.0; it has to be above 0"),
-        ("trainer.gradient_clip_val", "-1", "is -1.0; it has to be a number from 0"),
+        ("trainer.gradient_clip_val", "-1", "is -1; it has to be a number from 0"),
         ("trainer.devices", "100000", "is '100000'; it has to be at most 256 on a node"),
         ("trainer.precision", "bf16-true", "is 'bf16-true'; it has to be 16-mixed, bf16-mixed"),
         ("trainer.limit_train_batches", "-1", "limit_train_batches"),

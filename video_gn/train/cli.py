@@ -68,6 +68,9 @@ def _load(text: str) -> Any:
 
 
 set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
+# Python's typing takes Lightning's `int | float` for an earlier `float | int`, by which 1 is 1.0: all batches, not one.
+for _part in ("train", "val", "test", "predict"):
+    inspect.unwrap(Trainer.__init__).__annotations__[f"limit_{_part}_batches"] = int | float | None  # type: ignore[misc]
 
 
 class CLI(LightningCLI):
