@@ -1,4 +1,4 @@
-"""Trains every cell of an ablation, or goes on with it, and reports what was measured beside what the paper reports.
+"""Trains every cell of an ablation, or continues it, and reports what was measured beside what the paper reports.
 
     python -m video_gn.ablate configs/ablations/motion.yaml
 

@@ -32,7 +32,7 @@ class Job:
         self._process: Any = None
 
     def __call__(self) -> dict[str, Any] | None:
-        """Trains and tests, or goes on with it; gives how it ended."""
+        """Trains and tests, or continues it; gives how it ended."""
         # SLURM starts one task for each process of the run, and Lightning finds in its variables which one this is.
         task = int(os.environ.get("SLURM_PROCID", 0))
         self._process = Process(self.run, task=task)

@@ -263,7 +263,7 @@ def named(axis: str, value: str) -> str:
 
 
 def command(cell: Cell, seed: int, run_dir: Path) -> list[str]:
-    """The words after `python` of a cell's run; the same command begins it and goes on with it."""
+    """The words after `python` of a cell's run; the same command begins it and continues it."""
     own = ("--seed_everything", str(seed), "--run_dir", str(run_dir), "--test_after_fit", "true")
     return ["train.py", "fit", *cell.args, *own, "--ckpt_path", "last"]
 

@@ -102,7 +102,7 @@ class VideoLoader:
             videos.in_hand.share_memory_()
         except RuntimeError as error:
             raise _without_memory(str(error)) from None
-        # Held, not inherited from: Lightning makes DataLoaders anew for its purposes, and would need to know ours.
+        # Held, not inherited from: Lightning makes other DataLoaders of its own and would need to know ours.
         self._loader: DataLoader = DataLoader(
             videos,
             batch_size,

@@ -23,7 +23,7 @@ def random_start(rng: np.random.Generator, total: int, clip_span: int) -> int:
 
 
 def clip_indices(start: int, num_frames: int, frame_interval: int, total: int) -> np.ndarray:
-    """The clip's frames, int64 `[num_frames]`; past the end of the video it goes on from the beginning."""
+    """The clip's frames, int64 `[num_frames]`; past the end of the video it continues from the beginning."""
     return (start + np.arange(num_frames, dtype=np.int64) * frame_interval) % total
 
 

@@ -206,7 +206,7 @@ DEFAULT = ("safetensors", "onnx", "torch")
 def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwrite: bool = False) -> Path:
     """Writes a checkpoint in the formats asked for, and the model card; gives the card's path.
 
-    A card of the same weights is written anew with the files that it names and the further ones.
+    A card of the same weights is written again with the files that it names and the further ones.
 
     Args:
         checkpoint: Of this project.
@@ -215,7 +215,7 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
         overwrite: Whether files that are there may be replaced.
 
     Raises:
-        InputError: There is no such checkpoint, the model has no such format, or a file is there already.
+        InputError: There is no such checkpoint, the model has no such format, or a file already exists.
     """
     settings = Settings.of_checkpoint(str(checkpoint))
     known_by = inspect.signature(VideoClassifier).parameters  # older checkpoints lack what they did not know

@@ -92,11 +92,11 @@ def journal_of(table: Path) -> Path:
 
 
 class Journal:
-    """Rows of a table that is being made, kept beside it from the first on, so that who is stopped can go on.
+    """Rows of a table that is being made, kept beside it from the first on, so that who is stopped can continue.
 
     Args:
         table: The file that the table will be.
-        columns: Of the table. A journal with others is begun anew.
+        columns: Of the table. A journal with others starts empty.
 
     Attributes:
         rows: Those that an earlier start left.

@@ -257,7 +257,7 @@ class VideoClassifier(pl.LightningModule):
     # Steps
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout follows from (seed, epoch, step, process), so that a run that stopped goes on with the same one.
+        # Dropout follows from (seed, epoch, step, process), so that a resumed run has the same one.
         key = (self.hp.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 

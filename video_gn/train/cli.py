@@ -46,7 +46,7 @@ DESCRIPTION = (
     "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "
     "With its checkpoint: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILE FOLDER ..."
 )
-# What both halves need is said once, on the data's side.
+# What model and data need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
 LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
@@ -74,7 +74,7 @@ for _part in ("train", "val", "test", "predict"):
 
 
 class CLI(LightningCLI):
-    """The command line: links between the halves, the run's name, and what every run has.
+    """The command line: links between model and data, the run's name, and what every run has.
 
     Args:
         first: The first word. Where it is a command, only that one's parser is made: each takes a tenth of a second.
@@ -105,8 +105,8 @@ class CLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         for name in SHARED:
             parser.link_arguments(f"data.{name}", f"model.{name}")
-        for half in ("data", "model"):
-            parser.link_arguments("seed_everything", f"{half}.seed", compute_fn=int)  # it may be true or false
+        for part in ("data", "model"):
+            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)  # it may be true or false
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -132,8 +132,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         check(config.trainer, TRAINER, "trainer")
-        for half, owner in (("model", VideoClassifier), ("data", VideoData), ("checkpoint", ModelCheckpoint)):
-            _check_given(half, config.get(half) or {}, owner)
+        for part, owner in (("model", VideoClassifier), ("data", VideoData), ("checkpoint", ModelCheckpoint)):
+            _check_given(part, config.get(part) or {}, owner)
         if "\0" in (config.run_dir or ""):
             raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
         self.name = run_name(config.model, config.data, config.seed_everything)
@@ -251,12 +251,12 @@ class CLI(LightningCLI):
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
 
 
-def _check_given(half: str, settings: Any, owner: type) -> None:
+def _check_given(part: str, settings: Any, owner: type) -> None:
     """Raises InputError for a setting that is null and has to have a value."""
     for name, known in inspect.signature(owner).parameters.items():
         optional = known.default is None or type(None) in get_args(known.annotation)
         if settings.get(name, 0) is None and not optional:
-            raise InputError(f"{half}.{name} is null; it has to have a value, as its default {known.default!r}")
+            raise InputError(f"{part}.{name} is null; it has to have a value, as its default {known.default!r}")
 
 
 def _saves_each_epoch(checkpoint: Any) -> bool:

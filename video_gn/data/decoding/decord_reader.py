@@ -73,7 +73,7 @@ class DecordVideo:
         reader, self._reader = self._reader or self._open(), None
         parts = np.array_split(wanted, -(-len(wanted) // part_size(len(wanted))))
         for number, part in enumerate(parts, 1):
-            batch = reader.get_batch(part)  # it goes on where it is
+            batch = reader.get_batch(part)  # it continues where it is
             if number == len(parts):  # while it is open, it decodes on behind what was asked for: a sixth of the time
                 reader = None
             # pytorchvideo.data switches decord to torch tensors for the whole process.

@@ -21,7 +21,7 @@ IMAGE = "image"  # what reads images; videos are none of its business
 def open_video(
     path: str | Path, backend: str = "decord", checked: bool = False, num_frames: int | None = None
 ) -> Iterator[Video]:
-    """Opens a video for one read.
+    """Opens a video, to be read once.
 
     Args:
         path: The file.

@@ -54,7 +54,7 @@ def write_lists(root: Path, overwrite: bool = False) -> None:
     """
     there = [path for name in (*(f"{split}.csv" for split in SPLITS), "classes.txt") if (path := root / name).exists()]
     if there and not overwrite:
-        raise InputError(f"{there[0]} is there already; --overwrite writes it anew")
+        raise InputError(f"{there[0]} already exists; pass --overwrite to replace it")
     annotated = (root / "annotations").is_dir()
     splits = {}
     for name in SPLITS:
