@@ -20,7 +20,7 @@ from video_gn.models.norm import make_norm, norm_label, norm_parameters
 from video_gn.models.resnet3d import resnet3d
 from video_gn.rules import check as check_rules
 from video_gn.train.metrics import Accuracy, ranks, top
-from video_gn.train.optim import REFERENCE_CLIPS, lr_factor, scaled_lr
+from video_gn.train.optim import REFERENCE_CLIPS, ends_step, lr_factor, scaled_lr
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import check_norm, input_scale, start_from
 from video_gn.weights.stored import MODEL
@@ -276,7 +276,7 @@ class VideoClassifier(pl.LightningModule):
         )
         for i, count in enumerate(counts):
             self._waiting[i] += count
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+        if ends_step(self.trainer, batch_idx):
             self._sums += self._waiting
             self._waiting.zero_()
         return loss

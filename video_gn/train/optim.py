@@ -1,6 +1,7 @@
-"""Learning rates: the linear rule, and their course over training."""
+"""Learning rates, by the linear rule and over training; and which batches end a step of the optimiser."""
 
 import math
+from typing import Any
 
 REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
 
@@ -30,3 +31,8 @@ def lr_factor(
     if schedule == "cosine":
         return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return rise * decay ** sum(progress >= point for point in decay_points)
+
+
+def ends_step(trainer: Any, batch_idx: int) -> bool:
+    """Whether the optimiser steps after this training batch; before, its gradients wait for the step's others."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch

@@ -12,6 +12,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from video_gn.errors import InputError
+from video_gn.train.optim import ends_step
 
 log = logging.getLogger(__name__)
 SYNC_STEPS = 4  # optimiser steps from one question to the other processes to the next
@@ -100,7 +101,7 @@ class StopAfterStep(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         loss = outputs["loss"].detach()
-        waiting = bool((batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch)
+        waiting = not ends_step(trainer, batch_idx)
         step = trainer.global_step + waiting
         self._diverged = torch.where((self._diverged < 0) & ~loss.isfinite(), step, self._diverged)
         if waiting:  # gradients are not saved
@@ -188,6 +189,5 @@ class StopAfterStep(pl.Callback):
 
 def is_asked(trainer: Any, batch_idx: int) -> bool:
     """Whether the processes of a run ask each other after this batch whether to stop: between two steps, every few."""
-    if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
-        return False
-    return trainer.is_last_batch or trainer.global_step % (1 if trainer.world_size == 1 else SYNC_STEPS) == 0
+    every = 1 if trainer.world_size == 1 else SYNC_STEPS
+    return ends_step(trainer, batch_idx) and (trainer.is_last_batch or trainer.global_step % every == 0)
