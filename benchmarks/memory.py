@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from video_gn.files.text import write_text
 from video_gn.kernels import dispatch, launch, max_pool
 from video_gn.models.blocks import select_kernels
-from video_gn.models.resnet3d import resnet3d
+from video_gn.models.resnet3d import ResNet3d
 
 LAST = torch.channels_last_3d
 
@@ -43,7 +43,7 @@ def kernels_without_memory() -> Iterator[None]:
         yield
 
 
-def kept_bytes(way: Way, clips: int, frames: int, geometry: str) -> int:
+def kept_bytes(way: Way, clips: int, frames: int, arch: str) -> int:
     """Bytes of activations that are alive when forward has ended."""
     alive: dict[int, tuple[int, Tensor]] = {}
 
@@ -55,7 +55,7 @@ def kept_bytes(way: Way, clips: int, frames: int, geometry: str) -> int:
 
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     with FakeTensorMode(), torch.device("cuda"), kernels_without_memory():
-        net = resnet3d(CLASSES, way.norm, geometry=geometry, zero_init_gamma=False)
+        net = ResNet3d(CLASSES, arch, norm=way.norm, zero_init_gamma=False)
         select_kernels(net, way.kernels, way.low_memory)
         x = torch.empty(clips, 3, frames, 224, 224).contiguous(memory_format=LAST)
         weights = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
@@ -77,17 +77,17 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--frames", type=int, nargs="+", default=[32, 64])
-    parser.add_argument("--geometry", nargs="+", default=["i3d", "i3d_8x8"])
+    parser.add_argument("--arch", nargs="+", default=["i3d", "i3d_8x8"])
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args(args)
     ways = {name: way for name, way in gpu_ways().items() if not way.compiled and not way.peer and way.channels_last}
     ways["BN ours, low memory"] = ways["BN ours"]._replace(low_memory=True)
     ways["GN of PyTorch in ours"] = ways["GN ours"]._replace(kernels="torch")
     found: dict[str, dict[str, int]] = {}
-    for geometry in given.geometry:
+    for arch in given.arch:
         for frames in given.frames:
-            name = f"{geometry}, {given.clips} clips of {frames} frames"
-            found[name] = {way: kept_bytes(ways[way], given.clips, frames, geometry) for way in ways}
+            name = f"{arch}, {given.clips} clips of {frames} frames"
+            found[name] = {way: kept_bytes(ways[way], given.clips, frames, arch) for way in ways}
             print(f"\n{name}\nkept for backward            GB    of BN")
             for way, size in found[name].items():
                 print(f"{way:24} {size / 1e9:6.2f} {size / found[name]['BN']:8.3f}")

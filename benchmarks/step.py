@@ -31,7 +31,7 @@ from video_gn.kernels.dispatch import obstacle
 from video_gn.models.blocks import select_kernels
 from video_gn.models.norm import group_norm
 from video_gn.models.norm_layers import BatchNorm3d, GroupNorm
-from video_gn.models.resnet3d import resnet3d
+from video_gn.models.resnet3d import ResNet3d
 
 CLASSES = 400
 PACKAGES = ("torch", "triton", "pytorchvideo", "liger-kernel", "apex")
@@ -107,7 +107,7 @@ def gpu_ways() -> dict[str, Way]:
 
 
 def cpu_ways() -> dict[str, Way]:
-    """What is compared on a CPU: the default (`model.channels_last: null`) is the contiguous order."""
+    """What is compared on a CPU: the default (`model.execution.channels_last: null`) is the contiguous order."""
     orders = {"contiguous": False, "channels_last_3d": True}
     norms: dict[str, Callable[[int], nn.Module]] = {
         "BN": BatchNorm3d,
@@ -151,12 +151,13 @@ def network(way: Way, workload: Workload) -> nn.Module:
 
         from video_gn.export.formats import pytorchvideo_arguments
 
-        model = {"geometry": "i3d", "width": 64, "depth": 50, "norm": "bn"}
+        model = {"arch": "i3d", "width": 64, "depth": 50, "norm": "bn"}
         clip = {"crop_size": workload.size, "num_frames": workload.frames}
-        settings: Any = SimpleNamespace(model=model, clip=clip, class_names=range(CLASSES))
+        settings: Any = SimpleNamespace(net=model, clip=clip, class_names=range(CLASSES))
         return create_resnet(**pytorchvideo_arguments(settings) | {"norm": nn.BatchNorm3d})
-    size = {"depth": 11, "width": 16, "geometry": "i3d_small"} if workload.demo else {}
-    net = resnet3d(CLASSES, way.norm, crop_size=workload.size, zero_init_gamma=False, **size)  # type: ignore[arg-type]
+    size: dict[str, Any] = {"depth": 11, "width": 16, "arch": "i3d_small"} if workload.demo else {}
+    net = ResNet3d(CLASSES, norm=way.norm, zero_init_gamma=False, **size)
+    net.set_crop_size(workload.size)
     select_kernels(net, way.kernels, way.low_memory)
     return net
 
@@ -292,7 +293,8 @@ def norm_sites(clips: int, frames: int, size: int) -> list[NormSite]:
         sites.append(NormSite(tuple(x.shape), relu, residual is not None))
 
     with torch.device("meta"), torch.no_grad():
-        net = resnet3d(CLASSES, group_norm, crop_size=size)
+        net = ResNet3d(CLASSES)
+        net.set_crop_size(size)
         for layer in net.modules():
             if isinstance(layer, GroupNorm):
                 layer.register_forward_pre_hook(note)

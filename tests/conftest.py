@@ -56,8 +56,9 @@ def fit(run_dir, root, *args):
 def short(*args):
     """Two quick epochs of a narrower network on the small set, without a test."""
     settings = {
-        "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.num_workers": 0, "data.num_frames": 8,
-        "data.frame_interval": 8, "model.width": 8, "model.dropout": 0.5, "trainer.max_epochs": 2,
+        "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.loading.num_workers": 0,
+        "data.clip.num_frames": 8,
+        "data.clip.frame_interval": 8, "model.net.width": 8, "model.net.dropout": 0.5, "trainer.max_epochs": 2,
         "trainer.log_every_n_steps": 1,
         "trainer.enable_progress_bar": "false", "test_after_fit": "false",
     }  # fmt: skip
@@ -166,10 +167,11 @@ def pictures(tmp_path_factory):
 def tiny(root, run_dir, **settings):
     """3 epochs of a network of one narrow layer a stage, with dropout."""
     given = {
-        "data.root": root, "data.train": "train", "data.val": "val", "data.images": "true", "data.num_frames": 1,
-        "data.crop_size": 16, "data.test_short_side": 16, "data.batch_size": 2, "data.num_workers": 0,
-        "model.geometry": "flat_small", "model.depth": 11, "model.width": 4, "model.num_groups": 2,
-        "model.lr_schedule": "cosine", "model.base_lr": 0.3, "trainer.max_epochs": EPOCHS, "trainer.accelerator": "cpu",
+        "data.root": root, "data.train": "train", "data.val": "val", "images": "true",
+        "data.crop_size": 16, "data.short_side": 16, "data.batch_size": 2, "data.loading.num_workers": 0,
+        "model.net.arch": "flat_small", "model.net.depth": 11, "model.net.width": 4, "model.net.num_groups": 2,
+        "model.schedule": "Cosine", "model.optimizer.base_lr": 0.3,
+        "trainer.max_epochs": EPOCHS, "trainer.accelerator": "cpu",
         "trainer.enable_progress_bar": "false", "trainer.logger": "false", "trainer.num_sanity_val_steps": 0,
         "ckpt_path": "last", "run_dir": run_dir,
     } | settings  # fmt: skip

@@ -103,7 +103,7 @@ def test_norms_of_the_network():
 
 def test_kept_for_backward():
     """GN by the kernels keeps what BN keeps, and 0.75 of it at the second level; PyTorch's keeps twice as much."""
-    kept = memory.main(["--frames", "32", "--geometry", "i3d"])["i3d, 8 clips of 32 frames"]
+    kept = memory.main(["--frames", "32", "--arch", "i3d"])["i3d, 8 clips of 32 frames"]
     of_bn = {way: size / kept["BN"] for way, size in kept.items()}
     assert of_bn["GN"] > 2 and of_bn["GN ours"] <= 1.001 and of_bn["BN ours"] <= 1.001
     assert of_bn["GN ours, low memory"] <= 0.75 and of_bn["BN ours, low memory"] <= 0.75

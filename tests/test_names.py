@@ -39,7 +39,16 @@ def root(motion_folder, tmp_path):
 def every_tool(root, run_dir):
     """A list, its check, copies, training, test and predictions; the exit codes."""
     settings = ["--data.motion", "null", "--data.train", "train.csv", "--data.val", "train.csv", "--data.batch_size", 2]
-    settings += ["--data.max_bad", 1, "--trainer.max_epochs", 1, "--data.num_workers", 1, "--data.frame_interval", 2]
+    settings += [
+        "--data.loading.max_bad",
+        1,
+        "--trainer.max_epochs",
+        1,
+        "--data.loading.num_workers",
+        1,
+        "--data.clip.frame_interval",
+        2,
+    ]
     checkpoint = str(run_dir / "checkpoints" / "last.ckpt")
     yield make_list.main([str(root)])
     yield check_videos.main([str(root / "train.csv"), "--workers", "1"])

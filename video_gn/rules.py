@@ -6,6 +6,7 @@ A comparison with nan is false, so that `value < 0` lets it through: rules ask f
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -67,23 +68,48 @@ SEED = whole(0, 2**63 - 1)
 MOST_PROCESSES = 256
 TIMEOUT = Rule(lambda x: number(0, 1e6).holds(x) and x > 0, "above 0 seconds, and at most a million")
 
-# Of the data's settings.
-DATA: dict[str, Rule] = {
+_FRACTION = number(0, 1)
+# Of clips, evaluation, loading, and the rest of the data's settings.
+CLIP: dict[str, Rule] = {
     "num_frames": whole(1, 4096),
     "frame_interval": whole(0, 4096),
     "max_span": whole(1, 2**24),
-    "crop_size": CROP,
-    "test_short_side": SIDE,
-    "test_protocol": NAME,
-    "images": FLAG,
     "short_side": list_of(SIDE, 2, "a list of 2 whole numbers from 1 to 8192"),
+    "crop_size": CROP,
     "flip": FLAG,
-    "seed": SEED,
-    "batch_size": BATCH,
-    "clips_per_video": BATCH,
+}
+EVALUATION: dict[str, Rule] = {"protocol": NAME, "short_side": SIDE, "inspect": FLAG}
+LOADING: dict[str, Rule] = {
     "num_workers": whole(0, 1024),
+    "backend": NAME,
     "decode_timeout": TIMEOUT,
-    "max_bad": number(0, 1),
+    "quarantine": NAME,
+    "max_bad": _FRACTION,
+}
+DATA: dict[str, Rule] = {"batch_size": BATCH, "clips_per_video": BATCH, "seed": SEED}
+IMAGES: dict[str, Rule] = {"crop_size": CROP, "short_side": SIDE, "flip": FLAG}
+# Of what moves the network's parameters, and of where they begin.
+OPTIMIZER: dict[str, Rule] = {
+    "base_lr": number(0, 1e12),
+    "head_lr": Rule(lambda x: number(0, 1e6).holds(x) and x > 0, "a number above 0"),
+    "momentum": number(0, 1),
+    "betas": list_of(Rule(lambda x: number(0, 1).holds(x) and x < 1, ""), 2, "2 numbers from 0 up to, and below, 1"),
+    "weight_decay": number(0, 1e6),
+    "norm_weight_decay": number(0, 1e6),
+}
+SCHEDULE: dict[str, Rule] = {
+    "decay_points": list_of(
+        Rule(lambda x: _FRACTION.holds(x) and 0 < x < 1, ""), None, "fractions of training, above 0 and below 1"
+    ),
+    "warmup": Rule(lambda x: _FRACTION.holds(x) and x < 1, "a fraction of training, from 0 up to, and below, 1"),
+}
+_COLOURS = "a list of 3 numbers, one for each colour"
+START: dict[str, Rule] = {
+    "init": Rule(lambda x: x is None or isinstance(x, str), "a file or a name"),
+    "init_norm": or_none(NAME),
+    "freeze_stages": whole(0, 100),
+    "mean": or_none(list_of(number(-1000, 1000), 3, _COLOURS)),
+    "std": or_none(list_of(number(1e-6, 1000), 3, f"{_COLOURS}, above 0")),
 }
 # Of Lightning's trainer and its checkpoints, those in which it would fail in its own words, or hang.
 TRAINER: dict[str, Rule] = {
@@ -132,8 +158,19 @@ def check(given: Mapping[str, Any], rules: Mapping[str, Rule], owner: str) -> No
             raise InputError(f"{owner}.{name} is {shown(given[name])}; it has to be {rule.words}")
 
 
+def plain(value: Any) -> Any:
+    """A setting in types that load without running code: objects and tuples as dictionaries and lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def shown(value: Any) -> str:
     """The beginning of a value out of a file, as a message shows it: in one line, whatever it is."""
+    if value is None:
+        return "null"
     try:
         text = _SHORT.repr(value)
     except (ValueError, RecursionError, RuntimeError, TypeError, AttributeError):  # an endless number, odd objects

@@ -89,16 +89,22 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
     assert len({run.folder for run in runs}) == len(runs) == cells * seeds
     assert len({json.dumps(run.config, sort_keys=True, default=str) for run in runs}) == cells
     allowed = {
-        "table8": {"model.norm", "model.init", "data.num_frames", "data.frame_interval", "data.batch_size"},
-        "groups": {"model.num_groups", "model.channels_per_group"},
-        "batch": {"model.norm", "data.batch_size", "trainer.sync_batchnorm"},
-        "motion": {"model.norm", "data.num_frames", "data.frame_interval", "data.batch_size"},
-        "start": {"model.init", "model.base_lr"},
-        "imagenet/norms": {"model.norm", "data.batch_size"},
-        "imagenet/groups": {"model.num_groups", "model.channels_per_group"},
+        "table8": {
+            "model.net.norm",
+            "model.start.init",
+            "data.clip.num_frames",
+            "data.clip.frame_interval",
+            "data.batch_size",
+        },
+        "groups": {"model.net.num_groups", "model.net.channels_per_group"},
+        "batch": {"model.net.norm", "data.batch_size", "trainer.sync_batchnorm"},
+        "motion": {"model.net.norm", "data.clip.num_frames", "data.clip.frame_interval", "data.batch_size"},
+        "start": {"model.start.init", "model.optimizer.base_lr"},
+        "imagenet/norms": {"model.net.norm", "data.batch_size"},
+        "imagenet/groups": {"model.net.num_groups", "model.net.channels_per_group"},
     }[name]
     assert set(plan.differing(runs)) == allowed
-    assert all(run.lr == pytest.approx(run.config["model.base_lr"] * run.clips_per_step / 64) for run in runs)
+    assert all(run.lr == pytest.approx(run.config["model.optimizer.base_lr"] * run.clips_per_step / 64) for run in runs)
     assert {path.stem for path in ABLATIONS.glob("*.yaml")} == {"table8", "groups", "batch", "motion", "start"}
 
 
@@ -116,26 +122,26 @@ def test_axes_of_every_form(tmp_path):
     axes = {
         "norm": ["bn", "gn"],
         "clip": ["8x4", "16x2"],
-        "model.weight_decay": [0.0, 0.001],
-        "start": {"scratch": None, "small": {"config": "configs/b4.yaml", "model.init": None}},
+        "model.optimizer.weight_decay": [0.0, 0.001],
+        "start": {"scratch": None, "small": {"config": "configs/b4.yaml", "model.start.init": None}},
     }
-    leave_out = [{"norm": "gn", "start": "small"}, {"clip": "8x4", "model.weight_decay": 0.001}]
+    leave_out = [{"norm": "gn", "start": "small"}, {"clip": "8x4", "model.optimizer.weight_decay": 0.001}]
     path = write(
-        tmp_path / "g.yaml", axes=axes, leave_out=leave_out, settings={"model.dropout": 0.5}, rows=["norm", "start"]
+        tmp_path / "g.yaml", axes=axes, leave_out=leave_out, settings={"model.net.dropout": 0.5}, rows=["norm", "start"]
     )
     grid = read_grid(path, ["--trainer.max_epochs", "3"])
-    assert grid.columns == ("clip", "model.weight_decay") and len(grid.cells) == 3 * 3
+    assert grid.columns == ("clip", "model.optimizer.weight_decay") and len(grid.cells) == 3 * 3
     one = next(
         c
         for c in grid.cells
-        if c.values == {"norm": "bn", "clip": "16x2", "model.weight_decay": "0.001", "start": "small"}
+        if c.values == {"norm": "bn", "clip": "16x2", "model.optimizer.weight_decay": "0.001", "start": "small"}
     )
     assert one.args == (
-        "-c", "configs/demo.yaml", "-c", "configs/b4.yaml", "--model.dropout", "0.5", "--model.norm", "bn",
-        "--data.num_frames", "16", "--data.frame_interval", "2", "--model.weight_decay", "0.001", "--model.init",
-        "null", "--trainer.max_epochs", "3",
+        "-c", "configs/demo.yaml", "-c", "configs/b4.yaml", "--model.net.dropout", "0.5", "--model.net.norm", "bn",
+        "--data.clip.num_frames", "16", "--data.clip.frame_interval", "2", "--model.optimizer.weight_decay",
+        "0.001", "--model.start.init", "null", "--trainer.max_epochs", "3",
     )  # fmt: skip
-    assert one.name == "bn_16x2_0.001_small" and one.label == "bn 16x2 model.weight_decay 0.001 small"
+    assert one.name == "bn_16x2_0.001_small" and one.label == "bn 16x2 model.optimizer.weight_decay 0.001 small"
     config = cli.resolve(["fit", *one.args])
     assert (
         config["data"]["batch_size"] == 4 and config["model"]["init"] is None and config["trainer"]["max_epochs"] == 3
@@ -160,8 +166,8 @@ def test_axes_of_every_form(tmp_path):
         ({"seeds": ["a"]}, "a list of whole numbers from 0"),
         ({"paper": {"cells": [{"norm": "in", "top1": 1}]}}, r"paper.cells\[0\] has norm: in"),
         ({"paper": {"cells": [{"norm": "bn"}]}}, "needs top1"),
-        ({"axes": {"model.nrm": ["bn"]}}, r"model.nrm.*did you mean model.norm"),
-        ({"axes": {"norm": ["bn", "bnn"]}}, r"model.norm is 'bnn'; it has to be one of: bn, gn"),
+        ({"axes": {"model.nrm": ["bn"]}}, r"model.nrm.*did you mean model.net.norm"),
+        ({"axes": {"norm": ["bn", "bnn"]}}, r"model.net.norm is 'bnn'; it has to be one of: bn, gn"),
         ({"axes": {"batch": [8, 0]}}, r"data.batch_size is 0; it has to be a whole number from 1"),
         ({"axes": {"trainer.precision": ["32-true", "16-true"]}}, r"trainer.precision is '16-true'"),
         ({"axes": {"s": {"a": {"seed_everything": 1}, "b": {"seed_everything": 2}}}}, "a and b have the same settings"),
@@ -197,12 +203,18 @@ def test_cells_have_to_train_equally_long(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--model.norm", "gn"], "sets model.norm to 'gn', and by the axis norm bn_.* has 'bn'; leave the option out"),
+        (
+            ["--model.net.norm", "gn"],
+            "sets model.net.norm to 'gn', and by the axis norm bn_.* has 'bn'; leave the option out",
+        ),
         (["--model.nor", "gn"], None),  # an abbreviation
         (["--data.batch_size", "2"], "sets data.batch_size to 2, and by the axis batch bn_b8_a has 8"),
         (["--data.batch_s", "2"], None),
         (["-c", "configs/b4.yaml"], "sets data.batch_size to 4"),
-        (["--model.init", "null"], "sets model.init to None, and by the axis start bn_b8_b has 'torchvision:resnet50'"),
+        (
+            ["--model.start.init", "null"],
+            "sets model.start.init to None, and by the axis start bn_b8_b has 'torchvision:resnet50'",
+        ),
         (["--trainer.max_epochs", "1", "--trainer.callbacks+", "RichProgressBar"], ""),
         (["--run_dir", "x"], "sets run_dir to 'x'; the ablation sets it"),
         (["--run_di", "x"], None),
@@ -227,16 +239,16 @@ def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):
 
 def test_all_cells_may_start_from_the_same(tmp_path):
     """Table 8 from scratch: its file of BN names weights too."""
-    runs = plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.init", "null"]), tmp_path)
-    assert {run.config["model.init"] for run in runs} == {None}
-    assert {run.config["model.norm"] for run in runs} == {"bn", "gn"}
+    runs = plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.start.init", "null"]), tmp_path)
+    assert {run.config["model.start.init"] for run in runs} == {None}
+    assert {run.config["model.net.norm"] for run in runs} == {"bn", "gn"}
     with pytest.raises(InputError, match=r"sets model\.norm to 'gn', and by the axis norm"):
-        plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.norm", "gn"]), tmp_path)
+        plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.net.norm", "gn"]), tmp_path)
 
 
 def test_clips_per_step_count_processes_and_accumulation(tmp_path):
     extra = ["--trainer.devices", "2", "--trainer.num_nodes", "3", "--trainer.accumulate_grad_batches", "4"]
-    run = plan.make_plan(read_grid(write(tmp_path / "g.yaml"), [*extra, "--model.norm_batch", "2"]), tmp_path)[0]
+    run = plan.make_plan(read_grid(write(tmp_path / "g.yaml"), [*extra, "--model.net.ghost_batch", "2"]), tmp_path)[0]
     assert run.clips_per_step == 2 * 3 * 4 * 8 and run.lr == pytest.approx(0.8 * 192 / 64) and run.norm_clips == 2
 
 
@@ -244,12 +256,15 @@ def test_a_folder_with_other_settings_is_refused(tmp_path, capsys):
     path = write(tmp_path / "g.yaml")
     folder = tmp_path / "out" / "cells" / "bn_s0"
     folder.mkdir(parents=True)
-    config = cli.resolve(["fit", "-c", "configs/demo.yaml", "--model.norm", "bn", "--test_after_fit", "true"])
+    config = cli.resolve(["fit", "-c", "configs/demo.yaml", "--model.net.norm", "bn", "--test_after_fit", "true"])
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"run_dir": "elsewhere", "ckpt_path": "x"}))
     assert main([str(path), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-    assert main([str(path), "--out", str(tmp_path / "out"), "--dry-run", "--model.base_lr", "0.4"]) == 2
+    assert main([str(path), "--out", str(tmp_path / "out"), "--dry-run", "--model.optimizer.base_lr", "0.4"]) == 2
     err = capsys.readouterr().err
-    assert "holds a run with model.base_lr=0.8, the grid now asks for 0.4; give the new ones another --out" in err
+    assert (
+        "holds a run with model.optimizer.base_lr=0.8, the grid now asks for 0.4; give the new ones another --out"
+        in err
+    )
 
 
 def test_devices(tmp_path):
@@ -273,7 +288,7 @@ import json, os, pathlib, signal, sys, time
 
 def main():
     folder = pathlib.Path(sys.argv[sys.argv.index("--run_dir") + 1])
-    kind = sys.argv[sys.argv.index("--model.init") + 1]
+    kind = sys.argv[sys.argv.index("--model.start.init") + 1]
     signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(143)))
     if kind == "bnn":
         print("error: there is no norm 'bnn'", file=sys.stderr)
@@ -303,7 +318,7 @@ def make_runs(tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text(STAND_IN)
 
     def make(*kinds):
-        grid = read_grid(write(tmp_path / "g.yaml", axes={"model.init": list(kinds)}))
+        grid = read_grid(write(tmp_path / "g.yaml", axes={"model.start.init": list(kinds)}))
         runs = plan.make_plan(grid, tmp_path / "out")
         monkeypatch.chdir(tmp_path)
         return runs
@@ -550,10 +565,11 @@ def ablation(data_root, tmp_path_factory):
     """Two norms on the small set; a third cell fails, because a batch of its size cannot be filled."""
     folder = tmp_path_factory.mktemp("ablation")
     settings = {
-        "data.root": str(data_root), "data.motion": {"train_per_class": 2, "val_per_class": 2}, "data.num_workers": 0,
-        "data.num_frames": 8, "data.frame_interval": 8, "trainer.max_epochs": 2, "compare_statistics": True,
-        "model.width": 8,
-        "model.precise_steps": 4, "data.test_protocol": "center-1clip",
+        "data.root": str(data_root), "data.motion": {"train_per_class": 2, "val_per_class": 2},
+        "data.loading.num_workers": 0,
+        "data.clip.num_frames": 8, "data.clip.frame_interval": 8, "trainer.max_epochs": 2, "compare_statistics": True,
+        "model.net.width": 8,
+        "bn_statistics.batches": 4, "data.evaluation.protocol": "center-1clip",
     }  # fmt: skip
     axes = {"norm": ["bn", "gn"], "batch": [8, 64]}
     leave_out = [{"norm": "bn", "batch": 64}]
@@ -621,7 +637,7 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(ablation, capsy
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "finished" in out and "failed before" in out
-    assert main([*words, "--model.base_lr", "0.4"]) == 2
+    assert main([*words, "--model.optimizer.base_lr", "0.4"]) == 2
     assert (folder / "out" / "cells" / "bn_b8_s0" / "results.json").read_bytes() == before
 
 
@@ -757,7 +773,7 @@ def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_pa
     before = checkpoint.read_bytes()
     tested = {}
     for kind in ("running", "precise", "batch"):
-        words = ["--ckpt_path", str(checkpoint), "--model.bn_statistics", kind, "--run_dir", str(tmp_path)]
+        words = ["--ckpt_path", str(checkpoint), "--bn_statistics.use", kind, "--run_dir", str(tmp_path)]
         assert cli.main(["test", *words, "--trainer.enable_progress_bar", "false"]) == 0
         tested[kind] = json.loads((tmp_path / "results.json").read_text())["tests"][-1]
     assert [one["bn_statistics"] for one in tested.values()] == ["running", "precise", "batch"]

@@ -1,9 +1,10 @@
+import json
 import math
 from types import SimpleNamespace
 
 import pytest
+from samples import video_data
 
-from video_gn.data.datamodule import VideoData
 from video_gn.data.motion12 import CLASSES, Motion
 from video_gn.errors import InputError
 
@@ -12,7 +13,7 @@ from video_gn.errors import InputError
     ("options", "words"),
     [
         ({"num_frames": 0}, "num_frames is 0"),
-        ({"num_frames": 64, "frame_interval": 8}, "span 505 raw frames, more than data.max_span=300"),
+        ({"num_frames": 64, "frame_interval": 8}, "span 505 raw frames, more than data.clip.max_span=300"),
         ({"crop_size": 300}, "short_side is"),
         ({"short_side": (300, 260)}, "short_side is"),
         ({"test_protocol": "x"}, "protocols are"),
@@ -23,26 +24,22 @@ from video_gn.errors import InputError
 )
 def test_bad_settings(options, words):
     with pytest.raises(InputError, match=words):
-        VideoData(**({"class_names": ["a", "b"]} | options))
+        video_data(**({"class_names": ["a", "b"]} | options))
 
 
 def test_too_few_videos_for_a_step(data_root, motion):
-    data = VideoData(root=str(data_root), motion=motion, batch_size=100, max_span=64)
-    connector = SimpleNamespace(use_distributed_sampler=False)
-    data.trainer = SimpleNamespace(world_size=1, _accelerator_connector=connector)
+    data = video_data(root=str(data_root), motion=motion, batch_size=100, max_span=64)
+    data.trainer = SimpleNamespace(world_size=1)
     with pytest.raises(InputError, match="24 training videos do not fill one step of 100 clips"):
-        data.setup("fit")
-    connector.use_distributed_sampler = True
-    with pytest.raises(InputError, match="use_distributed_sampler has to be false"):
         data.setup("fit")
 
 
 def test_hyper_parameters_are_plain_and_complete(data_root, motion):
-    data = VideoData(root=str(data_root), motion=motion, videos=["x.mp4"])
+    data = video_data(root=str(data_root), motion=motion, videos=["x.mp4"])
     assert data.hparams["class_names"] == list(CLASSES) and "videos" not in data.hparams
     assert data.hparams["motion"]["train_per_class"] == 2
-    again = VideoData(**{k: v for k, v in data.hparams.items() if k != "motion"})
-    assert again.class_names == data.class_names
+    assert data.hparams["clip"]["num_frames"] == 32 and data.hparams["evaluation"]["protocol"] == "gn-10clip"
+    assert json.loads(json.dumps(data.hparams)) == data.hparams
 
 
 @pytest.mark.parametrize(
@@ -56,8 +53,8 @@ def test_hyper_parameters_are_plain_and_complete(data_root, motion):
 )  # fmt: skip
 def test_bounds(name, values):
     for value in values:
-        with pytest.raises(InputError, match=rf"data\.{name} is .*it has to be"):
-            VideoData(class_names=["a"], **{name: value})
+        with pytest.raises(InputError, match=rf"data\.(\w+\.)?{name.removeprefix('test_')} is .*it has to be"):
+            video_data(class_names=["a"], **{name: value})
     for name, value in {"wavelength": math.nan, "fast": math.inf, "train_per_class": 10**9, "size": 10**6}.items():
         with pytest.raises(InputError, match=rf"motion\.{name} is"):
             Motion(**{name: value})
@@ -66,4 +63,4 @@ def test_bounds(name, values):
 def test_class_names_that_are_not_utf8(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(InputError, match=r"names.txt, line 1: byte 0xe9, which is not UTF-8"):
-        VideoData(class_names=str(tmp_path / "names.txt"))
+        video_data(class_names=str(tmp_path / "names.txt"))

@@ -17,9 +17,8 @@ from mutants import mutants
 from PIL import Image
 from torchvision.transforms import v2
 
-from video_gn.data.datamodule import VideoData
 from video_gn.data.decoding.image_reader import FORMATS, ImageFile
-from video_gn.data.motion12 import Motion
+from video_gn.data.image_data import ImageData
 from video_gn.data.tools import make_textures
 from video_gn.data.views import CentreImage, RandomImage
 from video_gn.errors import DecodeError, InputError
@@ -159,15 +158,14 @@ def test_what_is_no_file_is_not_opened(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_frames": 2}, "clip of 1 frame"),
-        ({"num_frames": 1, "test_short_side": 100}, "crop_size=224 has to fit"),
-        ({"num_frames": 1, "clips_per_video": 2}, "an image gives one view"),
-        ({"num_frames": 1, "motion": Motion()}, "take one of the two"),
+        ({"short_side": 100}, "crop_size=224 has to fit"),
+        ({"crop_size": 0}, "data.crop_size is 0"),
+        ({"flip": 2}, "data.flip is 2; it has to be true or false"),
     ],
 )
 def test_settings_that_do_not_go_with_images(options, words):
     with pytest.raises(InputError, match=words):
-        VideoData(class_names=["a", "b"], images=True, **options)
+        ImageData(class_names=["a", "b"], **options)
 
 
 def test_pretrain_then_inflate(textures, tmp_path, capsys):
@@ -176,7 +174,14 @@ def test_pretrain_then_inflate(textures, tmp_path, capsys):
     bad = images / "val" / "fine_level" / "zz.png"
     bad.write_bytes(b"no image")
     try:
-        small = ["--data.num_workers", "0", "--trainer.max_epochs", "5", "--trainer.enable_progress_bar", "false"]
+        small = [
+            "--data.loading.num_workers",
+            "0",
+            "--trainer.max_epochs",
+            "5",
+            "--trainer.enable_progress_bar",
+            "false",
+        ]
         run_dir = tmp_path / "pre"
         args = ["fit", "-c", DEMO, "--data.root", str(images), "--data.batch_size", "8", "--run_dir", str(run_dir)]
         assert cli.main([*args, *small]) == 0
@@ -196,9 +201,10 @@ def test_pretrain_then_inflate(textures, tmp_path, capsys):
     video = tmp_path / "video"
     root = textures / "videos"
     settings = {
-        "data.motion": "null", "data.root": root, "data.train": "train", "data.val": "val", "model.init": checkpoint,
-        "trainer.max_epochs": 1, "data.num_workers": 0, "trainer.limit_train_batches": 1, "run_dir": video,
-        "trainer.enable_progress_bar": "false", "test_after_fit": "false", "model.base_lr": 1e-9,
+        "data.motion": "null", "data.root": root, "data.train": "train", "data.val": "val",
+        "model.start.init": checkpoint,
+        "trainer.max_epochs": 1, "data.loading.num_workers": 0, "trainer.limit_train_batches": 1, "run_dir": video,
+        "trainer.enable_progress_bar": "false", "test_after_fit": "false", "model.optimizer.base_lr": 1e-9,
     }  # fmt: skip
     words = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
     assert cli.main(["fit", "-c", str(REPO / "configs" / "demo.yaml"), *words]) == 0

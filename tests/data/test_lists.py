@@ -1,8 +1,8 @@
 import time
 
 import pytest
+from samples import video_data
 
-from video_gn.data.datamodule import VideoData
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.lists import find_videos, names_of, read_list, read_rows
 from video_gn.data.video_list import BACKEND_NAMES, NO_LABEL, whole_number
@@ -63,10 +63,10 @@ def test_class_names(folder):
     assert names_of(read_rows(folder / "train")) == ["a", "b c"]
     assert names_of([("x", "2"), ("y", "0")]) == ["0", "1", "2"]
     assert names_of([("x", "walk"), ("y", "2")]) == ["2", "walk"]
-    data = VideoData(root=str(folder), train="train.csv")
+    data = video_data(root=str(folder), train="train.csv")
     assert (data.class_names, data.num_classes) == (["a", "b c"], 2)
     (folder / "classes.txt").write_text("b c\na\n")
-    data = VideoData(root=str(folder), class_names=str(folder / "classes.txt"))
+    data = video_data(root=str(folder), class_names=str(folder / "classes.txt"))
     assert read_list(folder / "train", folder, data.class_names).labels.tolist() == [1, 0]
 
 
@@ -167,7 +167,7 @@ def test_every_slip_in_a_list_is_one_line_that_names_it(name, content, words, tm
 )
 def test_every_slip_in_a_quarantine_list_too(content, words, folder):
     (folder / "quarantine.csv").write_bytes(content)
-    data = VideoData(root=str(folder), train="train.csv", val="train.csv")
+    data = video_data(root=str(folder), train="train.csv", val="train.csv")
     with pytest.raises(InputError, match=f"quarantine.csv.*{words}"):
         data.setup("validate")
 
@@ -179,7 +179,7 @@ def test_class_names_that_are_not_text(folder):
     ):
         (folder / "classes.txt").write_bytes(content)
         with pytest.raises(InputError, match=f"classes.txt, {words}"):
-            VideoData(root=str(folder), class_names=str(folder / "classes.txt"))
+            video_data(root=str(folder), class_names=str(folder / "classes.txt"))
 
 
 def test_numbers_up_to_the_bound_are_classes():

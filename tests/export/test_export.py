@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,13 @@ from video_gn.errors import InputError
 from video_gn.export import formats
 from video_gn.export.__main__ import main as export
 from video_gn.models.norm import NORMS
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.predict.__main__ import main as predict
 from video_gn.predict.model_file import open_trained
 from video_gn.predict.settings import Settings
 from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
-from video_gn.weights.stored import CLIP, NEWER
+from video_gn.train.settings import Start
 
 
 def clips(num_frames=8, height=64, width=64, n=2):
@@ -91,7 +93,7 @@ def test_safetensors_say_what_they_are(exported):
     with safe_open(files[".safetensors"], "pt") as file:
         settings = json.loads(file.metadata()["video_gn"])
     assert settings["clip"]["num_frames"] == 8 and settings["clip"]["frame_interval"] == 8
-    assert settings["clip"]["test_protocol"] == "gn-10clip" and settings["model"]["mean"] == [0.45] * 3
+    assert settings["clip"]["test_protocol"] == "gn-10clip" and settings["model"]["start"]["mean"] == [0.45] * 3
     assert len(settings["model"]["class_names"]) == 12
 
 
@@ -170,10 +172,10 @@ def test_a_wrong_export_is_not_kept(tmp_path, monkeypatch):
 # pytorchvideo's and torchvision's networks
 
 
-@pytest.mark.parametrize("geometry", few(["i3d", "i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8"], ("i3d",)))
-def test_pytorchvideo(geometry, tmp_path):
+@pytest.mark.parametrize("arch", few(["i3d", "i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8"], ("i3d",)))
+def test_pytorchvideo(arch, tmp_path):
     path = tmp_path / "run" / "last.ckpt"
-    model = checkpoint(path, 16, geometry=geometry, norm="gn")
+    model = checkpoint(path, 16, arch=arch, norm="gn")
     card = formats.export(path, ["pytorchvideo"], tmp_path)
     file = card.with_suffix(".pth")
     settings = open_trained(str(file)).settings
@@ -189,7 +191,7 @@ def test_pytorchvideo(geometry, tmp_path):
 def test_detector(norm, tmp_path):
     """The trunk inside torchvision's Mask R-CNN with FPN: equal features, and it trains."""
     path = tmp_path / "run" / "last.ckpt"
-    model = checkpoint(path, 1, {"images": True}, geometry="flat", norm=norm)
+    model = checkpoint(path, 1, {"images": True}, arch="flat", norm=norm)
     file = formats.export(path, ["detector"], tmp_path).parent / "run.backbone.pth"
     layer = (lambda channels: nn.GroupNorm(32, channels)) if norm == "gn" else nn.BatchNorm2d
     trunk = torchvision.models.resnet50(num_classes=5, norm_layer=layer)
@@ -239,7 +241,8 @@ def test_formats_that_a_network_does_not_have(tmp_path, capsys):
 
 def test_exports_are_weights_to_start_from(exported):
     settings = open_trained(str(exported[1][".safetensors"])).settings
-    again = VideoClassifier(**{**settings.model, "init": str(exported[1][".safetensors"])})
+    net = partial(ResNet3d, **settings.net)
+    again = VideoClassifier(settings.class_names, net, start=Start(init=str(exported[1][".safetensors"])))
     original = torch.load(exported[0], weights_only=True)["state_dict"]
     assert all(torch.equal(value, original[f"net.{name}"]) for name, value in again.net.state_dict().items())
 
@@ -337,8 +340,10 @@ def test_bad_models(exported, tmp_path):
     with safe_open(files[".safetensors"], "pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     settings = json.loads(metadata["video_gn"])
+    net = settings["model"]["net"]
     for name, change in {"norm": {"norm": "bn"}, "depth": {"depth": 14}, "unknown": {"from_tomorrow": 1}}.items():
-        changed = json.dumps(settings | {"model": settings["model"] | change})
+        other = {"net": net | {"init_args": net["init_args"] | change}}
+        changed = json.dumps(settings | {"model": settings["model"] | other})
         save_file(tensors, tmp_path / f"{name}.safetensors", {"video_gn": changed})
     save_file(tensors, tmp_path / "less.safetensors", {"video_gn": json.dumps(settings | {"clip": {}})})
     for name, words in {
@@ -366,4 +371,3 @@ def test_settings_round_trip(exported):
         json.loads(json.dumps(dict(settings.model))), json.loads(json.dumps(dict(settings.clip))), settings.run
     )
     assert np.isfinite(settings.clip["crop_size"])
-    assert NEWER.keys() <= set(CLIP)

@@ -6,8 +6,8 @@ import sys
 import time
 
 import pytest
+from samples import video_data
 
-from video_gn.data.datamodule import VideoData
 from video_gn.data.mp4 import create_mp4
 from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
@@ -73,7 +73,7 @@ def test_what_is_appended_to_is_no_link(tmp_path):
     journal.path.symlink_to(victim)
     with pytest.raises(InputError, match=f"{journal.path} is a link"), journal:
         pass
-    data = VideoData(root=str(link.parent), class_names=["a"], quarantine="link")
+    data = video_data(root=str(link.parent), class_names=["a"], quarantine="link")
     data.lists["val"] = VideoList(["a.mp4"], [0])
     with pytest.raises(InputError, match=f"{link} is a link"):
         data._set_known_aside("val")

@@ -22,13 +22,13 @@ from torch.utils.checkpoint import checkpoint
 
 pytest.importorskip("triton")
 import triton
+from samples import resnet3d
 
 from video_gn.errors import InputError
 from video_gn.kernels import dispatch, ops
 from video_gn.models.blocks import select_kernels
 from video_gn.models.norm import make_norm
 from video_gn.models.norm_layers import GroupNorm, norm_act
-from video_gn.models.resnet3d import resnet3d
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OLD = TorchVersion(triton.__version__) < "3.9" and np.lib.NumpyVersion(np.__version__) >= "2.4.0" and DEVICE == "cpu"
@@ -268,7 +268,7 @@ def layers(name, kernels, **options):
     ("name", "options"),
     [
         ("gn", {"num_groups": 4}), ("gn", {"channels_per_group": 8}), ("ln", {}), ("in", {}), ("bn", {}),
-        ("bn", {"norm_batch": 2}), ("bn", {"norm_batch": 3}), ("brn", {}), ("brn", {"norm_batch": 2}),
+        ("bn", {"ghost_batch": 2}), ("bn", {"ghost_batch": 3}), ("brn", {}), ("brn", {"ghost_batch": 2}),
         ("frozen_bn", {}), ("frozen_bn", {"freeze_affine": True}),
     ],
 )  # fmt: skip

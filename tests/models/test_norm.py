@@ -1,12 +1,12 @@
 import pytest
 import torch
+from samples import resnet3d
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from video_gn.errors import InputError
 from video_gn.models.norm import NORMS, make_norm, norm_label, norm_parameters, own_statistics
 from video_gn.models.norm_layers import FrozenBatchNorm3d
-from video_gn.models.resnet3d import resnet3d
 
 SHAPE = (3, 8, 2, 4, 5)
 
@@ -99,7 +99,7 @@ def test_only_batch_norm_depends_on_batch_mates(name):
 
 @pytest.mark.parametrize("name", NORMS)
 def test_norm_parameters_are_every_gamma_and_beta(name):
-    net = resnet3d(5, make_norm(name, num_groups=4), depth=14, width=8, geometry="i3d_small")
+    net = resnet3d(5, make_norm(name, num_groups=4), depth=14, width=8, arch="i3d_small")
     found = {id(parameter) for parameter in norm_parameters(net)}
     vectors = {id(p) for key, p in net.named_parameters() if p.ndim == 1 and not key.endswith("proj.bias")}
     assert found == vectors
@@ -136,8 +136,8 @@ def test_labels():
 # Statistics over groups of clips
 
 
-def test_norm_batch_normalizes_consecutive_groups_and_keeps_the_first_ones_statistics():
-    layer, _ = layer_and_input("bn", norm_batch=2)
+def test_ghost_batch_normalizes_consecutive_groups_and_keeps_the_first_ones_statistics():
+    layer, _ = layer_and_input("bn", ghost_batch=2)
     x = torch.randn(5, *SHAPE[1:]) * torch.arange(1, 6).view(-1, 1, 1, 1, 1)
     dims, out = (0, 2, 3, 4), layer(x)
     for clips in (slice(0, 2), slice(2, 4), slice(4, 5)):
@@ -166,7 +166,7 @@ def work(rank, path):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}.store", rank=rank, world_size=4)
     given = torch.load(path)
-    net = resnet3d(3, make_norm("bn"), depth=11, width=8, geometry="i3d_small", dropout=0.0).double()
+    net = resnet3d(3, make_norm("bn"), depth=11, width=8, arch="i3d_small", dropout=0.0).double()
     net.load_state_dict(given["state"])
     model = DistributedDataParallel(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -186,7 +186,7 @@ def four_processes(tmp_path_factory):
     """Two steps of four DDP processes (gloo, float64) with 2 clips each, and what went in."""
     path = tmp_path_factory.mktemp("ddp") / "given"
     torch.manual_seed(0)
-    net = resnet3d(3, make_norm("bn"), depth=11, width=8, geometry="i3d_small", dropout=0.0).double()
+    net = resnet3d(3, make_norm("bn"), depth=11, width=8, arch="i3d_small", dropout=0.0).double()
     nn.init.normal_(net.blocks[-1].proj.weight)
     steps = [(torch.randn(8, 3, 4, 16, 16).double(), torch.randint(0, 3, (8,))) for _ in range(2)]
     torch.save({"state": net.state_dict(), "steps": steps}, path)
@@ -195,9 +195,9 @@ def four_processes(tmp_path_factory):
     return net.state_dict(), steps, [torch.load(f"{path}.{rank}") for rank in range(4)]
 
 
-def one_process(state, steps, norm_batch, parts):
+def one_process(state, steps, ghost_batch, parts):
     """The same steps in this process, each in so many parts whose gradients add up."""
-    net = resnet3d(3, make_norm("bn", norm_batch=norm_batch), depth=11, width=8, geometry="i3d_small", dropout=0.0)
+    net = resnet3d(3, make_norm("bn", ghost_batch=ghost_batch), depth=11, width=8, arch="i3d_small", dropout=0.0)
     net = net.double()
     net.load_state_dict(state)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -215,11 +215,11 @@ def one_process(state, steps, norm_batch, parts):
     return outputs, gradients, net.state_dict()
 
 
-@pytest.mark.parametrize(("norm_batch", "parts"), [(2, 1), (2, 2), (None, 4)], ids=["virtual", "both", "accumulated"])
-def test_one_process_trains_as_four(four_processes, norm_batch, parts):
-    """Outputs, gradients and weights of 4 processes x 2 clips, by norm_batch=2, by accumulation, and by both."""
+@pytest.mark.parametrize(("ghost_batch", "parts"), [(2, 1), (2, 2), (None, 4)], ids=["virtual", "both", "accumulated"])
+def test_one_process_trains_as_four(four_processes, ghost_batch, parts):
+    """Outputs, gradients and weights of 4 processes x 2 clips, by ghost_batch=2, by accumulation, and by both."""
     state, steps, ranks = four_processes
-    outputs, gradients, end = one_process(state, steps, norm_batch, parts)
+    outputs, gradients, end = one_process(state, steps, ghost_batch, parts)
     for step, out in enumerate(outputs):
         theirs = torch.cat([rank[0][step] for rank in ranks])
         torch.testing.assert_close(out, theirs, rtol=1e-9, atol=1e-11)
@@ -232,7 +232,7 @@ def test_one_process_trains_as_four(four_processes, norm_batch, parts):
     assert all(same) if parts == 1 else not any(same)  # the first process's; accumulation moves them more often
 
 
-def test_four_processes_differ_from_one_without_norm_batch(four_processes):
+def test_four_processes_differ_from_one_without_ghost_batch(four_processes):
     state, steps, ranks = four_processes
     outputs, *_ = one_process(state, steps, None, 1)
     assert not torch.allclose(outputs[0], torch.cat([rank[0][0] for rank in ranks]), rtol=1e-2)
@@ -278,7 +278,7 @@ def test_batch_renorm_without_bounds_is_inference_and_with_none_is_batch_norm():
 
 
 def test_own_statistics_are_used_and_not_kept():
-    net = nn.Sequential(make_norm("bn", norm_batch=1)(8), make_norm("gn", num_groups=2)(8)).eval()
+    net = nn.Sequential(make_norm("bn", ghost_batch=1)(8), make_norm("gn", num_groups=2)(8)).eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     x = torch.randn(SHAPE) * 5
     with own_statistics(net):
@@ -289,7 +289,7 @@ def test_own_statistics_are_used_and_not_kept():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize("options", [{"name": "bn", "norm_batch": 0}, {"name": "brn", "r_max": 0.5}])
+@pytest.mark.parametrize("options", [{"name": "bn", "ghost_batch": 0}, {"name": "brn", "r_max": 0.5}])
 def test_bad_batch_norm_settings(options):
     with pytest.raises(InputError, match="at least 1"):
         make_norm(**options)(8)

@@ -4,13 +4,14 @@ import pytest
 import torch
 from conftest import randomize
 from pytorchvideo.models.resnet import ResBlock, create_resnet
+from samples import resnet3d
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.models.architectures import DEPTHS, GEOMETRIES
+from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.blocks import Conv3d, WindowPool
 from video_gn.models.norm import NORMS, make_norm
-from video_gn.models.resnet3d import ResStage, resnet3d
+from video_gn.models.resnet3d import ResStage
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -53,7 +54,7 @@ def test_depths_and_inflated_blocks():
 
 @pytest.mark.parametrize("name", ["bn", "gn"])
 def test_same_logits_as_pytorchvideos_builder(name):
-    """The oracle is `create_resnet`, set to the papers' geometry, with the same weights under the same names."""
+    """The oracle is `create_resnet`, set to the papers' arch, with the same weights under the same names."""
     norm = make_norm(name)
     reference = create_resnet(
         model_num_class=7,
@@ -135,23 +136,23 @@ def test_window_is_clipped_to_what_is_there():
     torch.testing.assert_close(WindowPool(7)(x), x.mean((2, 3, 4), keepdim=True))
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_shortest_clip(geometry):
-    least = GEOMETRIES[geometry].min_frames
+@pytest.mark.parametrize("arch", ARCHS)
+def test_shortest_clip(arch):
+    least = ARCHS[arch].min_frames
     with torch.device("meta"):
-        net = resnet3d(2, make_norm("gn"), depth=11, geometry=geometry)
+        net = resnet3d(2, make_norm("gn"), depth=11, arch=arch)
         assert net(torch.empty(1, 3, least, 64, 64)).shape[:3] == (1, 2, 1)
         with pytest.raises(RuntimeError):
             net(torch.empty(1, 3, least - 1, 64, 64))
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_gradients_in_bfloat16(geometry, times):
+def test_gradients_in_bfloat16(arch, times):
     """Each convolution's near float32's, for clips from the shortest on: with few positions PyTorch's can be wrong."""
     torch.manual_seed(0)
-    frames = times * GEOMETRIES[geometry].min_frames
-    net = randomize(resnet3d(5, make_norm("gn", num_groups=4), 14, 8, geometry, 32, dropout=0)).train()
+    frames = times * ARCHS[arch].min_frames
+    net = randomize(resnet3d(5, make_norm("gn", num_groups=4), 14, 8, arch, 32, dropout=0)).train()
     seen = []
 
     def keep(conv, inputs, output):
@@ -188,9 +189,9 @@ def test_positions_that_padding_does_not_reach(size, kernel, stride, border):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"depth": 18}, "depths are: 11, 14, 50, 101"),
-        ({"geometry": "x"}, "geometries are"),
-        ({"dropout": 1.0}, "below 1"),
+        ({"depth": 18}, "one of: 11, 14, 50, 101"),
+        ({"arch": "x"}, "one of: i3d, "),
+        ({"dropout": 1.0}, "below, 1"),
     ],
 )
 def test_bad_settings(options, words):

@@ -7,6 +7,7 @@ import math
 import resource
 import shutil
 import struct
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -16,10 +17,9 @@ import torch
 from conftest import fit, short
 from safetensors import safe_open
 from safetensors.torch import save_file
-from samples import NAMES, SMALL, checkpoint, nested
+from samples import NAMES, SMALL, checkpoint, classifier, nested, video_data
 
 from video_gn.console import set_up_messages
-from video_gn.data.datamodule import VideoData
 from video_gn.errors import InputError
 from video_gn.export.__main__ import main as export
 from video_gn.predict.__main__ import main as predict
@@ -29,6 +29,7 @@ from video_gn.train import cli
 from video_gn.train.checkpoint import read_checkpoint, with_checkpoint
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.resume import find_resume
+from video_gn.weights.upgrade import RENAMED
 
 STEM, HEAD = "net.blocks.0.conv.weight", "net.blocks.6.proj.weight"
 NORM = "net.blocks.0.norm.weight"
@@ -67,18 +68,31 @@ def refused(path, capsys, tmp_path):
         find_resume(tmp_path / "run", str(path))
     assert "\n" not in str(caught.value)
     try:  # what has nothing to do with the weights is no matter for a start from them
-        VideoClassifier(NAMES, **SMALL, init=str(path))
+        classifier(NAMES, **SMALL, init=str(path))
     except InputError as error:
         assert "\n" not in str(error)
     return one_line(lambda: cli.main(["test", "--ckpt_path", str(path)]), capsys)
 
 
+PLACES = {old: new.split(".")[1:] for old, new in RENAMED.items()}
+
+
+def put(part, settings, **change):
+    """Settings by their own names, wherever in a checkpoint's they are."""
+    for name, value in change.items():
+        *groups, last = PLACES.get(f"{part}.{name}", [name])
+        found = settings
+        for group in groups:
+            found = found[group].get("init_args", found[group])
+        found[last if groups else name] = value
+
+
 def hp(**change):
-    return lambda content: content["hyper_parameters"].update(change)
+    return lambda content: put("model", content["hyper_parameters"], **change)
 
 
 def data(**change):
-    return lambda content: content["datamodule_hyper_parameters"].update(change)
+    return lambda content: put("data", content["datamodule_hyper_parameters"], **change)
 
 
 def both(**change):
@@ -184,8 +198,8 @@ DAMAGE = {
     "norm unknown": hp(norm="x"),
     "norm is a list": hp(norm=["gn"]),
     "norm is deep": hp(norm=deep()),
-    "geometry unknown": hp(geometry="../../x"),
-    "other geometry": hp(geometry="flat_small"),
+    "arch unknown": hp(geometry="../../x"),
+    "other arch": hp(geometry="flat_small"),
     "depth of another": hp(depth=14),
     "depth true": hp(depth=True),
     "width of a million": hp(width=10**6),
@@ -212,10 +226,12 @@ DAMAGE = {
     "a gigabyte a clip": data(num_frames=4096, test_short_side=4096),
     "short sides turned round": data(short_side=[80, 72]),
     "short side below the crop": data(short_side=[8, 80]),
-    "an image of 8 frames": data(images=True),
+    "data of another kind": data(kind="sounds"),
+    "a network that is a list": lambda c: c["hyper_parameters"].update(net=[1]),
+    "format of tomorrow": hp(format=3),
+    "data of tomorrow": data(format=3),
     "protocol unknown": data(test_protocol="100-view"),
     "protocol a list": data(test_protocol=["gn-10clip"]),
-    "images a word": data(images="no"),
     "seed below zero": data(seed=-1),
 }  # fmt: skip
 
@@ -231,6 +247,30 @@ def test_a_damaged_checkpoint_is_one_line(name, sound, tmp_path, capsys, monkeyp
     message = refused(path, capsys, tmp_path)
     assert len(message) < 700
     assert not (tmp_path / "out").exists() and not (tmp_path / "runs").exists()
+
+
+def test_a_network_of_others_is_named_and_not_imported(sound, tmp_path, capsys, monkeypatch):
+    """A checkpoint's class paths are words: of this project's classes, or the user has to name them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "theirs.py").write_text("import pathlib\npathlib.Path('ran').touch()\nclass Net: ...\n")
+    for part in ("net", "optimizer", "schedule"):
+        content = copy.deepcopy(sound)
+        content["hyper_parameters"][part] = {"class_path": "theirs.Net", "init_args": {"x": 1}}
+        path = tmp_path / f"{part}.ckpt"
+        torch.save(content, path)
+        if part == "net":
+            for call in (
+                lambda: predict([str(path), "x.mp4", "--workers", "0"]),  # noqa: B023
+                lambda: export([str(path), "--out", "out"]),  # noqa: B023
+                lambda: cli.main(["test", "--ckpt_path", str(path)]),  # noqa: B023
+            ):
+                assert "theirs.Net" in one_line(call, capsys)
+            with pytest.raises(InputError, match=r"theirs\.Net"):
+                VideoClassifier.load_from_checkpoint(path)
+        else:
+            assert VideoClassifier.load_from_checkpoint(path).class_names == NAMES
+        assert not Path("ran").exists() and "theirs" not in sys.modules
 
 
 def test_any_value_is_shown_in_one_line():
@@ -268,7 +308,8 @@ def test_a_sound_checkpoint_is_taken(sound, tmp_path):
     sound = copy.deepcopy(sound)
     names = ["'; rm", "=1+1", "\x1b[31m", "caf\u00e9", "a\nb"]
     both(class_names=names)(sound)
-    sound["hyper_parameters"] |= {"base_lr": 1, "_class_path": "x.Y", "_instantiator": "z"}
+    sound["hyper_parameters"] |= {"_class_path": "x.Y", "_instantiator": "z"}
+    hp(base_lr=1)(sound)
     sound["state_dict"] = OrderedDict((name, value.half()) for name, value in sound["state_dict"].items())
     torch.save(sound, tmp_path / "odd.ckpt")
     found = read_checkpoint(str(tmp_path / "odd.ckpt"))
@@ -289,7 +330,7 @@ def test_values_deep_in_each_other_are_refused_before_they_are_made(depth, sound
     assert "damaged" in refused(tmp_path / "deep.ckpt", capsys, tmp_path)
     for name in ("deep.pth", "deep.pkl", "legacy.pth"):
         with pytest.raises(InputError, match="is not a file of weights, or is damaged"):
-            VideoClassifier(NAMES, **SMALL, init=str(tmp_path / name))
+            classifier(NAMES, **SMALL, init=str(tmp_path / name))
 
 
 def test_a_tensor_under_two_names_is_refused(sound, tmp_path, capsys):
@@ -304,7 +345,7 @@ def test_a_pickle_takes_no_memory_that_it_only_names(tmp_path):
     (tmp_path / "memo.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x0f.")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError):
-        VideoClassifier(NAMES, **SMALL, init=str(tmp_path / "memo.pkl"))
+        classifier(NAMES, **SMALL, init=str(tmp_path / "memo.pkl"))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 20)
 
 
@@ -323,7 +364,7 @@ def test_compressed_archives_are_refused(sound, tmp_path, capsys):
 def settings_of(path, folder):
     import yaml
 
-    given = with_checkpoint(["test", "--ckpt_path", str(path)], ("class_names", "seed", "batch_size", "crop_size"))
+    given = with_checkpoint(["test", "--ckpt_path", str(path)])
     assert given[1] == "--config" and given[3:] == ["--ckpt_path", str(path)]
     return yaml.safe_load(given[2])
 
@@ -338,19 +379,16 @@ def test_a_lone_checkpoint_names_no_folder_and_writes_nowhere(sound, tmp_path, c
         "inspect": True, "max_bad": 1.0, "batch_size": 8, "max_span": 400, "seed": 3,
     }  # fmt: skip
     data(**everything)(content)
-    hp(bn_statistics="precise", precise_steps=10**9, compile=True, init="/etc/passwd")(content)
+    hp(init="/etc/passwd")(content)
+    content["callbacks"]["EvaluationStatistics"] = {"use": "precise", "batches": 10**9}
     path = tmp_path / "theirs.ckpt"
     torch.save(content, path)
     found = settings_of(path, tmp_path)
-    assert set(found) == {"seed_everything", "model", "data", "run_dir"} and found["seed_everything"] == 3
-    assert set(found["model"]) == {
-        "norm", "num_groups", "channels_per_group", "r_max", "d_max", "freeze_affine", "depth", "width", "geometry",
-        "dropout", "zero_init_gamma", "mean", "std",
-    }  # fmt: skip
-    assert set(found["data"]) == {
-        "class_names", "num_frames", "frame_interval", "max_span", "crop_size", "test_short_side", "test_protocol",
-        "images", "short_side", "flip",
-    }  # fmt: skip
+    assert set(found) == {"seed_everything", "images", "model", "data", "run_dir"} and found["seed_everything"] == 3
+    assert set(found["model"]) == {"net", "start"} and set(found["model"]["start"]) == {"mean", "std"}
+    assert found["model"]["net"]["class_path"] == "video_gn.models.resnet3d.ResNet3d"
+    assert set(found["data"]) == {"class_names", "clip", "evaluation"}
+    assert set(found["data"]["evaluation"]) == {"protocol", "short_side"}
     assert found["run_dir"] == "runs/tested/theirs" and found["data"]["class_names"] == NAMES
 
     folder = tmp_path / "run" / "checkpoints"  # beside a run's config.yaml, it also says where the data is
@@ -361,9 +399,12 @@ def test_a_lone_checkpoint_names_no_folder_and_writes_nowhere(sound, tmp_path, c
     found = settings_of(folder / "last.ckpt", tmp_path)
     assert found["run_dir"] == str(tmp_path / "run")
     assert found["data"]["root"] == str(tmp_path / "theirs") and found["data"]["motion"] == {"train_per_class": 10**5}
-    assert found["data"]["num_workers"] == 1000 and found["model"]["bn_statistics"] == "precise"
-    assert not {"quarantine", "decode_timeout", "max_bad"} & found["data"].keys()
-    assert "data.quarantine='/etc/crontab' is not taken" in caplog.text and "data.decode_timeout" in caplog.text
+    assert found["data"]["loading"]["num_workers"] == 1000 and found["bn_statistics"]["use"] == "precise"
+    assert not {"quarantine", "decode_timeout", "max_bad"} & found["data"]["loading"].keys()
+    assert (
+        "data.loading.quarantine='/etc/crontab' is not taken" in caplog.text
+        and "data.loading.decode_timeout" in caplog.text
+    )
 
 
 def test_only_training_makes_data(run, tmp_path, capsys):
@@ -385,10 +426,10 @@ def test_results_of_a_lone_checkpoint_are_kept_apart(run, data_root, tmp_path, m
     monkeypatch.chdir(tmp_path)
     shutil.copy(run / "checkpoints" / "epoch=2.ckpt", tmp_path / "theirs.ckpt")
     (tmp_path / "runs").mkdir()
-    args = ["test", "--ckpt_path", "theirs.ckpt", "--data.test_protocol", "center-1clip"]
+    args = ["test", "--ckpt_path", "theirs.ckpt", "--data.evaluation.protocol", "center-1clip"]
     assert "there is no list or folder" in one_line(lambda: cli.main(args), capsys)
     motion = ["--data.root", str(data_root), "--data.motion", "{train_per_class: 2, val_per_class: 2}"]
-    assert cli.main([*args, *motion, "--data.num_workers", "0"]) == 0
+    assert cli.main([*args, *motion, "--data.loading.num_workers", "0"]) == 0
     assert [path.name for path in Path("runs").iterdir()] == ["tested"]
     assert json.loads(Path("runs/tested/theirs/results.json").read_text())["tests"][0]["videos"] == 24
 
@@ -397,7 +438,7 @@ def test_class_names_have_to_be_text(tmp_path):
     """A folder's name may be any bytes; a class's is written into files that are UTF-8."""
     for name in ("caf\udce9", " ", ""):
         with pytest.raises(InputError, match="no text in UTF-8"):
-            VideoData(root=str(tmp_path), class_names=["a", name])
+            video_data(root=str(tmp_path), class_names=["a", name])
 
 
 def test_many_class_names_travel(sound, tmp_path, monkeypatch, capsys):
@@ -405,12 +446,12 @@ def test_many_class_names_travel(sound, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = [f"class {i} with a long name, as Kinetics has them: 'x' \x1b\n \u00e9 \u2028" for i in range(400)]
     names += ["1e400", "1e5", "0x1", "1_0", ".inf", "null", "yes", "2020-01-01", "-", "=", "<<", "{}", "~", "1.5"]
-    model = VideoClassifier(names, **SMALL)
+    model = classifier(names, **SMALL)
     content = sound | {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     content = {name: value for name, value in content.items() if name != "loops"}
     content["pytorch-lightning_version"] = "2.6.6"
     torch.save(content, tmp_path / "many.ckpt")
-    args = ["predict", "--ckpt_path", "many.ckpt", "--videos", "gone.mp4", "--data.num_workers", "0"]
+    args = ["predict", "--ckpt_path", "many.ckpt", "--videos", "gone.mp4", "--data.loading.num_workers", "0"]
     assert "none of 1 videos can be read" in one_line(lambda: cli.main(args), capsys)
 
 
@@ -527,7 +568,7 @@ def test_damaged_settings_of_an_export_are_one_line(name, suffix, exported_small
         save_file(tensors, path, {"video_gn": SETTINGS[name](text)})
     one_line(lambda: predict([str(path), "x.mp4", "--workers", "0"]), capsys)
     try:
-        VideoClassifier(NAMES, **SMALL, init=str(path))
+        classifier(NAMES, **SMALL, init=str(path))
     except InputError as error:
         assert "\n" not in str(error)
 
@@ -550,7 +591,7 @@ def test_damaged_tensors_of_an_export_are_one_line(change, exported_small, tmp_p
 
 def test_a_test_of_tiny_frames_is_refused_before_it_fails(tmp_path, capsys):
     """Pools without padding cannot halve a frame of a few pixels."""
-    unpadded = SMALL | {"geometry": "i3d_nonlocal", "crop_size": 64, "depth": 50}
+    unpadded = SMALL | {"arch": "i3d_nonlocal", "crop_size": 64, "depth": 50}
     checkpoint(tmp_path / "tiny.ckpt", 16, **unpadded)
     content = torch.load(tmp_path / "tiny.ckpt", weights_only=True)
     data(test_short_side=2)(content)
@@ -567,12 +608,12 @@ def test_a_new_classifier_is_only_for_training_and_is_said(sound, tmp_path, caps
     assert "a classifier of 5 outputs and names 4 classes" in refused(tmp_path / "short.ckpt", capsys, tmp_path)
     torch.save(sound, tmp_path / "whole.ckpt")
     set_up_messages()
-    VideoClassifier(NAMES[:3], **SMALL, init=str(tmp_path / "whole.ckpt"))
+    classifier(NAMES[:3], **SMALL, init=str(tmp_path / "whole.ckpt"))
     assert "the classifier starts at random (5 classes there, 3 here)" in capsys.readouterr().err
     with pytest.raises(InputError, match="not finite"):
         content["state_dict"][STEM] *= math.nan
         torch.save(content, tmp_path / "nan.ckpt")
-        VideoClassifier(NAMES, **SMALL, init=str(tmp_path / "nan.ckpt"))
+        classifier(NAMES, **SMALL, init=str(tmp_path / "nan.ckpt"))
 
 
 def test_safetensors_that_promise_more_than_they_have(tmp_path, capsys):

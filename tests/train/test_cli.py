@@ -24,6 +24,7 @@ from video_gn.data.motion12 import CLASSES, Motion, prepare
 from video_gn.kernels import dispatch
 from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
+from video_gn.train.configs import flat
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +69,14 @@ def test_demo_learns_motion(full_root, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_single_frame_is_at_chance(full_root, tmp_path):
     """The same network on one frame, repeated: 8.3 % is chance, 3.9 standard deviations of 240 videos are 7 %."""
-    one_frame = ("--data.frame_interval", 0, "--trainer.max_epochs", 3, "--data.test_protocol", "center-1clip")
+    one_frame = (
+        "--data.clip.frame_interval",
+        0,
+        "--trainer.max_epochs",
+        3,
+        "--data.evaluation.protocol",
+        "center-1clip",
+    )
     assert cli.main(fit(tmp_path / "run", full_root, *one_frame)) == 0
     test = json.loads((tmp_path / "run" / "results.json").read_text())["tests"][0]
     assert test["videos"] == 240 and test["top1"] <= 0.153
@@ -90,7 +98,7 @@ def test_run_folder(run):
 def test_class_names_travel_with_the_checkpoint(run):
     checkpoint = torch.load(run / "checkpoints" / "epoch=2.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["class_names"] == list(CLASSES)
-    assert checkpoint["datamodule_hyper_parameters"]["num_frames"] == 8
+    assert checkpoint["datamodule_hyper_parameters"]["clip"]["num_frames"] == 8
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(run, data_root, tmp_path):
@@ -170,7 +178,7 @@ def test_a_background_job_goes_on_at_ctrl_c(data_root, tmp_path, monkeypatch):
 
 def test_gradients_under_accumulation_are_not_lost(data_root, tmp_path, monkeypatch):
     """A signal waits until the optimiser's step is complete: batches 2, 3 of 3 make the second."""
-    common = short("--trainer.accumulate_grad_batches", 2, "--ckpt_path", "last", "--data.num_workers", 1)
+    common = short("--trainer.accumulate_grad_batches", 2, "--ckpt_path", "last", "--data.loading.num_workers", 1)
     assert cli.main(fit(tmp_path / "whole", data_root, *common)) == 0
     with monkeypatch.context() as patched:
         signal_at(patched, 2, signal.SIGTERM)
@@ -242,7 +250,7 @@ def with_bad_videos(motion_folder, folder, count):
 
 def test_bad_videos_are_counted_and_listed(motion_folder, tmp_path):
     bad = with_bad_videos(motion_folder, tmp_path, 2)
-    assert cli.main(fit(tmp_path / "run", motion_folder, *short(*bad, "--data.max_bad", 0.1))) == 0
+    assert cli.main(fit(tmp_path / "run", motion_folder, *short(*bad, "--data.loading.max_bad", 0.1))) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["fit"]["train"]["unreadable"] >= 2 and results["fit"]["train"]["fallbacks"] == 0
     with open(tmp_path / "run" / "bad_videos.csv", newline="") as file:
@@ -255,9 +263,9 @@ def test_bad_videos_are_counted_and_listed(motion_folder, tmp_path):
 def test_too_many_bad_videos_stop_training(motion_folder, tmp_path, capsys):
     bad = with_bad_videos(motion_folder, tmp_path, 1)
     message = slip(capsys, fit(tmp_path / "run", motion_folder, *short(*bad)))
-    assert "1 of 24 training videos cannot be read, more than data.max_bad=0.01 of them" in message
+    assert "1 of 24 training videos cannot be read, more than data.loading.max_bad=0.01 of them" in message
     assert (tmp_path / "run/bad_videos.csv").is_file() and (tmp_path / "run/checkpoints/last.ckpt").is_file()
-    again = fit(tmp_path / "run", motion_folder, *short(*bad, "--data.max_bad", 0.05, "--ckpt_path", "last"))
+    again = fit(tmp_path / "run", motion_folder, *short(*bad, "--data.loading.max_bad", 0.05, "--ckpt_path", "last"))
     assert cli.main(again) == 0
 
 
@@ -284,8 +292,10 @@ def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp
         return ctypes.PyDLL(None).sleep(1000) if self.path in hanging else real(self, indices, finish)
 
     monkeypatch.setattr(decord_reader.DecordVideo, "read", read)
-    listed = ("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--data.max_bad", 0.05)
-    options = short(*listed, "--data.num_workers", 1, "--data.decode_timeout", 1, "--trainer.max_epochs", 1)
+    listed = ("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--data.loading.max_bad", 0.05)
+    options = short(
+        *listed, "--data.loading.num_workers", 1, "--data.loading.decode_timeout", 1, "--trainer.max_epochs", 1
+    )
     assert cli.main(fit(tmp_path / "run", tmp_path / "set", *options)) == 0
     results = json.loads((tmp_path / "run/results.json").read_text())["fit"]
     assert results["steps"] == 3 and (results["val"]["videos"], results["val"]["unreadable"]) == (24, 1)
@@ -314,7 +324,7 @@ def test_another_backend_takes_what_the_first_refuses(motion_folder, tmp_path):
     options = short("--data.motion", "null", "--data.class_names", json.dumps(CLASSES), "--trainer.max_epochs", 1)
     ends = []
     for name, root, backend in (("ts", tmp_path / "set", "decord"), ("mp4", motion_folder, "pyav")):
-        assert cli.main(fit(tmp_path / name, root, *options, "--data.backend", backend)) == 0
+        assert cli.main(fit(tmp_path / name, root, *options, "--data.loading.backend", backend)) == 0
         results = json.loads((tmp_path / name / "results.json").read_text())["fit"]["train"]
         assert (results["fallbacks"], results["unreadable"]) == (4 if name == "ts" else 0, 0)
         ends.append(weights(tmp_path / name / "checkpoints/last.ckpt"))
@@ -342,7 +352,7 @@ def test_nothing_is_overwritten(run, data_root, capsys):
 
 def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
     """Augmentation, order and so the weights follow from the seed."""
-    assert cli.main(fit(tmp_path, data_root, *short("--data.num_workers", 2, "--trainer.max_epochs", 3))) == 0
+    assert cli.main(fit(tmp_path, data_root, *short("--data.loading.num_workers", 2, "--trainer.max_epochs", 3))) == 0
     assert same(weights(tmp_path / "checkpoints" / "last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
 
@@ -350,7 +360,7 @@ def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
     ("switches", "steps", "clips_per_step"),
     [
         (("--trainer.accumulate_grad_batches", 3), 2, 24),
-        (("--trainer.precision", "bf16-mixed", "--model.channels_last", "true"), 6, 8),
+        (("--trainer.precision", "bf16-mixed", "--model.execution.channels_last", "true"), 6, 8),
     ],
 )
 def test_lightnings_switches(switches, steps, clips_per_step, data_root, tmp_path):
@@ -371,13 +381,20 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     """One step by the Triton kernels (on a CPU: interpreted), with the least memory; tested by what runs here."""
     pytest.importorskip("triton")
     one_step = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 0, "--trainer.max_epochs", 1)
-    kernels = ("--model.kernels", "triton", "--model.low_memory", "true", "--trainer.precision", "bf16-mixed")
-    little = ("--data.batch_size", 2, "--data.num_frames", 4, "--data.crop_size", 8)
+    kernels = (
+        "--model.execution.kernels",
+        "triton",
+        "--model.execution.low_memory",
+        "true",
+        "--trainer.precision",
+        "bf16-mixed",
+    )
+    little = ("--data.batch_size", 2, "--data.clip.num_frames", 4, "--data.clip.crop_size", 8)
     args = short(*one_step, *kernels, *little)
     assert cli.main(fit(tmp_path / "run", data_root, *args)) == 0
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     hyper_parameters = torch.load(last, weights_only=True)["hyper_parameters"]
-    assert hyper_parameters["low_memory"] and "kernels" not in hyper_parameters
+    assert not {"execution", "low_memory", "kernels"} & {key.rpartition(".")[2] for key in flat(hyper_parameters)}
     run = json.loads((tmp_path / "run" / "results.json").read_text())["run"]
     assert run["norm_kernels"] == "norms run on fused Triton kernels (norm + residual + ReLU)"
     assert cli.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "1"]) == 0
@@ -398,13 +415,14 @@ def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monk
 def test_fine_tuning_keeps_frozen_stages_and_replaces_the_head(data_root, motion_folder, tmp_path, capsys):
     """On three classes of one's own, from a checkpoint of twelve; BN's statistics in the frozen stages stay too."""
     first, second, own = tmp_path / "first", tmp_path / "second", tmp_path / "own"
-    assert cli.main(fit(first, data_root, *short("--model.norm", "bn"))) == 0
+    assert cli.main(fit(first, data_root, *short("--model.net.norm", "bn"))) == 0
     own.mkdir()
     for name in CLASSES[:3]:
         os.symlink(motion_folder / "train" / name, own / name)
     args = short(
-        "--model.norm", "bn", "--model.init", first / "checkpoints" / "last.ckpt", "--model.freeze_stages", 2,
-        "--model.head_lr", 10, "--data.motion", "null", "--data.train", "own", "--data.val", "own",
+        "--model.net.norm", "bn", "--model.start.init", first / "checkpoints" / "last.ckpt",
+        "--model.start.freeze_stages", 2, "--model.optimizer.head_lr", 10,
+        "--data.motion", "null", "--data.train", "own", "--data.val", "own",
         "--data.batch_size", 2,
     )  # fmt: skip
     assert cli.main(fit(second, tmp_path, *args)) == 0
@@ -423,7 +441,7 @@ def test_fine_tuning_keeps_frozen_stages_and_replaces_the_head(data_root, motion
 
 def test_a_checkpoint_alone_is_enough(run, tmp_path, capsys):
     checkpoint = run / "checkpoints" / "epoch=2.ckpt"
-    assert cli.main(["test", "--ckpt_path", str(checkpoint), "--data.test_protocol", "center-1clip"]) == 0
+    assert cli.main(["test", "--ckpt_path", str(checkpoint), "--data.evaluation.protocol", "center-1clip"]) == 0
     tests = json.loads((run / "results.json").read_text())["tests"]
     assert tests[-1]["protocol"] == "center-1clip" and tests[-1]["videos"] == 24
     assert tests[-1]["checkpoint"] == str(checkpoint)
@@ -460,13 +478,16 @@ def test_damage_is_named_where_it_is_asked_for(run, motion_folder, flipped, tmp_
     (tmp_path / "list.csv").write_text(f"path,label\n{flipped},2\n{motion_folder}/val/slow_up/0001.mp4,2\n")
     listed = ["--data.motion", "null", "--data.root", str(tmp_path), "--data.val", "list.csv"]
     for inspect, named in (("false", 0), ("true", 1)):
-        args = ["test", "--ckpt_path", checkpoint, *listed, "--data.inspect", inspect]
+        args = ["test", "--ckpt_path", checkpoint, *listed, "--data.evaluation.inspect", inspect]
         assert cli.main(args) == 0
         test = json.loads((run / "results.json").read_text())["tests"][-1]
         assert test["videos"] == 2 and test["unreadable"] == 0 and len(test["damaged_videos"]) == named
     assert "frames are damaged" in test["damaged_videos"][str(flipped)]
     capsys.readouterr()
-    assert cli.main(["predict", "--ckpt_path", checkpoint, "--videos", str(flipped), "--data.inspect", "true"]) == 0
+    assert (
+        cli.main(["predict", "--ckpt_path", checkpoint, "--videos", str(flipped), "--data.evaluation.inspect", "true"])
+        == 0
+    )
     assert "  damaged: " in capsys.readouterr().out
 
 
@@ -530,9 +551,9 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     damaged.write_text("no video")
     (tmp_path / "val.csv").write_text("\n".join([*rows, f"{damaged},3", ""]))
     settings = {
-        "model.norm": norm, "data.motion": "null", "data.val": tmp_path / "val.csv", "data.batch_size": 4,
-        "model.width": 8, "data.num_workers": 0, "trainer.devices": 2, "trainer.max_epochs": 1,
-        "trainer.strategy": "ddp", "compare_statistics": "true", "model.precise_steps": 2,
+        "model.net.norm": norm, "data.motion": "null", "data.val": tmp_path / "val.csv", "data.batch_size": 4,
+        "model.net.width": 8, "data.loading.num_workers": 0, "trainer.devices": 2, "trainer.max_epochs": 1,
+        "trainer.strategy": "ddp", "compare_statistics": "true", "bn_statistics.batches": 2,
     }  # fmt: skip
     args = [word for key, value in settings.items() for word in (f"--{key}", value)]
     command = fit(tmp_path / "run", motion_folder, *args)
@@ -558,7 +579,7 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     assert len(results.get("validations", [])) == (3 if norm == "bn" else 0)
     if norm == "bn":
         # The first layer's input is the same however the clips of two steps are dealt; the others' are not.
-        one = ["validate", *test[1:], "--data.batch_size", "8", "--model.bn_statistics", "precise"]
+        one = ["validate", *test[1:], "--data.batch_size", "8", "--bn_statistics.use", "precise"]
         assert cli.main(one) == 0
         again = json.loads((tmp_path / "run" / "results.json").read_text())["validations"][-1]
         first, same = results["validations"][1]["norm_layers"][0], again["norm_layers"][0]
@@ -611,27 +632,38 @@ def slip(capsys, args):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("--model.nrom", "gn"), "unrecognized arguments: --model.nrom gn (did you mean model.norm?)"),
-        (("--model.norm", "gnn"), "no norm 'gnn'; the norms are: bn, gn, ln, in, brn, frozen_bn"),
-        (("--model.num_groups", "32"), "layer stem: 8 channels cannot be split into num_groups=32"),
-        (("--model.depth", "18"), "depths are: 11, 14, 50, 101"),
-        (("--data.num_frames", "many"), "data.num_frames\": Expected a <class 'int'>. Got value: many"),
-        (("--data.num_frames", "64", "--data.frame_interval", "4"), "span 253 raw frames, more than data.max_span=64"),
-        (("--data.num_frames", "2"), "2 frames are too short"),
-        (("--data.test_protocol", "10"), "no test protocol '10'"),
+        (("--model.nrom", "gn"), "unrecognized arguments: --model.nrom gn (did you mean model.net.norm?)"),
+        (("--model.norm", "gn"), "model.norm is now model.net.norm"),
+        (("--model.lr_schedule", "step"), "model.lr_schedule is now model.schedule"),
+        (("--model.net.nrom", "gn"), "there is no model.net.nrom (did you mean model.net.norm"),
+        (("--model.schedule", "cosin"), "there is no model.schedule 'cosin'; the names are: Cosine, Step"),
+        (("--model.optimizer", "Adam"), "there is no model.optimizer 'Adam'; the names are: AdamW, SGD"),
+        (("--optimizer", "AdamW"), "unrecognized arguments: --optimizer AdamW"),
+        (("--model.net.norm", "gnn"), "model.net.norm is 'gnn'; it has to be one of: bn, gn, ln, in, brn, frozen_bn"),
+        (("--model.net.num_groups", "32"), "layer stem: 8 channels cannot be split into num_groups=32"),
+        (("--model.net.depth", "18"), "model.net.depth is 18; it has to be one of: 11, 14, 50, 101"),
+        (("--data.clip.num_frames", "many"), "data.clip.num_frames\": Expected a <class 'int'>. Got value: many"),
+        (
+            ("--data.clip.num_frames", "64", "--data.clip.frame_interval", "4"),
+            "span 253 raw frames, more than data.clip.max_span=64",
+        ),
+        (("--data.clip.num_frames", "2"), "2 frames are too short"),
+        (("--data.evaluation.protocol", "10"), "no test protocol '10'"),
         (("--data.motion", "null", "--data.train", "gone.csv"), "there is no list or folder"),
         (("--data.motion", "null", "--data.train", "none.csv"), "names no videos"),
         (("--data.motion", "null", "--data.train", "out.csv", "--data.class_names", "[a, b]"), "label '7' is outside"),
-        (("--data.backend", "cv2"), "no data.backend 'cv2'; the backends are: decord, pyav"),
+        (("--data.loading.backend", "cv2"), "data.loading.backend is 'cv2'; it has to be one of: decord, pyav"),
         (("--data.clips_per_video", "3"), "data.batch_size=8 clips are not a whole number of videos"),
-        (("--data.decode_timeout", "0"), "has to be above 0 seconds"),
+        (("--data.loading.decode_timeout", "0"), "has to be above 0 seconds"),
         (("--data.batch_size", "25"), "24 training videos do not fill one step of 25 clips"),
-        (("--model.kernels", "fast"), "model.kernels"),
-        (("--model.low_memory", "true", "--model.compile", "true"), "model.low_memory and model.compile are both true"),
-        (("--model.init", "gone.pth"), "there is no file gone.pth to start from"),
+        (("--model.execution.kernels", "fast"), "model.execution.kernels"),
+        (
+            ("--model.execution.low_memory", "true", "--model.execution.compile", "true"),
+            "model.execution.low_memory and model.execution.compile are both true",
+        ),
+        (("--model.start.init", "gone.pth"), "there is no file gone.pth to start from"),
         (("--trainer.accelerator", "gpu"), "gpu"),
         (("--trainer.devices", "some"), "trainer: "),
-        (("--trainer.use_distributed_sampler", "true"), "use_distributed_sampler has to be false"),
         (("--ckpt_path", "gone.ckpt"), "there is no checkpoint gone.ckpt"),
         (("-c", "gone.yaml"), "gone.yaml"),
     ],
@@ -649,9 +681,9 @@ def test_kernels_that_cannot_run_here(data_root, tmp_path, capsys, monkeypatch):
         pytest.skip("there is a GPU")
     monkeypatch.delenv("TRITON_INTERPRET")
     dispatch.obstacle.cache_clear()
-    message = slip(capsys, fit(tmp_path / "run", data_root, *short("--model.kernels", "triton")))
+    message = slip(capsys, fit(tmp_path / "run", data_root, *short("--model.execution.kernels", "triton")))
     dispatch.obstacle.cache_clear()
-    assert "model.kernels is triton, and there is no CUDA device; take auto" in message
+    assert "model.execution.kernels is triton, and there is no CUDA device; take auto" in message
 
 
 def test_wrong_key_in_a_file(data_root, tmp_path, capsys):
@@ -669,7 +701,7 @@ def test_checkpoint_slips(run, tmp_path, capsys):
         (["test", "--ckpt_path", tmp_path / "gone.ckpt"], "there is no checkpoint"),
         (["predict", "--ckpt_path", tmp_path / "text.ckpt", "--videos", "x"], "is not a checkpoint, or is damaged"),
         (["test", "--ckpt_path", tmp_path / "other.ckpt"], "not a checkpoint of this project"),
-        (["test", "--ckpt_path", checkpoint, "--model.norm", "bn"], "it has norm=gn, the settings ask for norm=bn"),
+        (["test", "--ckpt_path", checkpoint, "--model.net.norm", "bn"], "it has norm=gn, the settings ask for norm=bn"),
         (["predict", "--ckpt_path", checkpoint], "there is nothing to predict"),
         (["predict", "--ckpt_path", checkpoint, "--videos", tmp_path / "gone.mp4"], "none of 1 videos can be read"),
     ):
@@ -684,7 +716,9 @@ def test_help(args, capsys):
     out = capsys.readouterr().out
     assert "usage: train.py" in out
     if args[0] == "fit":
-        assert "--model.norm" in out and "A word of `video_gn.models.norm.NORMS`" in out
+        assert "--model.net.norm" in out and "bn, gn, ln, in, brn, frozen_bn" in out
+        assert all(word in out for word in ("i3d_8x8", "gn-10clip", "decord, pyav", "Step, Cosine", "SGD, AdamW"))
+        assert len(out.splitlines()) < 400
 
 
 @pytest.fixture(autouse=True)

@@ -41,8 +41,9 @@ def weights(tmp_path_factory) -> dict[str, Path]:
 def reduced(root, init, run_dir):
     """Overrides that leave the network, the clip and the batch, and shrink the rest to a CPU and seconds."""
     settings = {
-        "data.root": root, "data.class_names": root / "classes.txt", "data.short_side": "[32,40]",
-        "data.crop_size": 32, "data.test_short_side": 32, "data.num_workers": 0, "model.init": init,
+        "data.root": root, "data.class_names": root / "classes.txt", "data.clip.short_side": "[32,40]",
+        "data.clip.crop_size": 32, "data.evaluation.short_side": 32, "data.loading.num_workers": 0,
+        "model.start.init": init,
         "trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.strategy": "auto", "trainer.precision": 32,
         "trainer.fast_dev_run": 2, "trainer.enable_progress_bar": "false", "run_dir": run_dir,
     }  # fmt: skip
@@ -50,8 +51,14 @@ def reduced(root, init, run_dir):
 
 
 def parse(*files):
-    words = (word for file in files for word in ("-c", str(CONFIGS / f"{file}.yaml")))
-    return dict_to_namespace(cli.resolve(["fit", *words]))
+    words = [word for file in files for word in ("-c", str(CONFIGS / f"{file}.yaml"))]
+    config = cli.resolve(["fit", *words])
+    run = cli._run(cli._Parsed, ["fit", *words])
+    config["name"] = cli.run_name(run.config.fit, run._data)
+    for part in ("net", "optimizer", "schedule"):  # as a config has them
+        one = config["model"][part]
+        config["model"][part] = {"class": one["class_path"].rpartition(".")[2], **one["init_args"]}
+    return dict_to_namespace(config)
 
 
 @pytest.mark.parametrize("overlays", CELLS, ids="+".join)
@@ -59,18 +66,26 @@ def test_cells_of_table_8_are_what_the_paper_says(overlays):
     config = parse("base", *overlays)
     norm, num_frames, interval, batch_size, lr = CELLS[overlays]
     model, data, trainer = config.model, config.data, config.trainer
-    assert (model.norm, data.num_frames, data.frame_interval, data.batch_size) == (
+    assert (model.net.norm, data.clip.num_frames, data.clip.frame_interval, data.batch_size) == (
         norm,
         num_frames,
         interval,
         batch_size,
     )
-    assert model.init == {"gn": "timm:resnet50_gn.a1h_in1k", "bn": "torchvision:resnet50"}[norm]
-    assert scaled_lr(model.base_lr, trainer.devices * data.batch_size) == pytest.approx(lr)
-    assert (model.geometry, model.depth, model.width, model.num_groups) == ("i3d", 50, 64, 32)
-    assert (model.momentum, model.weight_decay, model.norm_weight_decay) == (0.9, 1e-4, 0.0)
-    assert (model.lr_schedule, list(model.decay_points), model.warmup) == ("step", [0.375, 0.75], 0.0)
-    assert (tuple(data.short_side), data.crop_size, data.flip, data.test_protocol) == (
+    assert model.start.init == {"gn": "timm:resnet50_gn.a1h_in1k", "bn": "torchvision:resnet50"}[norm]
+    assert scaled_lr(model.optimizer.base_lr, trainer.devices * data.batch_size) == pytest.approx(lr)
+    assert (model.net.arch, model.net.depth, model.net.width, model.net.num_groups) == ("i3d", 50, 64, 32)
+    assert (model.optimizer.momentum, model.optimizer.weight_decay, model.optimizer.norm_weight_decay) == (
+        0.9,
+        1e-4,
+        0.0,
+    )
+    assert (model.schedule["class"], list(model.schedule.decay_points), model.schedule.warmup) == (
+        "Step",
+        [0.375, 0.75],
+        0.0,
+    )
+    assert (tuple(data.clip.short_side), data.clip.crop_size, data.clip.flip, data.evaluation.protocol) == (
         (256, 320),
         224,
         True,
@@ -79,7 +94,7 @@ def test_cells_of_table_8_are_what_the_paper_says(overlays):
     # 400k iterations of 64 clips are this many epochs of the training set.
     assert trainer.max_epochs == round(400_000 * 64 / 234_643)
     expected = f"i3d_r50_{norm}_{num_frames}x{interval}_b{batch_size}"
-    assert cli.run_name(model, data, config.seed_everything) == expected
+    assert config.name == expected
 
 
 @pytest.mark.parametrize("overlays", few(CELLS, [list(CELLS)[-1]]), ids=lambda cell: "+".join(cell))
@@ -99,20 +114,27 @@ def test_four_nodes():
     config = parse("base", "nodes4")
     model, data, trainer = config.model, config.data, config.trainer
     assert (trainer.num_nodes, trainer.devices) == (4, 8)
-    assert scaled_lr(model.base_lr, trainer.num_nodes * trainer.devices * data.batch_size) == pytest.approx(0.04)
-    assert model.warmup * trainer.max_epochs == pytest.approx(5, abs=0.05)
+    assert scaled_lr(model.optimizer.base_lr, trainer.num_nodes * trainer.devices * data.batch_size) == pytest.approx(
+        0.04
+    )
+    assert model.schedule.warmup * trainer.max_epochs == pytest.approx(5, abs=0.05)
 
 
 def test_imagenet_is_what_the_paper_says():
     config = parse("imagenet/base")
     model, data, trainer = config.model, config.data, config.trainer
-    assert (model.geometry, model.depth, model.norm, model.num_groups) == ("flat", 50, "gn", 32)
-    assert scaled_lr(model.base_lr, trainer.devices * data.batch_size) == pytest.approx(0.1)
+    assert (model.net.arch, model.net.depth, model.net.norm, model.net.num_groups) == ("flat", 50, "gn", 32)
+    assert scaled_lr(model.optimizer.base_lr, trainer.devices * data.batch_size) == pytest.approx(0.1)
     assert (trainer.devices, data.batch_size, trainer.max_epochs) == (8, 32, 100)
-    assert [point * trainer.max_epochs for point in model.decay_points] == pytest.approx([30, 60, 90])
-    assert (model.momentum, model.weight_decay, model.norm_weight_decay, model.dropout) == (0.9, 1e-4, 1e-4, 0.0)
-    assert (data.images, data.num_frames, data.crop_size, data.test_short_side, data.flip) == (True, 1, 224, 256, True)
-    assert cli.run_name(model, data, config.seed_everything) == "flat_r50_gn_1x1_b32"
+    assert [point * trainer.max_epochs for point in model.schedule.decay_points] == pytest.approx([30, 60, 90])
+    assert (
+        model.optimizer.momentum,
+        model.optimizer.weight_decay,
+        model.optimizer.norm_weight_decay,
+        model.net.dropout,
+    ) == (0.9, 1e-4, 1e-4, 0.0)
+    assert (config.images, data.crop_size, data.short_side, data.flip) == (True, 224, 256, True)
+    assert config.name == "flat_r50_gn_1x1_b32"
 
 
 def test_every_config_is_covered():
@@ -150,12 +172,16 @@ SLIPS = {
     "date": (b"data: {root: 2001-99-99}\n", "cannot be read as YAML (ValueError"),
     "key of a list": (b"[1, 2]: 3\n", "cannot be read as YAML"),
     "key of a number": (b"1: 2\n", "Key must be a string"),
-    "nan": (b"model: {base_lr: .nan}\n", "model.base_lr is nan; it has to be a number from 0 to 1e+12"),
-    "inf": (b"data: {max_bad: .inf}\n", "data.max_bad is inf; it has to be a number from 0 to 1"),
+    "nan": (
+        b"model: {optimizer: {base_lr: .nan}}\n",
+        "model.optimizer.base_lr is nan; it has to be a number from 0 to 1e+12",
+    ),
+    "inf": (b"data: {loading: {max_bad: .inf}}\n", "data.loading.max_bad is inf; it has to be a number from 0 to 1"),
     "motion": (b"data: {motion: {train_per_class: 0}}\n", "motion.train_per_class is 0; it has to be a whole number"),
     "motion of nan": (b"data: {motion: {fast: .nan}}\n", "motion.fast is nan; it has to be a number from 0 to 0.5"),
-    "null": (b"model: {dropout: null}\n", "model.dropout is null; it has to have a value, as its default 0.5"),
-    "null of text": (b"data: {quarantine: null}\n", "data.quarantine is null; it has to have a value"),
+    "null": (b"model: {net: {dropout: null}}\n", "model.net.dropout is null; it has to be a number"),
+    "null of text": (b"data: {loading: {quarantine: null}}\n", "data.loading.quarantine is null; it has to be text"),
+    "null of a split": (b"data: {train: null}\n", "data.train is null; it has to have a value"),
     "null of Lightning's": (b"checkpoint: {save_top_k: null}\n", "checkpoint.save_top_k is null"),
     "seed": (b"seed_everything: -1\n", "seed_everything is -1; it has to be a whole number from 0"),
     "unknown": (b"mdel: {norm: bn}\n", "mdel"),
@@ -182,7 +208,7 @@ def test_configs_elsewhere(tmp_path, capsys):
         (["-c", str(tmp_path / "gone.yaml")], "No such file"),
         ([f"--config={tmp_path}"], "cannot read the config"),
         (["--data.motion", "{train_per_class: 1, train_per_class: 2}"], "motion"),
-        (["--data.short_side", f"{{{LAUGHS}}}"], "short_side"),
+        (["--data.clip.short_side", f"{{{LAUGHS}}}"], "short_side"),
     ):
         assert cli.main([*fit(tmp_path / "run", tmp_path), *args]) == 2
         assert words in capsys.readouterr().err

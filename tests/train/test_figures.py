@@ -58,12 +58,12 @@ def test_accuracy_counts_scores_that_are_not_finite_as_wrong():
 def test_training_stops_where_the_loss_is_not_finite(pictures, tmp_path, monkeypatch, capsys):
     stopped(pictures, tmp_path, monkeypatch, 3)
     capsys.readouterr()
-    wild = {"model.base_lr": 1e9, "model.lr_schedule": "step", "trainer.max_epochs": 30}
+    wild = {"model.optimizer.base_lr": 1e9, "model.schedule": "Step", "trainer.max_epochs": 30}
     assert cli.main(tiny(pictures, tmp_path, **wild)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "training diverged: the loss is not finite at step" in errors[0] or "a weight is not finite" in errors[0]
-    assert "try a lower model.base_lr (1e+09 now)" in errors[0]
+    assert "try a lower model.optimizer.base_lr (1e+09 now)" in errors[0]
     results = read(tmp_path / "results.json")
     assert results["diverged"]["step"] > 3 and "fit" not in results
     assert f"at step {results['diverged']['step']} (epoch {results['diverged']['epoch']})" in errors[0]

@@ -4,10 +4,10 @@ import torch
 import torchvision
 from conftest import randomize
 from safetensors.torch import save_file
+from samples import resnet3d
 
 from video_gn.errors import InputError
 from video_gn.models.norm import make_norm
-from video_gn.models.resnet3d import resnet3d
 from video_gn.weights.inflate import check_norm, start_from
 from video_gn.weights.reader import read_weights
 
@@ -16,7 +16,7 @@ def load(net, path, norm, file_norm=None):
     weights = read_weights(path)
     check_norm(weights, norm, file_norm)
     classes = [str(i) for i in range(len(net.blocks[-1].proj.weight))]
-    return start_from(net, weights, "i3d", classes, (0.225,) * 3)
+    return start_from(net, weights, classes, (0.225,) * 3)
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from conftest import few, randomize
 from pytorchvideo.models.hub.resnet import c2d_r50, i3d_r50, slow_r50
 from pytorchvideo.models.resnet import ResStage, create_resnet
 from safetensors.torch import save_file
+from samples import classifier
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.train.classifier import VideoClassifier
 from video_gn.weights.hub import load_weights
 from video_gn.weights.pickles import read_arrays
 from video_gn.weights.reader import read_weights
@@ -32,7 +32,7 @@ ZOO_HEAD = {"i3d_8x8": (4, 2, 2), "c2d_8x8": (4, 2, 2), "slow_8x8": (8, 2, 2)}  
 
 
 def model(**options):
-    return VideoClassifier(NAMES, crop_size=64, **options).eval()
+    return classifier(NAMES, crop_size=64, **options).eval()
 
 
 def images(num_frames=1, n=2):
@@ -67,7 +67,7 @@ def test_torchvision_and_timm(norm, depth, make, suffix, tmp_path):
     net = randomize(make(num_classes=7))
     path = str(tmp_path / f"net.{suffix}")
     (save_file if suffix == "safetensors" else torch.save)(net.state_dict(), path)
-    ours = model(norm=norm, depth=depth, geometry="flat", init=path, **IMAGENET)
+    ours = model(norm=norm, depth=depth, arch="flat", init=path, **IMAGENET)
     same_logits(ours, images(), lambda: net(normalized(images(), **IMAGENET)[:, :, 0]))
 
 
@@ -98,26 +98,26 @@ def test_detectron(depth, tmp_path):
         pickle.dump({"blobs": detectron_blobs(net), "cfg": "MODEL: {}"}, file, 2)
     bgr = images()[:, [2, 1, 0], 0].float() - torch.tensor([102.9801, 115.9465, 122.7717]).view(3, 1, 1)
     for std in (None, [0.225] * 3):
-        ours = model(norm="gn", depth=depth, geometry="flat", init=str(path), std=std)
-        assert np.allclose(ours.hp.mean, [122.7717 / 255, 115.9465 / 255, 102.9801 / 255])
+        ours = model(norm="gn", depth=depth, arch="flat", init=str(path), std=std)
+        assert np.allclose(ours.mean, [122.7717 / 255, 115.9465 / 255, 102.9801 / 255])
         same_logits(ours, images(), lambda: net(bgr))
-    with pytest.raises(InputError, match=r"less the mean \[0.4815, 0.4547, 0.4038\].*set model.mean to null"):
-        model(norm="gn", depth=depth, geometry="flat", init=str(path), mean=(0.45,) * 3)
+    with pytest.raises(InputError, match=r"less the mean \[0.4815, 0.4547, 0.4038\].*set model.start.mean to null"):
+        model(norm="gn", depth=depth, arch="flat", init=str(path), mean=(0.45,) * 3)
     with pytest.raises(InputError, match="trained with norm gn, the model has ln"):
-        model(norm="ln", depth=depth, geometry="flat", init=str(path))
+        model(norm="ln", depth=depth, arch="flat", init=str(path))
 
 
 # 3D
 
 
-@pytest.mark.parametrize("geometry", ZOO)
-def test_pytorchvideo(geometry, tmp_path):
-    net = randomize(ZOO[geometry](model_num_class=7, head_pool_kernel_size=ZOO_HEAD[geometry]) if geometry != "slow_8x8"
+@pytest.mark.parametrize("arch", ZOO)
+def test_pytorchvideo(arch, tmp_path):
+    net = randomize(ZOO[arch](model_num_class=7, head_pool_kernel_size=ZOO_HEAD[arch]) if arch != "slow_8x8"
                     else create_resnet(model_num_class=7, stem_conv_kernel_size=(1, 7, 7),
-                                       head_pool_kernel_size=ZOO_HEAD[geometry]))  # fmt: skip
+                                       head_pool_kernel_size=ZOO_HEAD[arch]))  # fmt: skip
     torch.save({"model_state": net.state_dict()}, tmp_path / "net.pyth")
-    ours = model(norm="bn", geometry=geometry, init=str(tmp_path / "net.pyth"))
-    assert ours.hp.mean == [0.45] * 3 and ours.hp.std == [0.225] * 3
+    ours = model(norm="bn", arch=arch, init=str(tmp_path / "net.pyth"))
+    assert ours.mean == [0.45] * 3 and ours.std == [0.225] * 3
     assert list(ours.net.state_dict()) == list(net.state_dict())
     same_logits(ours, images(8), lambda: net(normalized(images(8), [0.45] * 3, [0.225] * 3)))
 
@@ -137,14 +137,14 @@ def pyslowfast_state(net):
     return {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.state_dict().items()}
 
 
-@pytest.mark.parametrize("geometry", ZOO)
-def test_pyslowfast(geometry, tmp_path):
+@pytest.mark.parametrize("arch", ZOO)
+def test_pyslowfast(arch, tmp_path):
     """Its own code does not run beside today's pytorchvideo without changes; with them it gave the same logits."""
-    net = randomize(model(norm="bn", geometry=geometry).net)
+    net = randomize(model(norm="bn", arch=arch).net)
     content = {"epoch": 195, "model_state": pyslowfast_state(net), "optimizer_state": {}, "cfg": "MODEL: {}\n"}
     assert len(content["model_state"]) == len(net.state_dict())
     torch.save(content, tmp_path / "net.pyth")
-    ours = model(norm="bn", geometry=geometry, init=str(tmp_path / "net.pyth"))
+    ours = model(norm="bn", arch=arch, init=str(tmp_path / "net.pyth"))
     same_logits(ours, images(8), lambda: net(normalized(images(8), [0.45] * 3, [0.225] * 3)).flatten(1))
 
 
@@ -198,14 +198,14 @@ def test_video_nonlocal_net(tmp_path):
     net = randomize(unpadded_i3d())
     path = tmp_path / "i3d_baseline_32x2_IN_pretrain_400k.pkl"
     path.write_bytes(python2_pickle({"blobs": nonlocal_blobs(net)}))
-    ours = model(norm="bn", geometry="i3d_nonlocal", init=str(path))
+    ours = model(norm="bn", arch="i3d_nonlocal", init=str(path))
     same_logits(ours, images(16), lambda: net(normalized(images(16), [0.45] * 3, [0.225] * 3)))
 
 
 def test_video_nonlocal_net_in_its_own_sizes():
     """32 x 224 x 224 gives 55 x 55 in res2 and 7 x 7 at the end."""
     with torch.device("meta"):
-        net = VideoClassifier(NAMES, norm="bn", geometry="i3d_nonlocal").net
+        net = classifier(NAMES, norm="bn", arch="i3d_nonlocal").net
         x, sizes = torch.empty(1, 3, 32, 224, 224), []
         for block in net.blocks:
             x = block(x)
@@ -216,9 +216,9 @@ def test_video_nonlocal_net_in_its_own_sizes():
 def test_strides_that_do_not_match_are_told(tmp_path, caplog):
     net = randomize(ZOO["i3d_8x8"](model_num_class=7))
     torch.save({"model_state": net.state_dict()}, tmp_path / "net.pyth")
-    model(norm="bn", geometry="i3d", init=str(tmp_path / "net.pyth"))
+    model(norm="bn", arch="i3d", init=str(tmp_path / "net.pyth"))
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "of geometry i3d_8x8 or c2d_8x8 or slow_8x8, the model's is i3d: equal kernels but other strides" in warning
+    assert "of arch i3d_8x8 or c2d_8x8 or slow_8x8, the model's is i3d: equal kernels but other strides" in warning
 
 
 # Ours
@@ -227,7 +227,7 @@ def test_strides_that_do_not_match_are_told(tmp_path, caplog):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """A checkpoint as Lightning writes them."""
-    trained = VideoClassifier(NAMES, norm="gn", num_groups=4, depth=11, width=8, geometry="i3d_small", crop_size=32,
+    trained = classifier(NAMES, norm="gn", num_groups=4, depth=11, width=8, arch="i3d_small", crop_size=32,
                               mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))  # fmt: skip
     randomize(trained.net)
     path = tmp_path_factory.mktemp("own") / "last.ckpt"
@@ -236,12 +236,12 @@ def own(tmp_path_factory):
     return trained.eval(), str(path)
 
 
-SMALL = {"norm": "gn", "num_groups": 4, "depth": 11, "width": 8, "geometry": "i3d_small", "crop_size": 32}
+SMALL = {"norm": "gn", "num_groups": 4, "depth": 11, "width": 8, "arch": "i3d_small", "crop_size": 32}
 
 
 def test_own_checkpoint(own):
     trained, path = own
-    ours = VideoClassifier(NAMES, **SMALL, init=path).eval()
+    ours = classifier(NAMES, **SMALL, init=path).eval()
     clips = images(8)[..., :32, :32]
     with torch.no_grad():
         assert torch.equal(ours(clips), trained(clips))
@@ -259,7 +259,7 @@ def test_own_checkpoint(own):
 def test_own_checkpoint_for_other_classes(own, names, words, caplog):
     trained, path = own
     with caplog.at_level("INFO"):
-        ours = VideoClassifier(names, **SMALL, init=path)
+        ours = classifier(names, **SMALL, init=path)
     assert any(re.search(words, message) for message in caplog.messages)
     assert torch.equal(ours.net.blocks[0].conv.weight, trained.net.blocks[0].conv.weight)
     assert not torch.equal(ours.net.blocks[-1].proj.weight, trained.net.blocks[-1].proj.weight[: len(names)])
@@ -268,18 +268,18 @@ def test_own_checkpoint_for_other_classes(own, names, words, caplog):
 def test_own_checkpoint_of_another_norm_or_network(own):
     _, path = own
     with pytest.raises(InputError, match="trained with norm gn4, the model has gn2"):
-        VideoClassifier(NAMES, **SMALL | {"num_groups": 2}, init=path)
+        classifier(NAMES, **SMALL | {"num_groups": 2}, init=path)
     with pytest.raises(InputError, match=r"another architecture: without net.blocks.\(res5\)"):
-        VideoClassifier(NAMES, **SMALL | {"depth": 14}, init=path)
+        classifier(NAMES, **SMALL | {"depth": 14}, init=path)
     with pytest.raises(InputError, match=r"is \[64, 3, 3, 5, 5\], not|is \[8, 3, 3, 5, 5\], not \[8, 3, 5, 7, 7\]"):
-        VideoClassifier(NAMES, **SMALL | {"geometry": "i3d"}, init=path)
+        classifier(NAMES, **SMALL | {"arch": "i3d"}, init=path)
 
 
 def test_kernels_are_not_cut_in_time(tmp_path):
     net = randomize(ZOO["slow_8x8"](model_num_class=7))
     torch.save({"model_state": net.state_dict()}, tmp_path / "slow.pyth")
-    with pytest.raises(InputError, match=r"\[256, 512, 3, 1, 1\], not .*the file's geometry is i3d_8x8 or c2d_8x8"):
-        model(norm="bn", geometry="c2d_8x8", init=str(tmp_path / "slow.pyth"))
+    with pytest.raises(InputError, match=r"\[256, 512, 3, 1, 1\], not .*the file's arch is i3d_8x8 or c2d_8x8"):
+        model(norm="bn", arch="c2d_8x8", init=str(tmp_path / "slow.pyth"))
 
 
 # Bad files
@@ -359,7 +359,7 @@ def test_without_a_network_the_file_is_named(init, file, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InputError, match=f"cannot download {init} .*fetch https://.*{file} by hand") as caught:
         load_weights(init)
-    assert str(caught.value).endswith(f"--model.init {file.rpartition('/')[2]}")
+    assert str(caught.value).endswith(f"--model.start.init {file.rpartition('/')[2]}")
 
 
 def test_a_public_name_brings_its_input_scale(monkeypatch, tmp_path):
@@ -373,7 +373,7 @@ def test_a_public_name_brings_its_input_scale(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     for _ in range(2):
-        ours = model(norm="bn", geometry="flat", init="torchvision:resnet50")
+        ours = model(norm="bn", arch="flat", init="torchvision:resnet50")
     assert calls == [("https://download.pytorch.org/models/resnet50-0676ba61.pth", "0676ba61")]
     same_logits(ours, images(), lambda: net(normalized(images(), **IMAGENET)[:, :, 0]))
 
@@ -394,7 +394,7 @@ def test_unknown_public_names(init):
 def test_frozen_stages_stay(own):
     _, path = own
     torch.manual_seed(0)
-    model = VideoClassifier(NAMES[:3], **SMALL, init=path, freeze_stages=2, head_lr=10.0)
+    model = classifier(NAMES[:3], **SMALL, init=path, freeze_stages=2, head_lr=10.0)
     model.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1)
     groups = model.configure_optimizers()["optimizer"].param_groups
     assert groups[-1]["lr"] == pytest.approx(10 * groups[0]["lr"])
@@ -404,13 +404,13 @@ def test_frozen_stages_stay(own):
     assert not frozen & optimised
     assert optimised | frozen == {id(p) for p in model.net.parameters()}
     with pytest.raises(InputError, match="from 0 to 4"):
-        VideoClassifier(NAMES, **SMALL, init=path, freeze_stages=5)
+        classifier(NAMES, **SMALL, init=path, freeze_stages=5)
     with pytest.raises(InputError, match="would keep random weights"):
-        VideoClassifier(NAMES, **SMALL, freeze_stages=1).setup("fit")
+        classifier(NAMES, **SMALL, freeze_stages=1).setup("fit")
 
 
 def test_frozen_batch_norms_keep_their_statistics():
-    model = VideoClassifier(NAMES, **SMALL | {"norm": "bn"}, freeze_stages=2)
+    model = classifier(NAMES, **SMALL | {"norm": "bn"}, freeze_stages=2)
     before = {name: value.clone() for name, value in model.net.state_dict().items()}
     model.train()
     model(images(8)[..., :32, :32])

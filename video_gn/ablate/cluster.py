@@ -94,7 +94,7 @@ def _resources(run: Run, cluster: str) -> dict[str, Any]:
         "name": run.folder.parent.parent.name,
         "nodes": int(run.config["trainer.num_nodes"]),
         "tasks_per_node": run.devices,
-        "cpus_per_task": run.config["data.num_workers"] + 1,
+        "cpus_per_task": run.config["data.loading.num_workers"] + 1,
         **({"gpus_per_node": run.devices} if gpu else {}),
     }
 

@@ -4,9 +4,9 @@ title: what stands above the table
 base: [configs/base.yaml]              # what all cells share: files of train.py
 settings: {compare_statistics: true}   # and single keys
 axes:                                  # one cell for each combination of values
-  norm: [gn, bn]                       # a list: of norm, clip (32x2), batch, or any key (model.weight_decay)
+  norm: [gn, bn]                       # a list: of norm, clip (32x2), batch, or any key (model.optimizer.weight_decay)
   start:                               # or values by name, each with files (config) and keys
-    scratch: {model.init: null}
+    scratch: {model.start.init: null}
     imagenet: {config: configs/imagenet.yaml}
 leave_out: [{norm: gn, start: scratch}]  # combinations that are no cell
 seeds: [0, 1, 2]
@@ -33,7 +33,7 @@ from video_gn.train.configs import read_yaml
 
 KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "paper"}
 PAPER_KEYS = {"source", "same_data", "note", "cells"}
-SHORT = {"norm": "model.norm", "batch": "data.batch_size"}  # axes whose key need not be spelled out
+SHORT = {"norm": "model.net.norm", "batch": "data.batch_size"}  # axes whose key need not be spelled out
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,11 @@ def _setting(axis: str, value: Any) -> dict[str, Any]:
     if axis == "clip":
         if not (match := re.fullmatch(r"(\d+)x(\d+)", str(value))):
             raise InputError(f"axes.clip has {value!r}; a clip is frames x interval, as 32x2")
-        return {"data.num_frames": int(match[1]), "data.frame_interval": int(match[2])}
+        return {"data.clip.num_frames": int(match[1]), "data.clip.frame_interval": int(match[2])}
     if axis not in SHORT and "." not in axis:
         raise InputError(
             f"there is no key {axis}; an axis that lists values is norm, clip, batch or a key of the config "
-            "(model.weight_decay); any other names its values, each with settings"
+            "(model.optimizer.weight_decay); any other names its values, each with settings"
         )
     return {SHORT.get(axis, axis): value}
 

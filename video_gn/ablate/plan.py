@@ -13,16 +13,28 @@ from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.console import printable
 from video_gn.errors import InputError
-from video_gn.rules import DATA, TRAINER, check, shown
+from video_gn.models.resnet3d import RULES as NET
+from video_gn.rules import CLIP, DATA, EVALUATION, LOADING, OPTIMIZER, SCHEDULE, START, TRAINER, check, shown
 from video_gn.train import cli
 from video_gn.train.callbacks.bn_statistics import CHOICES
 from video_gn.train.callbacks.results import read_results
-from video_gn.train.configs import read_yaml
+from video_gn.train.configs import flat, read_yaml
 from video_gn.train.optim import scaled_lr
-from video_gn.weights.stored import MODEL
 
 # Settings of a run that do not change what it measures.
-FREE = ("seed_everything", "run_dir", "ckpt_path", "checkpoint.", "data.num_workers", "trainer.enable_", "weights_only")
+GROUPS = {
+    "trainer": TRAINER, "data": DATA, "data.clip": CLIP, "data.evaluation": EVALUATION, "data.loading": LOADING,
+    "model.net": NET, "model.optimizer": OPTIMIZER, "model.schedule": SCHEDULE, "model.start": START,
+}  # fmt: skip
+FREE = (
+    "seed_everything",
+    "run_dir",
+    "ckpt_path",
+    "checkpoint.",
+    "data.loading.num_workers",
+    "trainer.enable_",
+    "weights_only",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Run:
     @property
     def lr(self) -> float:
         """Peak learning rate by the linear rule."""
-        return scaled_lr(self.config["model.base_lr"], self.clips_per_step)
+        return scaled_lr(self.config["model.optimizer.base_lr"], self.clips_per_step)
 
     @property
     def epochs(self) -> int:
@@ -81,7 +93,7 @@ class Run:
     @property
     def batch_norm(self) -> bool:
         """Whether its norm takes statistics over several clips."""
-        return self.config["model.norm"] in ("bn", "brn")
+        return self.config.get("model.net.norm") in ("bn", "brn")
 
     @property
     def norm_clips(self) -> int:
@@ -89,7 +101,7 @@ class Run:
         if not self.batch_norm:
             return 1
         everyone = self.config["trainer.sync_batchnorm"]
-        clips = self.config["model.norm_batch"] or self.config["data.batch_size"]
+        clips = self.config.get("model.net.ghost_batch") or self.config["data.batch_size"]
         return clips * self.devices * int(self.config["trainer.num_nodes"]) if everyone else clips
 
     @property
@@ -100,7 +112,7 @@ class Run:
     @property
     def cost(self) -> float:
         """Relative length of the run: it grows with the frames that pass through."""
-        return self.epochs * self.config["data.num_frames"]
+        return self.epochs * self.config.get("data.clip.num_frames", 1)
 
     @cached_property
     def _wanted(self) -> set[str]:
@@ -191,7 +203,7 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
                 )
     for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
         own = _resolved(run.cell, run.seed, run.folder)
-        last = _flat(cli.resolve([*command(_bare(run.cell, grid), run.seed, run.folder)[1:], *grid.extra]))
+        last = flat(cli.resolve([*command(_bare(run.cell, grid), run.seed, run.folder)[1:], *grid.extra]))
         if changed := [key for key in {**own, **last} if own.get(key) != last.get(key)]:
             key = changed[0]
             raise InputError(
@@ -214,7 +226,7 @@ def _keys(axis: str, overlays: Sequence[Overlay]) -> set[str]:
     keys = {key for overlay in overlays for key in overlay.settings}
     if axis in SHORT:
         return keys | {SHORT[axis]}
-    return keys | {key for overlay in overlays for path in overlay.configs for key in _flat(read_yaml(path))}
+    return keys | {key for overlay in overlays for path in overlay.configs for key in flat(read_yaml(path))}
 
 
 def _within(key: str, keys: set[str]) -> bool:
@@ -224,9 +236,9 @@ def _within(key: str, keys: set[str]) -> bool:
 def _check_values(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises InputError for a value that a run would refuse before it makes its network."""
     for config in configs.values():
-        for half, rules in (("trainer", TRAINER), ("data", DATA), ("model", MODEL)):
-            given = {key.removeprefix(f"{half}."): value for key, value in config.items() if key.startswith(f"{half}.")}
-            check({name: value for name, value in given.items() if value is not None}, rules, half)
+        for owner, rules in GROUPS.items():
+            given = {name: config[f"{owner}.{name}"] for name in rules if f"{owner}.{name}" in config}
+            check({name: value for name, value in given.items() if value is not None}, rules, owner)
 
 
 def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -239,17 +251,7 @@ def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _resolved(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    return _flat(cli.resolve(command(cell, seed, folder)[1:]))
-
-
-def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{above}{key}.")
-        else:
-            flat[f"{above}{key}"] = value
-    return flat
+    return flat(cli.resolve(command(cell, seed, folder)[1:]))
 
 
 def _check_equal_length(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -281,7 +283,7 @@ def _check_settings(run: Run) -> None:
     path = run.folder / "config.yaml"
     if not path.is_file():
         return
-    there = _flat(read_yaml(path))
+    there = flat(read_yaml(path))
     keys = [key for key in {**there, **run.config} if not key.startswith(FREE)]
     if changed := [key for key in keys if there.get(key) != run.config.get(key)]:
         key = changed[0]

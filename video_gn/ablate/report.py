@@ -2,7 +2,7 @@
 
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from math import isnan
@@ -26,6 +26,8 @@ from video_gn.ablate.statistics import (
 )
 from video_gn.files.text import write_json, write_text
 from video_gn.train.callbacks.bn_statistics import CHOICES
+from video_gn.train.configs import flat
+from video_gn.weights.upgrade import upgrade_model
 
 
 def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> str:
@@ -69,7 +71,7 @@ def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) 
     blocks: list[Block] = [Text(shell(["-m", "video_gn.ablate", *words]), code=True)]
     if not finished:
         return [*blocks, Text("No run is finished yet.")]
-    rates = sorted({one.results["run"]["model"]["base_lr"] for one in finished})
+    rates = sorted({_base_lr(one.results["run"]["model"]) for one in finished})
     devices = sorted({one.results["run"]["device"] for one in finished})
     versions = finished[0].results["versions"]
     dates = sorted(one.test["date"][:10] for one in finished)
@@ -333,3 +335,8 @@ def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[R
             for seed, one in cell.runs.items()
         ],
     }
+
+
+def _base_lr(model: Mapping[str, Any]) -> float:
+    """Of a run's model as its results.json has it."""
+    return flat(model if "format" in model else upgrade_model(model))["optimizer.base_lr"]

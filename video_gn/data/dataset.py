@@ -36,6 +36,8 @@ class Sample(NamedTuple):
 class VideoDataset(Dataset[Sample]):
     """Videos as samples, keyed by `(epoch, row)`; a row of None is no video (see `video_gn.data.loader.RowSampler`).
 
+    A row alone is that of the first epoch.
+
     What is drawn for a video follows from (seed, epoch, row) alone.
 
     Args:
@@ -68,8 +70,8 @@ class VideoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, key: tuple[int, int | None]) -> Sample:
-        epoch, row = key
+    def __getitem__(self, key: tuple[int, int | None] | int) -> Sample:
+        epoch, row = key if isinstance(key, tuple) else (0, range(len(self))[key])
         if row is None:
             return Sample(None, NO_LABEL, NONE, [], [], [])
         sample = Sample(None, NO_LABEL, NONE, [], [], [])

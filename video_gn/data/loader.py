@@ -199,7 +199,7 @@ def _without_memory(reason: str) -> InputError:
     last = reason.strip().splitlines()[-1]
     return InputError(
         f"/dev/shm is too small for the loader's workers ({last}); enlarge it (docker run --shm-size 8g), or set "
-        "data.num_workers 0"
+        "data.loading.num_workers 0"
     )
 
 

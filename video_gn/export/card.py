@@ -11,11 +11,14 @@ from torch import nn
 from video_gn.console import as_code, as_markdown
 from video_gn.errors import InputError
 from video_gn.files.text import read_text, write_text
-from video_gn.models.norm import make_norm, norm_label
+from video_gn.models.norm import make_norm
+from video_gn.models.resnet3d import norm_of
 from video_gn.predict.settings import Settings
+from video_gn.train.rebuild import recipe
 
 LOAD = {
-    "safetensors": "`python -m video_gn.predict {file} VIDEO`, `--model.init {file}`, or `safetensors.torch.load_file`",
+    "safetensors": "`python -m video_gn.predict {file} VIDEO`, `--model.start.init {file}`, or "
+    "`safetensors.torch.load_file`",
     "onnx": '`onnxruntime.InferenceSession("{file}").run(["logits", "scores"], {{"clips": clips}})`',
     "torch": '`torch.export.load("{file}").module()(clips)` gives logits and scores; it is a program: only if '
     "you trust its maker",
@@ -46,7 +49,7 @@ def write_card(
         checkpoint: Name of the file that was exported.
         digest: Of the weights and settings, by which a later export knows them again.
     """
-    hp, clip = settings.model, settings.clip
+    hp = settings.net
     sections = [
         f"# {as_markdown(settings.run['name'])}",
         _summary(model, settings),
@@ -81,7 +84,6 @@ def write_card(
     ]
     if hp["norm"] in ("bn", "brn"):
         sections.insert(2, "BatchNorm normalizes by the running statistics of training.")
-    assert clip
     write_text(path, "\n\n".join(sections) + "\n")
 
 
@@ -120,25 +122,25 @@ def read_results(path: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _summary(model: nn.Module, settings: Settings) -> str:
-    hp = settings.model
-    norm = norm_label(hp["norm"], hp["num_groups"], hp["channels_per_group"])
+    hp = settings.net
+    norm = norm_of(hp)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = "An image" if settings.clip["images"] else "A video"
     return (
-        f"{kind} classifier of video_gn: ResNet-{hp['depth']} of width {hp['width']}, geometry `{hp['geometry']}`, "
+        f"{kind} classifier of video_gn: ResNet-{hp['depth']} of width {hp['width']}, arch `{hp['arch']}`, "
         f"norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes."
     )
 
 
 def _input(settings: Settings) -> list[tuple[str, str]]:
-    hp, clip = settings.model, settings.clip
+    clip, (mean, std) = settings.clip, settings.scale
     frames = clip["num_frames"]
     return [
         ("clip", f"{frames} frames at interval {clip['frame_interval']}" if not clip["images"] else "one image"),
         ("tensor", f"`clips`, uint8 RGB `[N, 3, {frames}, H, W]`; H and W at least {clip['crop_size']} (graphs)"),
         (
             "normalization",
-            f"(x / 255 - mean) / std with mean {list(hp['mean'])}, std {list(hp['std'])}: done by graphs",
+            f"(x / 255 - mean) / std with mean {mean}, std {std}: done by graphs",
         ),
         ("training crop", f"{clip['crop_size']} pixels"),
         ("test", f"short side {clip['test_short_side']}" + ("" if clip["images"] else f", {clip['test_protocol']}")),
@@ -146,7 +148,12 @@ def _input(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, str]]:
-    hp, run = settings.model, known.get("run", {})
+    hp, run, used = settings.model, known.get("run", {}), recipe(settings.model)
+    optimizer = used.get("optimizer")
+    named = {
+        part: as_markdown(str(used.get(part) or hp.get(part, {}).get("class_path", "")))
+        for part in ("optimizer", "schedule")
+    }
     data = run.get("data", {})
     clip, fit = settings.clip, known.get("fit")
     crops = "a random part" if clip["images"] else f"random short side in {list(clip['short_side'])}"
@@ -159,14 +166,16 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
         ),
         ("data", f"the embedded set motion12, {as_markdown(str(data['motion']))}" if data.get("motion") else ""),
         ("augmentation", f"{crops}, crop {clip['crop_size']}" + (", flip" if clip["flip"] else ", no flip")),
-        ("started from", as_code(hp["init"]) if hp.get("init") else "random weights"),
+        ("started from", as_code(hp["start"]["init"]) if hp["start"].get("init") else "random weights"),
         ("length", f"{settings.run['steps']} steps, to epoch {settings.run['epochs']}"),
         ("epochs, steps of the whole run", f"{fit['epochs']:d}, {fit['steps']:d}" if fit else ""),
         ("clips per step", f"{run['clips_per_step']:d} ({hp['batch_size']} per process)" if run else ""),
-        ("learning rate", f"{run['lr']:g}, {hp['lr_schedule']}" if run else f"base_lr {hp['base_lr']:g} at 64 clips"),
-        ("SGD", f"momentum {hp['momentum']}, weight decay {hp['weight_decay']:g}"),
-        ("weight decay of norms", f"{hp['norm_weight_decay']:g}"),
-        ("dropout", f"{hp['dropout']:g}"),
+        ("learning rate", f"{run['lr']:g}" if run else f"{optimizer.base_lr:g} at 64 clips" if optimizer else ""),
+        ("schedule", named["schedule"]),
+        ("optimizer", named["optimizer"]),
+        ("learning rate of the head", f"x {optimizer.head_lr:g}" if optimizer and optimizer.head_lr != 1 else ""),
+        ("weight decay", f"{optimizer.weight_decay:g}, of norms {optimizer.norm_weight_decay:g}" if optimizer else ""),
+        ("dropout", f"{settings.net.get('dropout', 0.5):g}"),
         ("device", as_markdown(str(run.get("device", "")))),
     ]
     return [row for row in rows if row[1]]
@@ -195,13 +204,13 @@ def _pytorchvideo(settings: Settings) -> list[str]:
     return [
         "`create_resnet(**video_gn.export.formats.pytorchvideo_arguments(settings))` builds the network, with "
         "`settings = video_gn.predict.model_file.open_trained(file).settings`: "
-        f"geometry `{settings.model['geometry']}`. "
+        f"arch `{settings.net['arch']}`. "
         "Its input is normalized before, and it averages logits over positions."
     ]
 
 
 def _detector(settings: Settings, file: Path) -> list[str]:
-    hp = settings.model
+    hp, (mean, std) = settings.net, settings.scale
     layer = make_norm(hp["norm"], num_groups=hp["num_groups"], channels_per_group=hp["channels_per_group"])(64)
     norm = f"lambda c: nn.GroupNorm({_groups(hp)}, c)" if isinstance(layer, nn.GroupNorm) else "nn.BatchNorm2d"
     classes = len(settings.class_names)
@@ -216,7 +225,7 @@ def _detector(settings: Settings, file: Path) -> list[str]:
                 "backbone = BackboneWithFPN(trunk, {f'layer{i}': str(i - 1) for i in (1, 2, 3, 4)},",
                 "                           [256, 512, 1024, 2048], 256, norm_layer=norm)",
                 "model = MaskRCNN(backbone, num_classes=91,",
-                f"                 image_mean={list(hp['mean'])}, image_std={list(hp['std'])})",
+                f"                 image_mean={mean}, image_std={std})",
                 "```",
             ]
         ),

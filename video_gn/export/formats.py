@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import inspect
 import json
 import logging
 import tempfile
@@ -23,18 +22,19 @@ from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
 from video_gn.files.names import as_label, is_utf8
 from video_gn.files.writing import make_folder
-from video_gn.models.architectures import DEPTHS, GEOMETRIES
+from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
-from video_gn.predict.model_file import rebuild
+from video_gn.models.protocol import resnet
 from video_gn.predict.programs import Program, optional
 from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions
 from video_gn.train.classifier import VideoClassifier
+from video_gn.train.rebuild import rebuild
 from video_gn.weights.inflate import places
 from video_gn.weights.layouts import torchvision_name
 from video_gn.weights.reader import METADATA
-from video_gn.weights.stored import MODEL
+from video_gn.weights.stored import CLASSES
 
 TOLERANCE = 1e-4  # of logits, relative to the largest one, and of scores
 
@@ -52,9 +52,9 @@ class Graph(nn.Module):
 
     def __init__(self, model: VideoClassifier, num_frames: int) -> None:
         super().__init__()
-        self.net = copy.deepcopy(model.net)
-        self.mean, self.std = model.hp.mean, model.hp.std
-        self.window = (GEOMETRIES[model.hp.geometry].frames_out(num_frames), *[self.net.blocks[-1].pool.window] * 2)
+        self.net = resnet(copy.deepcopy(model.net), "an exported graph")
+        self.mean, self.std = model.mean, model.std
+        self.window = (ARCHS[self.net.arch].frames_out(num_frames), *[self.net.head.pool.window] * 2)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         *trunk, head = self.net.blocks
@@ -93,7 +93,7 @@ Runs = Callable[[Tensor], Tensor]
 def _safetensors(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     tensors = {name: value.contiguous() for name, value in model.net.state_dict().items()}
     path.write_bytes(save(tensors, {"format": "pt", METADATA: settings.to_json()}))
-    again = rebuild(str(path), settings)
+    again = rebuild(VideoClassifier, str(path), settings.model, settings.clip)
     return lambda clips: again(clips).mean(2)
 
 
@@ -129,11 +129,11 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
     Raises:
         InputError: It cannot build that network.
     """
-    hp, clip = settings.model, settings.clip
-    geo, depths = GEOMETRIES[hp["geometry"]], DEPTHS[hp["depth"]]
+    hp, clip = settings.net, settings.clip
+    geo, depths = ARCHS[hp["arch"]], DEPTHS[hp["depth"]]
     if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None:
         raise InputError(
-            f"pytorchvideo's create_resnet builds depths 50 and 101 at width 64, not geometry={hp['geometry']}, "
+            f"pytorchvideo's create_resnet builds depths 50 and 101 at width 64, not arch={hp['arch']}, "
             f"depth={hp['depth']}, width={hp['width']}; take another format"
         )
     window = -(-clip["crop_size"] // geo.spatial_stride(len(depths)))
@@ -156,20 +156,20 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
-    arguments, hp = pytorchvideo_arguments(settings), settings.model
+    arguments = pytorchvideo_arguments(settings)
     torch.save({"model_state": model.net.state_dict(), METADATA: settings.to_json()}, path)
     net = create_resnet(**arguments)
     net.load_state_dict(torch.load(path, weights_only=True)["model_state"])
     net.eval()
-    return lambda clips: net(normalize(clips, hp["mean"], hp["std"]))
+    return lambda clips: net(normalize(clips, *settings.scale))
 
 
 def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
-    hp = settings.model
-    if hp["geometry"] != "flat" or hp["depth"] not in (50, 101) or hp["width"] != 64:
+    hp = settings.net
+    if hp["arch"] != "flat" or hp["depth"] not in (50, 101) or hp["width"] != 64:
         raise InputError(
-            f"a 2D detector's backbone is a network for images: geometry=flat, depth 50 or 101, width 64; this one is "
-            f"geometry={hp['geometry']}, depth={hp['depth']}, width={hp['width']} (configs/imagenet trains such ones)"
+            f"a 2D detector's backbone is a network for images: arch=flat, depth 50 or 101, width 64; this one is "
+            f"arch={hp['arch']}, depth={hp['depth']}, width={hp['width']} (configs/imagenet trains such ones)"
         )
     named = places(model.net)
     state = {
@@ -181,7 +181,7 @@ def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     net = layers[hp["depth"]](num_classes=len(settings.class_names), norm_layer=lambda c: _flat_norm(norm(c)))
     net.load_state_dict(torch.load(path, weights_only=True))
     net.eval()
-    return lambda clips: net(normalize(clips, hp["mean"], hp["std"])[:, :, 0])
+    return lambda clips: net(normalize(clips, *settings.scale)[:, :, 0])
 
 
 def _norm(hp: Any) -> Callable[[int], nn.Module]:
@@ -218,19 +218,22 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
         InputError: There is no such checkpoint, the model has no such format, or a file already exists.
     """
     settings = Settings.of_checkpoint(str(checkpoint))
-    known_by = inspect.signature(VideoClassifier).parameters  # older checkpoints lack what they did not know
-    model_of = {name: one.default for name, one in known_by.items() if name in MODEL} | dict(settings.model)
+    if (own := settings.model["net"]["class_path"]) not in CLASSES["net"]:
+        raise InputError(
+            f"{checkpoint} has a network of class {own}; exports are of this project's networks. From Python, "
+            "video_gn.VideoClassifier.load_from_checkpoint(FILE, net=CLASS) gives it to torch.onnx or torch.export"
+        )
     there = checkpoint.absolute().parent
     run_dir = there.parent if there.name == "checkpoints" else there
     out, name = out or run_dir / "export", as_label(run_dir.name)
     if not is_utf8(str(out)):
         raise InputError(f"the formats' libraries need a folder whose name is UTF-8, not {out}; name one with --out")
-    settings = Settings(model_of, settings.clip, {"name": name, **settings.run}, versions())
+    settings = Settings(settings.model, settings.clip, {"name": name, **settings.run}, versions())
     named = {one: out / f"{name}{ending}" for one, (ending, _) in FORMATS.items()}
     files, card = {one: named[one] for one in formats}, out / f"{name}.md"
     taken = [path for path in files.values() if path.exists()]
     known = read_results(run_dir / "results.json", settings)
-    model = rebuild(str(checkpoint), settings)
+    model = rebuild(VideoClassifier, str(checkpoint), settings.model, settings.clip)
     digest = _digest(model, settings)
     differences = earlier_files(card, named, digest)
     if differences is None and card.exists():
@@ -238,8 +241,12 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     if taken and not overwrite:
         raise InputError(f"{taken[0]} already exists; pass --overwrite to replace it, or --out FOLDER")
     differences = differences or {}
-    if settings.model.get("bn_statistics", "running") != "running" and settings.model["norm"] in ("bn", "brn"):
-        logging.getLogger(__name__).warning("exports normalize by the running statistics of %s", settings.model["norm"])
+    tested = {one.get("bn_statistics") for one in known.get("tests", [])} - {None, "running"}
+    if tested and settings.net["norm"] in ("bn", "brn"):
+        logging.getLogger(__name__).warning(
+            "exports normalize by the running statistics of %s, the run was tested with those of %s",
+            settings.net["norm"], ", ".join(sorted(tested)),
+        )  # fmt: skip
     make_folder(out)
     try:
         with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none

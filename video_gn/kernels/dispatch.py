@@ -96,13 +96,15 @@ def check(setting: str, device: torch.device) -> str:
     """
     if device.type == "cuda":
         check_cudnn(torch.backends.cudnn.version())
-    reason = "model.kernels=torch" if setting == "torch" else obstacle(device)
+    reason = "model.execution.kernels=torch" if setting == "torch" else obstacle(device)
     if reason is None and setting == "auto" and device.type != "cuda":
         reason = "there is no CUDA device"
     if reason is None:
         return "norms run on fused Triton kernels (norm + residual + ReLU)"
     if setting == "triton":
-        raise InputError(f"model.kernels is triton, and {reason}; take auto, which takes PyTorch's kernels here")
+        raise InputError(
+            f"model.execution.kernels is triton, and {reason}; take auto, which takes PyTorch's kernels here"
+        )
     return f"norms run on PyTorch's kernels: {reason}"
 
 

@@ -10,7 +10,7 @@ MAX_WIDTH = 1024  # 16 times the papers': 7 billion parameters at depth 50
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Arch:
     """Kernels and strides that differ between the networks; triples are T, H, W.
 
     Attributes:
@@ -56,18 +56,18 @@ class Geometry:
 
 _I3D = ((True,), (True, False), (True, False), (False, True))
 _FLAT = ((False,),) * 4
-GEOMETRIES: dict[str, Geometry] = {
+ARCHS: dict[str, Arch] = {
     # The network of both papers.
-    "i3d": Geometry((5, 7, 7), (2, 2, 2), (3, 3, 3), (2, 2, 2), (0,), _I3D),
+    "i3d": Arch((5, 7, 7), (2, 2, 2), (3, 3, 3), (2, 2, 2), (0,), _I3D),
     # As video-nonlocal-net's code has it (resnet_video_org.py): its pools are not padded.
-    "i3d_nonlocal": Geometry((5, 7, 7), (2, 2, 2), (2, 3, 3), (2, 2, 2), (0,), _I3D, padded=False),
+    "i3d_nonlocal": Arch((5, 7, 7), (2, 2, 2), (2, 3, 3), (2, 2, 2), (0,), _I3D, padded=False),
     # pytorchvideo's and PySlowFast's networks for 8 frames at interval 8: no temporal stride in the stem.
-    "i3d_8x8": Geometry((5, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (0,), _I3D),
-    "c2d_8x8": Geometry((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (0,), _FLAT),
-    "slow_8x8": Geometry((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (), ((False,), (False,), (True,), (True,))),
+    "i3d_8x8": Arch((5, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (0,), _I3D),
+    "c2d_8x8": Arch((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (0,), _FLAT),
+    "slow_8x8": Arch((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (), ((False,), (False,), (True,), (True,))),
     # The 2D ResNet, for images as clips of one frame; it inflates into the others.
-    "flat": Geometry((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (), _FLAT),
+    "flat": Arch((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (), _FLAT),
     # For crops of 32 to 64 pixels and clips of 8 to 16 frames (the embedded data set, tests), and its 2D network.
-    "i3d_small": Geometry((3, 5, 5), (1, 2, 2), None, (1, 1, 1), (0, 1), _I3D),
-    "flat_small": Geometry((1, 5, 5), (1, 2, 2), None, (1, 1, 1), (), _FLAT),
+    "i3d_small": Arch((3, 5, 5), (1, 2, 2), None, (1, 1, 1), (0, 1), _I3D),
+    "flat_small": Arch((1, 5, 5), (1, 2, 2), None, (1, 1, 1), (), _FLAT),
 }

@@ -117,8 +117,8 @@ def select_kernels(net: nn.Module, kernels: str, low_memory: bool = False) -> No
         InputError: `kernels` is none of `video_gn.kernels.dispatch.SETTINGS`.
     """
     if kernels not in SETTINGS:
-        raise InputError(f"model.kernels is {kernels!r}; it has to be one of: {', '.join(SETTINGS)}")
-    for module in net.modules():
+        raise InputError(f"kernels is {kernels!r}; it has to be one of: {', '.join(SETTINGS)}")
+    for module in (one for one in net.modules() if type(one).__module__.startswith("video_gn.")):
         for name, value in {"kernels": kernels, "low_memory": low_memory}.items():
             if hasattr(module, name):
                 setattr(module, name, value)

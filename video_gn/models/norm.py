@@ -16,7 +16,7 @@ Each is followed by a residual sum and a ReLU where the network has them (`norm_
 (`video_gn.kernels`), PyTorch's operators elsewhere.
 
 BN over all GPUs is `bn` with Lightning's `trainer.sync_batchnorm: true`; BN over fewer clips than a GPU holds is `bn`
-with `norm_batch`. To add a norm, add a function of the channel count to `NORMS`.
+with `ghost_batch`. To add a norm, add a function of the channel count to `NORMS`.
 """
 
 from collections.abc import Callable, Iterator
@@ -63,9 +63,9 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 }
 # The settings that a norm takes; it has none of the others.
 OPTIONS = {
-    "bn": ("norm_batch",),
+    "bn": ("ghost_batch",),
     "gn": ("num_groups", "channels_per_group"),
-    "brn": ("norm_batch", "r_max", "d_max"),
+    "brn": ("ghost_batch", "r_max", "d_max"),
     "frozen_bn": ("freeze_affine",),
 }
 
@@ -76,7 +76,7 @@ def make_norm(name: str, **options: Any) -> Norm:
     Args:
         name: A word of `NORMS`.
         options: Settings of any norm, of which this one takes its own (`OPTIONS`): GN's `num_groups` or, in its place,
-            `channels_per_group`; BN's `norm_batch`; Batch Renormalization's `r_max` and `d_max`; frozen BN's
+            `channels_per_group`; BN's `ghost_batch`; Batch Renormalization's `r_max` and `d_max`; frozen BN's
             `freeze_affine`.
 
     Raises:
@@ -95,8 +95,8 @@ def norm_label(name: str, num_groups: int = 32, channels_per_group: int | None =
 
 
 def norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Gamma and beta of every layer of the family (synchronised BN included), once each."""
-    family = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, FrozenBatchNorm3d)
+    """Gamma and beta of every layer of the family, and of torch's other norms, once each."""
+    family = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, FrozenBatchNorm3d)
     for layer in module.modules():
         if isinstance(layer, family):
             yield from layer.parameters(recurse=False)

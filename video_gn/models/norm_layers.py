@@ -74,13 +74,13 @@ def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Ten
 class BatchNorm3d(nn.BatchNorm3d):
     """BatchNorm whose statistics in training are those of consecutive groups of clips.
 
-    A batch of 32 clips with `norm_batch=4` gives the outputs and gradients of 8 processes with 4 clips each. So do its
+    A batch of 32 clips with `ghost_batch=4` gives the outputs and gradients of 8 processes with 4 clips each. So do its
     running statistics: they follow the first group alone, as DDP keeps (and evaluates with) those of its first
     process. Under gradient accumulation each of the batches moves them.
 
     Args:
         channels: C of `[N, C, T, H, W]`.
-        norm_batch: Clips that share statistics; None for all N. The last group is smaller where it does not divide N.
+        ghost_batch: Clips that share statistics; None for all N. The last group is smaller where it does not divide N.
 
     Attributes:
         kernels: As GroupNorm's. While compiling, the compiler's: it fuses BatchNorm.
@@ -89,17 +89,17 @@ class BatchNorm3d(nn.BatchNorm3d):
     momentum: float | None
     kernels = "auto"
 
-    def __init__(self, channels: int, norm_batch: int | None = None) -> None:
-        if norm_batch is not None and norm_batch < 1:
-            raise InputError(f"norm_batch is {norm_batch}; it has to be at least 1 clip")
+    def __init__(self, channels: int, ghost_batch: int | None = None) -> None:
+        if ghost_batch is not None and ghost_batch < 1:
+            raise InputError(f"ghost_batch is {ghost_batch}; it has to be at least 1 clip")
         super().__init__(channels, eps=EPS, momentum=0.1)
-        self.norm_batch = norm_batch
+        self.ghost_batch = ghost_batch
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         if not self.training:
             return _by_given(self, x, residual, relu)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
-        size = self.norm_batch or len(x)
+        size = self.ghost_batch or len(x)
         sets = self._sets_at_once(x, size)
         if sets:
             return self._normalize(x, True, residual, relu, sets)
@@ -136,7 +136,7 @@ class BatchNorm3d(nn.BatchNorm3d):
         return _finish(y, residual, relu, x.dtype)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, norm_batch={self.norm_batch}"
+        return f"{super().extra_repr()}, ghost_batch={self.ghost_batch}"
 
 
 class BatchRenorm3d(BatchNorm3d):
@@ -149,15 +149,15 @@ class BatchRenorm3d(BatchNorm3d):
 
     Args:
         channels: C of `[N, C, T, H, W]`.
-        norm_batch: As for BatchNorm.
+        ghost_batch: As for BatchNorm.
         r_max: Largest correction of the scale; 1 for none.
         d_max: Largest correction of the mean, in standard deviations; 0 for none.
     """
 
-    def __init__(self, channels: int, norm_batch: int | None = None, r_max: float = 1.5, d_max: float = 0.5) -> None:
+    def __init__(self, channels: int, ghost_batch: int | None = None, r_max: float = 1.5, d_max: float = 0.5) -> None:
         if not r_max >= 1 or not d_max >= 0:
             raise InputError(f"r_max is {r_max} and d_max {d_max}; r_max has to be at least 1, and d_max at least 0")
-        super().__init__(channels, norm_batch)
+        super().__init__(channels, ghost_batch)
         self.r_max, self.d_max = r_max, d_max
 
     def _sets_at_once(self, x: Tensor, size: int) -> int:

@@ -17,6 +17,7 @@ the training crop, the head's window slides and gives logits at each of its posi
 """
 
 from math import ceil
+from typing import Any
 
 import torch
 from pytorchvideo.models.head import ResNetBasicHead
@@ -25,83 +26,168 @@ from pytorchvideo.models.resnet import ResStage
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.models.architectures import DEPTHS, EXPANSION, GEOMETRIES, MAX_WIDTH, Geometry
+from video_gn.models.architectures import ARCHS, DEPTHS, EXPANSION, MAX_WIDTH, Arch
 from video_gn.models.blocks import Bottleneck, Conv3d, MaxPool3d, Residual, Stem, WindowPool
-from video_gn.models.norm import Norm
+from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
+from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
+
+# Of the network's settings.
+RULES: dict[str, Rule] = {
+    "arch": one_of(ARCHS),
+    "depth": one_of(DEPTHS),
+    "width": whole(1, MAX_WIDTH),
+    "norm": one_of(NORMS),
+    "num_groups": whole(1, 2**16),
+    "channels_per_group": or_none(whole(1, 2**16)),
+    "ghost_batch": or_none(whole(1, 2**20)),
+    "r_max": number(1, 1e6),
+    "d_max": number(0, 1e6),
+    "freeze_affine": FLAG,
+    "dropout": Rule(lambda x: number(0, 1).holds(x) and x < 1, "a number from 0 up to, and below, 1"),
+    "zero_init_gamma": FLAG,
+}
 
 
-def resnet3d(
-    num_classes: int,
-    norm: Norm,
-    depth: int = 50,
-    width: int = 64,
-    geometry: str = "i3d",
-    crop_size: int = 224,
-    dropout: float = 0.5,
-    zero_init_gamma: bool = True,
-) -> Net:
+NORM_SETTINGS = ("num_groups", "channels_per_group", "ghost_batch", "r_max", "d_max", "freeze_affine")
+
+
+class ResNet3d(Net):
     """The I3D ResNet: clips `[N, 3, T, H, W]` to logits `[N, num_classes, 1, h, w]`, 1 x 1 x 1 at the training crop.
 
     Convolutions start from He's normal, gamma from 1 and beta from 0; the linear layer from N(0, 0.01).
 
     Args:
         num_classes: K.
-        norm: Makes a layer from its number of channels (`video_gn.models.norm.make_norm`).
-        depth: A key of `DEPTHS`: 50 and 101 are the papers', 11 and 14 small ones.
+        arch: Kernels and strides, a key of `video_gn.models.architectures.ARCHS`.
+        depth: Layers: 50 and 101 are the papers', 11 and 14 small ones.
         width: Channels of the stem; stage i has `4 * 2**i * width`. The papers' is 64.
-        geometry: A key of `GEOMETRIES`.
-        crop_size: Side of the training crop in pixels; it sets the head's window.
+        norm: A key of `video_gn.models.norm.NORMS`, or a function of the channel count.
+        num_groups: Groups of `gn`.
+        channels_per_group: Channels of each group of `gn`, in place of `num_groups`.
+        ghost_batch: Clips that share statistics in `bn` and `brn`: consecutive groups of so many clips of a larger
+            batch (Hoffer et al. 2017), so that one GPU with 32 clips trains as 8 GPUs with 4 each. None takes all
+            clips of the GPU.
+        r_max: Largest correction of the scale in `brn`.
+        d_max: Largest correction of the mean in `brn`, in standard deviations.
+        freeze_affine: Whether `frozen_bn` fixes gamma and beta too.
         dropout: Before the linear layer.
         zero_init_gamma: Whether gamma of each bottleneck's last norm starts at 0 (Wu & He 2018, section 4.1), which
             makes every residual block its shortcut at first.
 
-    Raises:
-        InputError: An unknown depth or geometry, a number below 1, or channels that the norm's groups do not divide
-            (the message names the layer).
-    """
-    if depth not in DEPTHS:
-        raise InputError(f"there is no depth {depth}; the depths are: {', '.join(map(str, DEPTHS))}")
-    if geometry not in GEOMETRIES:
-        raise InputError(f"there is no geometry {geometry!r}; the geometries are: {', '.join(GEOMETRIES)}")
-    for name, value in {"num_classes": num_classes, "width": width, "crop_size": crop_size}.items():
-        if value < 1:
-            raise InputError(f"{name} is {value}; it has to be at least 1")
-    if width > MAX_WIDTH:
-        raise InputError(f"width is {width}; it has to be at most {MAX_WIDTH}, the papers' is 64")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout is {dropout}; it has to be at least 0 and below 1")
-    geo = GEOMETRIES[geometry]
+    Attributes:
+        settings: The arguments, without `num_classes`.
 
-    blocks: list[nn.Module] = [_stem(width, geo, norm)]
+    Raises:
+        InputError: A setting that cannot be, or channels that the norm's groups do not divide (the message names the
+            layer).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        arch: str = "i3d",
+        depth: int = 50,
+        width: int = 64,
+        norm: str | Norm = "gn",
+        num_groups: int = 32,
+        channels_per_group: int | None = None,
+        ghost_batch: int | None = None,
+        r_max: float = 1.5,
+        d_max: float = 0.5,
+        freeze_affine: bool = False,
+        dropout: float = 0.5,
+        zero_init_gamma: bool = True,
+    ) -> None:
+        given = locals()
+        settings = {name: given[name] for name in RULES}
+        check({name: value for name, value in settings.items() if not callable(value)}, RULES, "model.net")
+        if num_classes < 1:
+            raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
+        layer = norm if callable(norm) else make_norm(norm, **settings)
+        super().__init__(
+            blocks=_blocks(num_classes, ARCHS[arch], DEPTHS[depth], width, layer, dropout, zero_init_gamma)
+        )
+        self.settings = settings
+
+    @property
+    def arch(self) -> str:
+        """Its kernels and strides, a key of `ARCHS`."""
+        return self.settings["arch"]
+
+    @property
+    def norm(self) -> str:
+        """Its norm in a word, with GN's division."""
+        return norm_of(self.settings)
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The stem and the residual stages, from the first layer on."""
+        return [block for block in self.blocks[:-1] if any(True for _ in block.parameters())]
+
+    @property
+    def head(self) -> Any:
+        """What is new for other classes."""
+        return self.blocks[-1]
+
+    @property
+    def min_frames(self) -> int:
+        """Frames of the shortest clip that it takes."""
+        return ARCHS[self.arch].min_frames
+
+    def set_crop_size(self, crop_size: int) -> None:
+        """Sets the head's window to what a training crop comes to, of so many pixels a side; it is made for 224."""
+        stride = ARCHS[self.arch].spatial_stride(len(DEPTHS[self.settings["depth"]]))
+        self.head.pool.window = ceil(crop_size / stride)
+
+    @staticmethod
+    def label(settings: Any) -> str:
+        """A network with these settings as it is called in the name of a run: `i3d_r50_gn`."""
+        width = "" if settings["width"] == 64 else f"w{settings['width']}"
+        return f"{settings['arch']}_r{settings['depth']}{width}_{norm_of(settings)}"
+
+
+def norm_of(settings: Any) -> str:
+    """The norm of a network with these settings as the names of runs have it: `gn8` (`norm_label`)."""
+    return norm_label(settings["norm"], settings["num_groups"], settings.get("channels_per_group"))
+
+
+def _blocks(
+    num_classes: int,
+    arch: Arch,
+    depths: tuple[int, ...],
+    width: int,
+    norm: Norm,
+    dropout: float,
+    zero_init_gamma: bool,
+) -> nn.ModuleList:
+    blocks: list[nn.Module] = [_stem(width, arch, norm)]
     dim_in = width
-    for stage, num_blocks in enumerate(DEPTHS[depth]):
+    for stage, num_blocks in enumerate(depths):
         dim_inner = width * 2**stage
         res_blocks = []
         for i in range(num_blocks):
             stride = 2 if i == 0 and stage > 0 else 1
             layer = f"res{stage + 2}.{i}"
-            inflated = geo.inflated[stage][i % len(geo.inflated[stage])]
+            inflated = arch.inflated[stage][i % len(arch.inflated[stage])]
             res_blocks.append(_res_block(dim_in, dim_inner, stride, inflated, norm, zero_init_gamma, layer))
             dim_in = dim_inner * EXPANSION
         blocks.append(ResStage(res_blocks=nn.ModuleList(res_blocks)))
-        if stage in geo.temporal_pools:
+        if stage in arch.temporal_pools:
             blocks.append(MaxPool3d((2, 1, 1), (2, 1, 1), (0, 0, 0)))
-    blocks.append(
-        ResNetBasicHead(
-            pool=WindowPool(ceil(crop_size / geo.spatial_stride(len(DEPTHS[depth])))),
-            dropout=nn.Dropout(dropout) if dropout else None,
-            proj=nn.Linear(dim_in, num_classes),
-        )
+    head = ResNetBasicHead(
+        pool=WindowPool(ceil(224 / arch.spatial_stride(len(depths)))),
+        dropout=nn.Dropout(dropout) if dropout else None,
+        proj=nn.Linear(dim_in, num_classes),
     )
-    return Net(blocks=nn.ModuleList(blocks))  # initialises convolutions, linear layers and BatchNorms
+    return nn.ModuleList([*blocks, head])  # Net initialises convolutions, linear layers and BatchNorms
 
 
-def _stem(width: int, geo: Geometry, norm: Norm) -> Stem:
+def _stem(width: int, arch: Arch, norm: Norm) -> Stem:
     return Stem(
-        conv=_conv(3, width, geo.stem_kernel, geo.stem_stride),
+        conv=_conv(3, width, arch.stem_kernel, arch.stem_stride),
         norm=_norm(norm, width, "stem"),
         activation=nn.ReLU(inplace=True),
-        pool=MaxPool3d(geo.pool1, geo.pool1_stride, geo.pool1_padding) if geo.pool1 else None,
+        pool=MaxPool3d(arch.pool1, arch.pool1_stride, arch.pool1_padding) if arch.pool1 else None,
     )
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from video_gn.errors import InputError
 from video_gn.predict.programs import OnnxGraph, Program
 from video_gn.predict.settings import Settings
-from video_gn.train.checkpoint import check_network
 from video_gn.train.classifier import VideoClassifier
-from video_gn.weights.reader import METADATA, read_content, read_weights
+from video_gn.train.rebuild import rebuild
+from video_gn.weights.reader import METADATA, read_content
 
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".onnx", ".pt2")
 
@@ -87,24 +87,10 @@ class Network:
 
     def __init__(self, path: str, settings: Settings, device: str = "cpu") -> None:
         self.settings = settings
-        self.model = rebuild(path, settings).to(device)
+        self.model = rebuild(VideoClassifier, path, settings.model, settings.clip).to(device)
 
     def scores(self, clips: Tensor) -> Tensor:
         """As `Trained.scores`."""
         assert self.model is not None
         with torch.inference_mode():
             return self.model.scores(clips.to(self.model.device)[None])[0].cpu()
-
-
-def rebuild(path: str, settings: Settings) -> VideoClassifier:
-    """The classifier of a file of weights, in evaluation.
-
-    Raises:
-        InputError: The weights are not those that the settings promise.
-    """
-    state = check_network(read_weights(path), settings.model, settings.clip)
-    own = {"init": None, "freeze_stages": 0, "compile": False, "low_memory": False, "bn_statistics": "running"}
-    model = VideoClassifier(**{**settings.model, **own})
-    counters = {name: value for name, value in model.net.state_dict().items() if name.endswith("num_batches_tracked")}
-    model.net.load_state_dict(counters | state)  # old files lack the counters
-    return model.eval()

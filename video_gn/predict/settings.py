@@ -8,7 +8,7 @@ from typing import Any
 from video_gn.errors import InputError
 from video_gn.rules import shown
 from video_gn.train.checkpoint import read_checkpoint
-from video_gn.weights.stored import CLIP, clip_settings, model_settings, read_settings
+from video_gn.weights.stored import OPTIONAL, clip_settings, model_settings, net_settings, read_settings
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Settings:
     """What a trained model is, as JSON in every export.
 
     Attributes:
-        model: Hyper-parameters of `VideoClassifier`, `class_names`, `mean` and `std` among them.
-        clip: How a clip is made: num_frames, frame_interval, crop_size, test_short_side, test_protocol and so on.
+        model: What `video_gn.weights.stored.model_settings` gives: class_names, net, optimizer, schedule, start.
+        clip: How a clip is made, as `video_gn.weights.stored.clip_settings` gives it.
         run: The run's name, steps and epochs, where they are known.
         versions: Of Python and the packages.
     """
@@ -26,6 +26,16 @@ class Settings:
     clip: Mapping[str, Any]
     run: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def net(self) -> Mapping[str, Any]:
+        """Settings of the network, of this project's class."""
+        return net_settings(self.model, self.run.get("name", "this file"))
+
+    @property
+    def scale(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of the input, RGB on the scale from 0 to 1."""
+        return list(self.model["start"]["mean"]), list(self.model["start"]["std"])
 
     @property
     def class_names(self) -> list[str]:
@@ -56,7 +66,7 @@ class Settings:
     def of_checkpoint(cls, path: str) -> "Settings":
         """Of a checkpoint."""
         found = read_checkpoint(path)
-        clip = {name: found.clip[name] for name in CLIP}
+        clip = {name: value for name, value in found.clip.items() if name not in OPTIONAL}
         return cls(found.model, clip, {"steps": found.global_step, "epochs": found.epoch + 1})
 
 

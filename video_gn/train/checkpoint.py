@@ -15,39 +15,37 @@ import torch
 import yaml
 
 from video_gn.data import motion12
+from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.sampling import find_protocol
 from video_gn.errors import InputError
 from video_gn.files.names import is_utf8, utf8_named
-from video_gn.models.norm import make_norm
-from video_gn.models.resnet3d import resnet3d
-from video_gn.rules import DATA, Rule, shown
+from video_gn.models.resnet3d import ResNet3d
+from video_gn.rules import DATA, FLAG, LOADING, Rule, one_of, plain, shown
+from video_gn.train.callbacks.bn_statistics import RULES as STATISTICS
+from video_gn.train.configs import flat, named_configs
 from video_gn.weights.inflate import own_state
 from video_gn.weights.pickles import load_torch
 from video_gn.weights.reader import Weights, read_weights
-from video_gn.weights.stored import CLIP, clip_settings, model_settings
+from video_gn.weights.stored import CLASSES, clip_settings, model_settings, net_settings
+from video_gn.weights.upgrade import upgrade_data
 
 log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
-ARCHITECTURE = ("geometry", "depth", "width", "norm", "num_groups", "channels_per_group", "class_names")
-# What describes the network to `validate`, `test` and `predict`.
-NETWORK = (
-    "norm", "num_groups", "channels_per_group", "r_max", "d_max", "freeze_affine", "depth", "width", "geometry",
-    "dropout", "zero_init_gamma", "mean", "std",
-)  # fmt: skip
-# What a checkpoint says besides, and is asked for only in the folder of its run.
-RUN_MODEL = ("norm_batch", "bn_statistics", "precise_steps", "compile", "channels_last", "low_memory")
+ARCHITECTURE = ("arch", "depth", "width", "norm", "num_groups", "channels_per_group")
 _BYTES = re.compile("[\udc80-\udcff]")  # of names that are not UTF-8, as Python keeps them
 _PATH = Rule(
     lambda x: x is None or (isinstance(x, str) and 0 < len(x) < 4096 and _BYTES.sub("", x).isprintable()), "a path"
 )
+# What a checkpoint says of where the data is and how it is read, which is asked for only in the folder of its run.
 RUN_DATA = {
     **dict.fromkeys(("root", "train", "val", "test"), _PATH),
     "motion": Rule(lambda x: x is None or _is_motion(x), "parameters of the embedded set"),
-    **{name: DATA[name] for name in ("batch_size", "clips_per_video", "num_workers")},
-    "backend": _PATH,
-    "inspect": DATA["flip"],
-    "decode_timeout": Rule(lambda x: type(x) in (int, float) and 0 < x <= 3600, "at most an hour, in seconds"),
-    "quarantine": Rule(
+    **{name: DATA[name] for name in ("batch_size", "clips_per_video")},
+    "evaluation.inspect": FLAG,
+    "loading.num_workers": LOADING["num_workers"],
+    "loading.backend": one_of(BACKENDS),
+    "loading.decode_timeout": Rule(lambda x: type(x) in (int, float) and 0 < x <= 3600, "at most an hour, in seconds"),
+    "loading.quarantine": Rule(
         lambda x: isinstance(x, str) and x.isprintable() and x == Path(x).name and x.endswith(".csv"),
         "a file name that ends in .csv",
     ),
@@ -65,8 +63,8 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         path: The file.
-        model: Hyper-parameters of `VideoClassifier`, class names among them.
-        clip: How its clips are made (`CLIP`), and `max_span` and `seed` where it has them.
+        model: What it says of the model: class_names, net, optimizer, schedule, start and so on, in today's format.
+        clip: How its clips are made (`video_gn.weights.stored.CLIPS`).
         epoch: The last one.
         global_step: Steps of the optimiser.
         content: All of it, not checked but for the weights.
@@ -103,15 +101,16 @@ def read_checkpoint(path: str) -> Checkpoint:
     if not isinstance(content, dict) or not needed <= content.keys():
         raise InputError(
             f"{path} is not a checkpoint of this project's training; weights to start from go into "
-            "--model.init, exports into python -m video_gn.predict"
+            "--model.start.init, exports into python -m video_gn.predict"
         )
     for name in ("epoch", "global_step"):
         if type(content[name]) is not int or not 0 <= content[name] < 2**53:
             raise InputError(f"{path} says that {name} is {shown(content[name])}; the file is damaged")
     model = model_settings(content["hyper_parameters"], path)
-    clip = clip_settings(content["datamodule_hyper_parameters"], path, ("max_span", "seed"))
+    clip = clip_settings(content["datamodule_hyper_parameters"], path)
     find_protocol(clip["test_protocol"])
-    check_network(read_weights(path, content), model, clip)
+    if model["net"]["class_path"] in CLASSES["net"]:
+        check_network(read_weights(path, content), model, clip)
     return Checkpoint(path, model, clip, content["epoch"], content["global_step"], content)
 
 
@@ -122,9 +121,10 @@ def check_network(weights: Weights, model: Mapping[str, Any], clip: Mapping[str,
         InputError: The weights are of another network, or it cannot see such clips.
     """
     crop, frames, names = model["crop_size"], clip["num_frames"], model["class_names"]
-    norm = make_norm(model["norm"], num_groups=model["num_groups"], channels_per_group=model["channels_per_group"])
+    settings = net_settings(model, weights.source)
     with torch.device("meta"):
-        net = resnet3d(len(names), norm, model["depth"], model["width"], model["geometry"], crop, 0.0).eval()
+        net = ResNet3d(len(names), **settings | {"dropout": 0.0}).eval()
+    net.set_crop_size(crop)
     state = own_state(weights, net, names)
     try:
         if crop != clip["crop_size"]:
@@ -134,12 +134,12 @@ def check_network(weights: Weights, model: Mapping[str, Any], clip: Mapping[str,
     except (RuntimeError, ValueError):
         raise InputError(
             f"{weights.source} says that a clip is {frames} frames with crops of {clip['crop_size']}, tested at "
-            f"{clip['test_short_side']}, which its network ({model['geometry']} at {crop}) cannot see; it is damaged"
+            f"{clip['test_short_side']}, which its network ({settings['arch']} at {crop}) cannot see; it is damaged"
         ) from None
     return state
 
 
-def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
+def with_checkpoint(args: list[str]) -> list[str]:
     """Puts what a checkpoint says below the settings given, so that a checkpoint alone is enough to use it.
 
     That is the network and its clips. Out of a run's folder it is also where the data is and how it is read, each by
@@ -147,7 +147,6 @@ def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
 
     Args:
         args: A command line.
-        linked: Settings of the model that it takes from the data.
 
     Raises:
         InputError: The command needs a checkpoint, and there is none or it is something else.
@@ -159,22 +158,52 @@ def with_checkpoint(args: list[str], linked: tuple[str, ...]) -> list[str]:
     if not paths:
         raise InputError(f"{args[0]} needs a checkpoint: --ckpt_path runs/NAME/checkpoints/last.ckpt")
     checkpoint = read_checkpoint(paths[-1])
-    model = {name: _plain(checkpoint.model[name]) for name in NETWORK if name in checkpoint.model}
-    data = {name: _plain(checkpoint.clip[name]) for name in (*CLIP, "max_span") if name in checkpoint.clip}
-    data["class_names"] = list(checkpoint.model["class_names"])
-    if checkpoint.run_dir:
-        model |= {name: checkpoint.model[name] for name in RUN_MODEL if name in checkpoint.model}
-        data |= _of_run(checkpoint)
-    stored = {
+    model: dict[str, Any] = {"start": {name: list(checkpoint.model["start"][name]) for name in ("mean", "std")}}
+    if checkpoint.model["net"]["class_path"] in CLASSES["net"]:
+        model["net"] = plain(checkpoint.model["net"])
+    elif not any(arg.partition("=")[0] == "--model.net" for arg in args) and not named_configs(args):
+        net_settings(checkpoint.model, checkpoint.path)
+    data = data_config(checkpoint.clip) | {"class_names": list(checkpoint.model["class_names"])}
+    stored: dict[str, Any] = {
         "seed_everything": checkpoint.clip.get("seed", 0) % 2**32,
-        "model": {name: value for name, value in model.items() if name not in linked},
+        "images": checkpoint.clip["images"],
+        "model": model,
         "data": data,
         "run_dir": str(checkpoint.run_dir or Path("runs", "tested", Path(paths[-1]).stem)),
     }
+    if checkpoint.run_dir:
+        for name, value in _of_run(checkpoint).items():
+            part, _, field = name.rpartition(".")
+            (data.setdefault(part, {}) if part else data)[field] = value
+        stored |= _statistics(checkpoint)
     # YAML has no form for names that are not UTF-8, a command line has.
     raw = [f"--data.{name}={data.pop(name)}" for name, value in list(data.items()) if not _in_yaml(value)]
     raw += [] if _in_yaml(stored["run_dir"]) else [f"--run_dir={stored.pop('run_dir')}"]
     return [args[0], "--config", yaml.dump(stored, Dumper=_Quoting), *raw, *args[1:]]
+
+
+def data_config(clip: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a data module by which a clip is made so (`video_gn.weights.stored.CLIPS`)."""
+    clip = plain(clip)
+    if clip["images"]:
+        return {"crop_size": clip["crop_size"], "short_side": clip["test_short_side"], "flip": clip["flip"]}
+    names = ("num_frames", "frame_interval", "max_span", "short_side", "crop_size", "flip")
+    return {
+        "clip": {name: clip[name] for name in names if name in clip},
+        "evaluation": {"protocol": clip["test_protocol"], "short_side": clip["test_short_side"]},
+    }
+
+
+def _statistics(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Which statistics of BatchNorm the run is evaluated by, as a config has it."""
+    kept = checkpoint.content.get("callbacks")
+    state = kept.get("EvaluationStatistics") if isinstance(kept, dict) else None
+    if state is None and checkpoint.content["hyper_parameters"].get("format", 1) == 1:
+        old = checkpoint.content["hyper_parameters"]
+        state = {"use": old.get("bn_statistics", "running"), "batches": old.get("precise_steps", 200)}
+    if not isinstance(state, dict) or any(not rule.holds(state.get(name)) for name, rule in STATISTICS.items()):
+        return {}
+    return {"bn_statistics": {name: state[name] for name in STATISTICS}}
 
 
 class _Quoting(yaml.SafeDumper):
@@ -191,14 +220,18 @@ def _in_yaml(value: Any) -> bool:
     return not isinstance(value, str) or is_utf8(value)
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _of_run(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Where a run's data is and how it was read; what breaks its rule is left to the user, and said."""
+    """Where a run's data is and how it was read, by dotted names; what breaks its rule is named, and left out."""
     given = checkpoint.content["datamodule_hyper_parameters"]
-    found = {name: given[name] for name in RUN_DATA if name in given}
+    given = flat(given if given.get("format") else upgrade_data(given))
+    motion = {name.removeprefix("motion."): given.pop(name) for name in list(given) if name.startswith("motion.")}
+    found = {name: given[name] for name in RUN_DATA if name in given} | ({"motion": motion} if motion else {})
+    if checkpoint.clip["images"]:
+        found = {
+            name: value
+            for name, value in found.items()
+            if name not in ("motion", "clips_per_video", "evaluation.inspect")
+        }
     for name in [name for name in found if not RUN_DATA[name].holds(found[name])]:
         log.warning(
             "data.%s=%s is not taken from %s: it is not %s; give it by --data.%s",
@@ -210,14 +243,22 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Any]:
 def check_architecture(path: str, settings: Mapping[str, Any]) -> None:
     """Raises InputError if a checkpoint belongs to another network than a model with these hyper-parameters."""
     stored = read_checkpoint(path).model
-    different = [name for name in ARCHITECTURE if stored.get(name) != settings.get(name)]
+    before, now = (_network(one) for one in (stored, settings))
+    different = [name for name in before if before[name] != now.get(name)]
     if different:
+        name = different[0]
         raise InputError(
-            f"{path} is of another architecture: it has {_setting(stored, different[0])}, the settings ask for "
-            f"{_setting(settings, different[0])}; leave them to the checkpoint, or take another checkpoint"
+            f"{path} is of another architecture: it has {_setting(name, before[name])}, the settings ask for "
+            f"{_setting(name, now.get(name))}; leave them to the checkpoint, or take another checkpoint"
         )
 
 
-def _setting(settings: Mapping[str, Any], name: str) -> str:
-    value = settings.get(name)
+def _network(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells networks apart."""
+    net = model["net"]
+    settings = {name: net["init_args"].get(name) for name in ARCHITECTURE} if net["init_args"] else {}
+    return {"net": net["class_path"]} | settings | {"class_names": list(model["class_names"])}
+
+
+def _setting(name: str, value: Any) -> str:
     return f"{len(value)} classes ({value[0]}, ...)" if isinstance(value, list) else f"{name}={value}"

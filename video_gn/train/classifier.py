@@ -1,7 +1,8 @@
-"""A video classifier around the I3D ResNet: loss, optimisation and scores; the model half of a run."""
+"""A video classifier around any network: loss, optimisation and scores; the model half of a run."""
 
 import logging
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,194 +14,147 @@ from torch.optim.lr_scheduler import LambdaLR
 from video_gn.batch import Batch
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
-from video_gn.models.architectures import GEOMETRIES
 from video_gn.models.blocks import select_kernels
 from video_gn.models.input import normalize
-from video_gn.models.norm import make_norm, norm_label, norm_parameters
-from video_gn.models.resnet3d import resnet3d
+from video_gn.models.protocol import needed, resnet
+from video_gn.models.resnet3d import ResNet3d
+from video_gn.rules import BATCH, CROP, SEED
 from video_gn.rules import check as check_rules
 from video_gn.train.metrics import Accuracy, ranks, top
-from video_gn.train.optim import REFERENCE_CLIPS, ends_step, lr_factor, scaled_lr
+from video_gn.train.optim import REFERENCE_CLIPS, SGD, Optimizer, ends_step, scaled_lr
+from video_gn.train.rebuild import rebuild_checkpoint
+from video_gn.train.schedule import Schedule, Step
+from video_gn.train.settings import Execution, Start, described
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import check_norm, input_scale, start_from
-from video_gn.weights.stored import MODEL
+from video_gn.weights.stored import FORMAT
 
 log = logging.getLogger(__name__)
-NUMBERS = {
-    name: MODEL[name] for name in (
-        "base_lr", "head_lr", "momentum", "weight_decay", "norm_weight_decay", "decay_points", "warmup", "dropout",
-        "mean", "std", "r_max", "d_max", "width", "num_groups", "channels_per_group", "crop_size", "batch_size",
-        "precise_steps", "seed",
-    )
-}  # fmt: skip
 
 
 class VideoClassifier(pl.LightningModule):
-    """An I3D ResNet, trained as Wu & He 2018 (section 4.3) train it.
+    """A network of clips, trained as Wu & He 2018 (section 4.3) train the I3D ResNet.
 
     Args:
         class_names: The classes in the order of their labels.
+        net: Makes the network from the number of classes: a class or a function.
+        optimizer: What moves the parameters: SGD, AdamW, or a subclass of `video_gn.train.optim.Optimizer`.
+        schedule: How the learning rate moves: Step, Cosine, or a subclass of `video_gn.train.schedule.Schedule`.
+        start: Where training starts from.
+        execution: How the network is run; checkpoints do not know it.
         batch_size: Clips per GPU in a training step.
         crop_size: Side of the training crop, in pixels.
-        norm: A word of `video_gn.models.norm.NORMS`: bn, gn, ln, in, brn, frozen_bn.
-        num_groups: Groups of `gn`.
-        channels_per_group: Channels of each group of `gn`, in place of `num_groups`.
-        norm_batch: Clips that share statistics in `bn` and `brn`: consecutive groups of so many clips of a larger
-            batch, so that one GPU with 32 clips trains as 8 GPUs with 4 each. None takes all clips of the GPU.
-        r_max: Largest correction of the scale in `brn`.
-        d_max: Largest correction of the mean in `brn`, in standard deviations.
-        bn_statistics: What `bn` and `brn` normalize by in validate, test and predict: "running" averages, "precise"
-            ones recomputed over training batches before ("precise BN"), or those of the evaluated "batch" itself.
-            Validation during training always takes the running ones.
-        precise_steps: Training batches over which precise statistics are recomputed (200 in video-nonlocal-net).
-        freeze_affine: Whether `frozen_bn` fixes gamma and beta too.
-        depth: Layers: 50 or 101; 11 and 14 are small ones.
-        width: Channels of the stem; 64 in the papers.
-        geometry: Kernels and strides, a name of `video_gn.models.architectures.GEOMETRIES`.
-        dropout: Before the last layer.
-        zero_init_gamma: Whether gamma of each residual block's last norm starts at 0.
-        init: Weights to start from, 2D (then inflated) or 3D: a file (`video_gn.weights.reader` lists the layouts) or a
-            public name (`video_gn.weights.hub`) such as timm:resnet50_gn.a1h_in1k. None starts from random ones.
-        init_norm: The norm that `init` was trained with, where the file does not tell.
-        freeze_stages: How many of the stem, res2, res3, res4 and res5 stay as they are, from the first on; their BN
-            keeps its running statistics too.
-        mean: Of each colour on the scale from 0 to 1, subtracted from the input. None takes that of the weights in
-            `init`, where it is known, and otherwise 0.45.
-        std: Of each colour, by which the input is divided. None takes that of `init`, and otherwise 0.225.
-        base_lr: Learning rate at 64 clips a step; the rate used is scaled to the clips of this run's steps.
-        head_lr: How many times that rate the last layer learns at, for a new one on a trained network.
-        momentum: Of SGD with Nesterov.
-        weight_decay: Of convolutions and the last layer.
-        norm_weight_decay: Of every norm's gamma and beta.
-        lr_schedule: "step" (the papers') or "cosine".
-        decay_points: Fractions of training at which "step" divides the rate by 10.
-        warmup: Fraction of training over which the rate rises from 0.
-        compile: Whether to run the network through `torch.compile`.
-        channels_last: Whether to keep activations in channels_last_3d memory order. None for what is faster: on a GPU
-            yes, on a CPU no.
-        kernels: What norms run on: "triton", this project's kernels of norm + residual sum + ReLU; "torch", PyTorch's;
-            "auto", the first where there is a GPU for them. Checkpoints do not know it.
-        low_memory: Whether those kernels keep less for backward: what convolutions read after a norm and ReLU is
-            computed again, and max pools keep one byte an output. Not with `compile`.
         seed: Of the dropout.
+
+    Attributes:
+        net: The network.
+        mean: Of each colour, subtracted from the input on the scale from 0 to 1.
+        std: Of each colour, by which the input is divided.
+        results: Of the last validation and test, in full precision.
+        outcomes: Of the test's videos: row, predicted label, rank of the true one.
+        norm_layers: Distances of running from true statistics, where they were measured.
     """
 
     def __init__(
         self,
         class_names: list[str],
+        net: Callable[[int], nn.Module] = ResNet3d,
+        optimizer: Optimizer = SGD(),
+        schedule: Schedule = Step(),
+        start: Start = Start(),
+        execution: Execution = Execution(),
         batch_size: int = 8,
         crop_size: int = 224,
-        norm: str = "gn",
-        num_groups: int = 32,
-        channels_per_group: int | None = None,
-        norm_batch: int | None = None,
-        r_max: float = 1.5,
-        d_max: float = 0.5,
-        bn_statistics: Literal["running", "precise", "batch"] = "running",
-        precise_steps: int = 200,
-        freeze_affine: bool = False,
-        depth: int = 50,
-        width: int = 64,
-        geometry: str = "i3d",
-        dropout: float = 0.5,
-        zero_init_gamma: bool = True,
-        init: str | None = None,
-        init_norm: str | None = None,
-        freeze_stages: int = 0,
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
-        base_lr: float = 0.01,
-        head_lr: float = 1.0,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        norm_weight_decay: float = 0.0,
-        lr_schedule: Literal["step", "cosine"] = "step",
-        decay_points: list[float] = [0.375, 0.75],  # noqa: B006  (a tuple's length would be fixed in the config)
-        warmup: float = 0.0,
-        compile: bool = False,
-        channels_last: bool | None = None,
-        kernels: Literal["auto", "triton", "torch"] = "auto",
-        low_memory: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_rules({name: value for name, value in locals().items() if value is not None}, NUMBERS, "model")
-        if head_lr <= 0:
-            raise InputError(f"model.head_lr is {head_lr}; it has to be above 0")
-        if not all(0 < point < 1 for point in decay_points) or not 0 <= warmup < 1:
-            raise InputError(
-                f"model.decay_points is {list(decay_points)} and model.warmup {warmup}; they are fractions of training"
-            )
-        if norm_batch is not None and (norm_batch < 1 or batch_size % norm_batch):
-            raise InputError(
-                f"model.norm_batch is {norm_batch}; data.batch_size={batch_size} clips have to be a whole number of "
-                "groups of that many (to share statistics among more clips than a GPU holds: trainer.sync_batchnorm)"
-            )
-        if low_memory and compile:
-            raise InputError(
-                "model.low_memory and model.compile are both true; a compiled graph decides itself what to keep"
-            )
-        if precise_steps < 1:
-            raise InputError(f"model.precise_steps is {precise_steps}; it has to be at least 1 training batch")
-        weights = None if init is None else load_weights(init)
-        label = norm_label(norm, num_groups, channels_per_group)
-        if weights:
-            check_norm(weights, label, init_norm)
-        scale = input_scale(weights, mean, std)
-        self.save_hyperparameters(logger=False, ignore="kernels")
-        self.hp: Any = self.hparams
-        # In types that load without running code; class_names is linked, which Lightning leaves out of what it saves.
-        self.hp.update(
-            class_names=list(class_names), mean=list(scale[0]), std=list(scale[1]), decay_points=list(decay_points)
-        )
+        check_rules(locals(), {"batch_size": BATCH, "crop_size": CROP, "seed": SEED}, "model")
         self.class_names = list(class_names)
-        self.net = resnet3d(
-            len(class_names),
-            make_norm(
-                norm,
-                num_groups=num_groups,
-                channels_per_group=channels_per_group,
-                norm_batch=norm_batch,
-                r_max=r_max,
-                d_max=d_max,
-                freeze_affine=freeze_affine,
-            ),
-            depth,
-            width,
-            geometry,
-            crop_size,
-            dropout,
-            zero_init_gamma,
-        )
+        self.optimizer, self.schedule, self.execution, self.seed = optimizer, schedule, execution, seed
+        self.batch_size = batch_size
+        weights = None if start.init is None else load_weights(start.init)
+        self.net = net(len(self.class_names))
+        if not isinstance(self.net, nn.Module):
+            raise InputError(f"model.net gives {type(self.net).__name__}, which is no torch.nn.Module")
+        if set_crop_size := getattr(self.net, "set_crop_size", None):
+            set_crop_size(crop_size)
         if weights:
-            log.info(start_from(self.net, weights, geometry, class_names, scale[1]))
-        self.kernels = kernels
-        select_kernels(self.net, kernels, low_memory)
-        self.frozen = self._freeze(freeze_stages)
+            check_norm(weights, resnet(self.net, "model.start.init").norm, start.init_norm)
+        scale = input_scale(weights, start.mean, start.std)
+        self.mean, self.std = list(scale[0]), list(scale[1])
+        if weights:
+            log.info(start_from(resnet(self.net, "model.start.init"), weights, self.class_names, self.std))
+        select_kernels(self.net, execution.kernels, execution.low_memory)
+        self._check_groups()
+        self.init = start.init
+        self.frozen = self._freeze(start.freeze_stages)
+        # In types that load without running code.
+        self._set_hparams(
+            {
+                "format": FORMAT,
+                "class_names": self.class_names,
+                "net": described(self.net, getattr(self.net, "settings", {})),
+                "optimizer": described(optimizer),
+                "schedule": described(schedule),
+                "start": described(start)["init_args"] | {"mean": self.mean, "std": self.std},
+                "batch_size": batch_size,
+                "crop_size": crop_size,
+                "seed": seed,
+            }
+        )
+        self._hparams_name = "kwargs"
         self.accuracy = Accuracy()
         # Of the epoch's clips, on this process: loss, right ones, clips, unreadable videos, fallbacks.
         self._sums = torch.zeros(5, dtype=torch.float64)
         self._waiting = self._sums.clone()  # of batches whose gradients wait for the step's others
         self._figures: dict[str, float] = {}  # logged last before a run was resumed
-        self.results: dict[str, dict[str, float]] = {}  # of the last validation and test, in full precision
-        self.outcomes: list[tuple[int, int, int]] = []  # of the test's videos: row, predicted label, rank of label
-        self.norm_layers: list[dict[str, Any]] = []  # distances of running from true statistics, where measured
+        self.results: dict[str, dict[str, float]] = {}
+        self.outcomes: list[tuple[int, int, int]] = []
+        self.norm_layers: list[dict[str, Any]] = []
 
-    def _freeze(self, stages: int) -> tuple[nn.Module, ...]:
-        blocks = [block for block in self.net.blocks[:-1] if any(True for _ in block.parameters())]
-        if not 0 <= stages <= len(blocks):
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> "VideoClassifier":  # type: ignore[override]
+        """The classifier of a checkpoint of this project, in evaluation. No code in the file can run.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: Device to move it to; by default the CPU.
+            kwargs: `net`, where the network is of a class of your own: a checkpoint cannot name it.
+
+        Raises:
+            InputError: It is something else.
+        """
+        model = rebuild_checkpoint(cls, str(checkpoint_path), kwargs.pop("net", None))
+        if kwargs:
+            raise InputError(f"load_from_checkpoint takes no {next(iter(kwargs))}; the checkpoint says it")
+        return model if map_location is None else model.to(map_location)
+
+    def _check_groups(self) -> None:
+        ghost = getattr(self.net, "settings", {}).get("ghost_batch")
+        if ghost is not None and self.batch_size % ghost:
             raise InputError(
-                f"model.freeze_stages is {stages}; it has to be from 0 to {len(blocks)}: the stem, then residual stages"
+                f"model.net.ghost_batch is {ghost}; data.batch_size={self.batch_size} clips have to be a whole number "
+                "of groups of that many (to share statistics among more clips than a GPU holds: trainer.sync_batchnorm)"
             )
-        for block in blocks[:stages]:
-            block.requires_grad_(False).eval()
-        return tuple(blocks[:stages])
+
+    def _freeze(self, count: int) -> tuple[nn.Module, ...]:
+        if not count:
+            return ()
+        stages = list(needed(self.net, "stages", "model.start.freeze_stages"))
+        if count > len(stages):
+            raise InputError(
+                f"model.start.freeze_stages is {count}; it has to be from 0 to {len(stages)}: the stem, then residual "
+                "stages"
+            )
+        for stage in stages[:count]:
+            stage.requires_grad_(False).eval()
+        return tuple(stages[:count])
 
     def train(self, mode: bool = True) -> "VideoClassifier":
         """Sets the mode of all but the frozen stages."""
         super().train(mode)
-        for block in self.frozen:
-            block.eval()
+        for stage in self.frozen:
+            stage.eval()
         return self
 
     # The network
@@ -211,19 +165,26 @@ class VideoClassifier(pl.LightningModule):
         P is the number of positions of the head's window: 1 at the training crop.
 
         Raises:
-            InputError: The clips are too short for the network's strides.
+            InputError: The clips are too short for the network's strides; or what it gives is not K logits a clip.
         """
-        least = GEOMETRIES[self.hp.geometry].min_frames
+        least = getattr(self.net, "min_frames", 1)
         if clips.shape[2] < least:
             raise InputError(
-                f"clips of {clips.shape[2]} frames are too short for geometry={self.hp.geometry}, "
-                f"which halves T until {least} frames are the least; raise data.num_frames"
+                f"clips of {clips.shape[2]} frames are too short for arch={getattr(self.net, 'arch', '')}, "
+                f"which halves T until {least} frames are the least; raise data.clip.num_frames"
             )
-        x = normalize(clips, self.hp.mean, self.hp.std).contiguous(memory_format=self._layout(clips.device))
-        return self.net(x).flatten(2)
+        x = normalize(clips, self.mean, self.std).contiguous(memory_format=self._layout(clips.device))
+        logits = self.net(x)
+        if logits.ndim < 2 or logits.shape[:2] != (len(clips), len(self.class_names)):
+            raise InputError(
+                f"{type(self.net).__name__} gives {list(logits.shape)} for {len(clips)} clips, and has to give logits "
+                f"[{len(clips)}, {len(self.class_names)}] (its call takes the number of classes)"
+            )
+        return logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
 
     def _layout(self, device: torch.device) -> torch.memory_format:
-        last = device.type == "cuda" if self.hp.channels_last is None else self.hp.channels_last
+        given = self.execution.channels_last
+        last = device.type == "cuda" if given is None else given
         return torch.channels_last_3d if last else torch.contiguous_format
 
     def scores(self, clips: Tensor) -> Tensor:
@@ -234,31 +195,37 @@ class VideoClassifier(pl.LightningModule):
         """
         if not len(clips):  # every video of the batch was unreadable
             return torch.empty(0, 1, len(self.class_names), device=clips.device)
-        parts = clips.flatten(0, 1).split(self.hp.batch_size)
+        parts = clips.flatten(0, 1).split(self.batch_size)
         scores = torch.cat([self(part).float().softmax(1).mean(2) for part in parts])
         return scores.unflatten(0, clips.shape[:2])
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.hp.norm == "frozen_bn" and self.hp.freeze_affine and self.hp.init is None:
-            raise InputError("model.norm=frozen_bn with freeze_affine learns no scale; set model.init to start from")
-        if stage == "fit" and self.frozen and self.hp.init is None:
+        if stage != "fit" or self.init is not None:
+            return
+        settings = getattr(self.net, "settings", {})
+        if settings.get("norm") == "frozen_bn" and settings["freeze_affine"]:
             raise InputError(
-                f"model.freeze_stages={len(self.frozen)} would keep random weights; set model.init to start from"
+                "model.net.norm=frozen_bn with freeze_affine learns no scale; set model.start.init to start from"
+            )
+        if self.frozen:
+            raise InputError(
+                f"model.start.freeze_stages={len(self.frozen)} would keep random weights; set model.start.init to "
+                "start from"
             )
 
     def configure_model(self) -> None:
         device = self.trainer.strategy.root_device
-        self.norm_kernels = check(self.kernels, device)
+        self.norm_kernels = check(self.execution.kernels, device)
         log.info(self.norm_kernels)
         self.net.to(memory_format=self._layout(device))  # type: ignore[call-overload]
-        if self.hp.compile:
+        if self.execution.compile:
             self.net.compile()
 
     # Steps
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout follows from (seed, epoch, step, process), so that a resumed run has the same one.
-        key = (self.hp.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
+        key = (self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -305,6 +272,7 @@ class VideoClassifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up an epoch's sums, on the first process, and the last validation."""
+        self._check_optimizer(checkpoint)
         if (sums := checkpoint.get("training_sums")) and self.trainer.is_global_zero:
             self._sums = torch.tensor(sums, dtype=torch.float64)
         if validation := checkpoint.get("validation"):
@@ -358,29 +326,18 @@ class VideoClassifier(pl.LightningModule):
     @property
     def clips_per_step(self) -> int:
         """Clips behind one step of the optimiser: GPUs x clips per GPU x accumulation."""
-        return self.trainer.world_size * self.hp.batch_size * self.trainer.accumulate_grad_batches
+        return self.trainer.world_size * self.batch_size * self.trainer.accumulate_grad_batches
 
     @property
     def lr(self) -> float:
         """Peak learning rate of this run, by the linear rule."""
-        return scaled_lr(self.hp.base_lr, self.clips_per_step)
+        return scaled_lr(self.optimizer.base_lr, self.clips_per_step)
 
     def configure_optimizers(self) -> Any:
-        hp = self.hp
-        norms = {id(parameter) for parameter in norm_parameters(self.net)}
-        head = {id(parameter) for parameter in self.net.blocks[-1].parameters()} if hp.head_lr != 1 else set()
-        trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trained if id(p) not in norms | head], "weight_decay": hp.weight_decay},
-            {"params": [p for p in trained if id(p) in norms], "weight_decay": hp.norm_weight_decay},
-            {
-                "params": [p for p in trained if id(p) in head],
-                "weight_decay": hp.weight_decay,
-                "lr": hp.head_lr * self.lr,
-            },
-        ]
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=hp.momentum, nesterov=hp.momentum > 0)
+        head = []
+        if self.optimizer.head_lr != 1:
+            head = list(needed(self.net, "head", "model.optimizer.head_lr").parameters())
+        optimizer = self.optimizer.make(self.optimizer.groups(self.net, head, self.lr), self.lr)
         self._given = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
         scheduler = LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -388,7 +345,18 @@ class VideoClassifier(pl.LightningModule):
     def _lr_factor(self, step: int) -> float:
         # Asking for the number of steps before training begins would open the loader before a checkpoint has said
         # which epoch it is, and so replay the first epoch's order (Lightning issue 21938).
-        return lr_factor(self.progress if step else 0.0, self.hp.lr_schedule, self.hp.decay_points, 0.1, self.hp.warmup)
+        return self.schedule.factor(self.progress if step else 0.0)
+
+    def _check_optimizer(self, checkpoint: dict[str, Any]) -> None:
+        """Raises InputError where training was by another optimiser, whose state would be taken for this one's."""
+        before = (checkpoint["hyper_parameters"].get("optimizer") or described(SGD()))["class_path"]
+        now = self.hparams["optimizer"]["class_path"]
+        if self.trainer.state.fn == "fit" and before != now:
+            old, new = (path.rpartition(".")[2] for path in (before, now))
+            raise InputError(
+                f"{self.trainer.ckpt_path} was trained by {old}, and model.optimizer is {new}; resume with the same, "
+                f"or start a new run from its weights with --model.start.init {self.trainer.ckpt_path}"
+            )
 
     @property
     def progress(self) -> float:
@@ -419,8 +387,8 @@ class VideoClassifier(pl.LightningModule):
         self._sums = self._sums.to(self.device)
         self._waiting = torch.zeros_like(self._sums)
         log.info(
-            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %.0f steps, %s",
-            self.lr, self.hp.base_lr, self.clips_per_step, REFERENCE_CLIPS,
-            self.trainer.world_size, self.hp.batch_size, self.trainer.accumulate_grad_batches,
-            self.trainer.estimated_stepping_batches, self.hp.lr_schedule,
+            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %.0f steps; %s; %s",
+            self.lr, self.optimizer.base_lr, self.clips_per_step, REFERENCE_CLIPS,
+            self.trainer.world_size, self.batch_size, self.trainer.accumulate_grad_batches,
+            self.trainer.estimated_stepping_batches, self.optimizer, self.schedule,
         )  # fmt: skip

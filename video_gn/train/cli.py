@@ -1,30 +1,33 @@
 """Trains, validates, tests and predicts: `train.py {fit,validate,test,predict} --help`."""
 
 import inspect
+import itertools
 import os
 import signal
 import sys
 from pathlib import Path
+from pydoc import locate
 from typing import Any, get_args
 
 import yaml
-from jsonargparse import ArgumentError, get_loader, set_loader
+from jsonargparse import ArgumentError, get_loader, set_loader, set_parsing_settings
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from video_gn.console import exit_code, one_line, set_up_messages
-from video_gn.data.datamodule import VideoData
+from video_gn.console import exit_code, set_up_messages
+from video_gn.data.datamodule import DataModule
+from video_gn.data.image_data import ImageData
+from video_gn.data.video_data import VideoData
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
 from video_gn.files.names import utf8_name
-from video_gn.models.norm import batch_norms, norm_label
+from video_gn.models.norm import batch_norms
 from video_gn.processes import end_with_parent
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.train.callbacks.bad_videos import BadVideos
@@ -39,15 +42,20 @@ from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint, WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture, with_checkpoint
 from video_gn.train.classifier import VideoClassifier
-from video_gn.train.configs import look_through, named_configs, read_yaml
+from video_gn.train.compat import forget_other_class, starts_processes
+from video_gn.train.configs import look_through, read_yaml
+from video_gn.train.help import Short, explain, known_keys, sections, shorten
 from video_gn.train.resume import find_resume, not_restored
 
 DESCRIPTION = (
     "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "
     "With its checkpoint: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILE FOLDER ..."
 )
-# What model and data need is said once, on the data's side.
-SHARED = ("batch_size", "crop_size")
+PREFERRED = {  # classes whose settings need no class_path
+    "model.net": "video_gn.models.resnet3d.ResNet3d",
+    "model.optimizer": "video_gn.train.optim.SGD",
+    "model.schedule": "video_gn.train.schedule.Step",
+}
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
 LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
 RESUME = "resume with --ckpt_path last"
@@ -68,6 +76,8 @@ def _load(text: str) -> Any:
 
 
 set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+forget_other_class()
 # Python's typing takes Lightning's `int | float` for an earlier `float | int`, by which 1 is 1.0: all batches, not one.
 for _part in ("train", "val", "test", "predict"):
     inspect.unwrap(Trainer.__init__).__annotations__[f"limit_{_part}_batches"] = int | float | None  # type: ignore[misc]
@@ -77,12 +87,13 @@ class CLI(LightningCLI):
     """The command line: links between model and data, the run's name, and what every run has.
 
     Args:
-        first: The first word. Where it is a command, only that one's parser is made: each takes a tenth of a second.
+        args: Its words. Where the first is a command, only that one's parser is made: each takes a tenth of a second.
+        data: The kind of data.
     """
 
-    def __init__(self, *args: Any, first: str, **kwargs: Any) -> None:
-        self._first = first
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, args: list[str], data: type[DataModule], **kwargs: Any) -> None:
+        self._words, self._first, self._data = args, args[0] if args else "", data
+        super().__init__(VideoClassifier, data, args=args, **kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # a static method there
         """The commands, and what of their arguments comes from elsewhere."""
@@ -102,9 +113,14 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         defaults = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
+        parser.add_lightning_class_args(EvaluationStatistics, "bn_statistics")
+        parser.add_argument("--images", type=bool, default=False, help="Whether the data is images: data is ImageData.")
+        parser.set_defaults({key: {"class_path": path} for key, path in PREFERRED.items()})
+        # What model and data need is said once, on the data's side.
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
-        for name in SHARED:
-            parser.link_arguments(f"data.{name}", f"model.{name}")
+        parser.link_arguments("data.batch_size", "model.batch_size")
+        crop = "data.crop_size" if self._data is ImageData else "data.clip.crop_size"
+        parser.link_arguments(crop, "model.crop_size")
         for part in ("data", "model"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)  # it may be true or false
 
@@ -118,6 +134,9 @@ class CLI(LightningCLI):
             parser.add_argument("--videos", type=str, nargs="+", default=[], help="Files and folders to predict.")
             parser.add_argument("--json", type=str | None, help="File for JSON lines; - is standard output.")
             parser.link_arguments("videos", "data.videos")
+        if {"-h", "--help"} & set(self._words):
+            parser.epilog = sections()
+            shorten(parser, f"{self.parser.prog} {subcommand} [-c FILE ...] [--KEY VALUE ...]")
         return parser
 
     def _set_seed(self) -> None:  # pinned private method
@@ -132,11 +151,11 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         check(config.trainer, TRAINER, "trainer")
-        for part, owner in (("model", VideoClassifier), ("data", VideoData), ("checkpoint", ModelCheckpoint)):
+        for part, owner in (("model", VideoClassifier), ("data", self._data), ("checkpoint", ModelCheckpoint)):
             _check_given(part, config.get(part) or {}, owner)
         if "\0" in (config.run_dir or ""):
             raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
-        self.name = run_name(config.model, config.data, config.seed_everything)
+        self.name = run_name(config, self._data)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
             check(config.checkpoint, {"filename": FILE_NAME}, "checkpoint")
@@ -170,28 +189,30 @@ class CLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
             raise InputError(f"trainer: {error}") from error
-        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):  # type: ignore[attr-defined]
+        if starts_processes(trainer):
             os.environ[LAUNCHER] = str(os.getpid())
         if self.subcommand == "fit":
             trainer.callbacks.sort(key=_writes_last)  # type: ignore[attr-defined]
             trainer.callbacks += [StopAfterStep(self.run_dir), BadVideos(self.run_dir)]  # type: ignore[attr-defined]
-        model = self.config[self.subcommand].model
-        if given.sync_batchnorm and (model.norm == "brn" or (model.norm == "bn" and model.norm_batch)):
-            having = "norm=brn" if model.norm == "brn" else f"norm_batch={model.norm_batch}"
-            raise InputError(f"trainer.sync_batchnorm would replace the layers of model.{having}; take one of the two")
+        net = self.config[self.subcommand].model.net.get("init_args") or {}
+        norm, ghost = net.get("norm"), net.get("ghost_batch")
+        if given.sync_batchnorm and (norm == "brn" or (norm == "bn" and ghost)):
+            having = "norm=brn" if norm == "brn" else f"ghost_batch={ghost}"
+            raise InputError(
+                f"trainer.sync_batchnorm would replace the layers of model.net.{having}; take one of the two"
+            )
         if given.sync_batchnorm and isinstance(trainer.accelerator, CPUAccelerator):
             raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
         return trainer
 
     def _callbacks(self, given: Any) -> list[Callback]:
         config = self.config[self.subcommand]
-        statistics = EvaluationStatistics()
         bar: list[Callback] = [] if given.enable_progress_bar is False else [ProgressBar(leave=True)]
         if self.subcommand == "predict":
-            return [statistics, *bar, PredictionWriter(config.json)]
+            return [*bar, PredictionWriter(config.json)]
         settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
         if self.subcommand != "fit":
-            return [statistics, *bar, RunReport(self.run_dir, self.name, settings)]
+            return [*bar, RunReport(self.run_dir, self.name, settings)]
         folder = config.checkpoint.dirpath
         return [
             CheckResumed(),
@@ -200,7 +221,6 @@ class CLI(LightningCLI):
             History(self.run_dir),
             Progress(self.run_dir),
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
-            statistics,
             *bar,
             *([] if given.limit_val_batches == 0 else [_best(folder)]),
             *([] if _saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
@@ -246,8 +266,10 @@ class CLI(LightningCLI):
         if self.config.fit.test_after_fit:
             self.trainer.test(self.model, self.datamodule, verbose=False)
         if self.config.fit.compare_statistics and batch_norms(self.model.net):
+            found = (one for one in self.trainer.callbacks if isinstance(one, EvaluationStatistics))  # type: ignore[attr-defined]
+            statistics: Any = next(found)
             for choice in CHOICES:
-                self.model.hparams["bn_statistics"] = choice
+                statistics.use = choice
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
 
 
@@ -279,16 +301,22 @@ def _best(folder: str) -> ModelCheckpoint:
     return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
 
 
-def run_name(model: Any, data: Any, seed: int) -> str:
+def run_name(config: Any, data: type[DataModule]) -> str:
     """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
 
     `b32n4` is 32 clips of which each 4 share BN's statistics.
+
+    Args:
+        config: Of a command.
+        data: Its kind of data.
     """
-    width = "" if model.width == 64 else f"w{model.width}"
-    norm = norm_label(model.norm, model.num_groups, model.channels_per_group)
-    batch = f"b{data.batch_size}" + (f"n{model.norm_batch}" if model.norm_batch else "")
-    clip = f"{data.num_frames}x{data.frame_interval}"
-    return f"{model.geometry}_r{model.depth}{width}_{norm}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
+    net, seed = config.model.net, config.seed_everything
+    settings = net.get("init_args") or {}
+    kind = locate(net.class_path)
+    name = kind.label(settings) if hasattr(kind, "label") else net.class_path.rpartition(".")[2].lower()
+    clip = "1x1" if data is ImageData else f"{config.data.clip.num_frames}x{config.data.clip.frame_interval}"
+    batch = f"b{config.data.batch_size}" + (f"n{ghost}" if (ghost := settings.get("ghost_batch")) else "")
+    return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
 
 
 class _Parsed(CLI):
@@ -352,21 +380,36 @@ def _stopped(number: int, args: list[str]) -> str:
 
 
 def _run(cli: type[CLI], args: list[str]) -> CLI:
-    for path in named_configs(args):
-        read_yaml(path)
+    args = with_checkpoint(args)
     return cli(
-        VideoClassifier,
-        VideoData,
-        first=args[0] if args else "",
-        args=with_checkpoint(args, ("class_names", "seed", *SHARED)),
+        args=args,
+        data=ImageData if _images(args) else VideoData,
         save_config_callback=None,
+        auto_configure_optimizers=False,
         seed_everything_default=0,
-        trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
-        parser_kwargs={"exit_on_error": False, "prog": "train.py", "description": DESCRIPTION},
+        trainer_defaults={"enable_model_summary": False},
+        parser_kwargs={
+            "exit_on_error": False,
+            "prog": "train.py",
+            "description": DESCRIPTION,
+            "formatter_class": Short,
+        },
     )
 
 
+def _images(args: list[str]) -> bool:
+    """Whether a command line is about images: what is said last, in a file or as an option."""
+    said: Any = False
+    for word, after in itertools.pairwise([*args, ""]):
+        option, _, value = word.partition("=")
+        if option in ("-c", "--config"):
+            text = value or after
+            said = (yaml.safe_load(text) if "\n" in text else read_yaml(text)).get("images", said)
+        elif option == "--images":
+            said = {"true": True, "false": False}.get((value or after).lower(), said)
+    return said is True
+
+
 def _explain(error: Exception) -> str:
-    owners = {"model": VideoClassifier, "data": VideoData, "trainer": Trainer}
-    keys = [f"{owner}.{key}" for owner, it in owners.items() for key in inspect.signature(it).parameters]
-    return one_line(str(error), keys)
+    owners = {"model": VideoClassifier, "data": VideoData, "trainer": Trainer, "bn_statistics": EvaluationStatistics}
+    return explain(str(error), known_keys(owners))

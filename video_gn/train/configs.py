@@ -5,7 +5,7 @@ A config is as trusted as code all the same (docs/security.md): a `class_path` i
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,21 @@ class _Node:
                 raise _Refused(f"it has the key {scalar!r} twice; remove one")
             self._keys.add(scalar)
         self._is_key = not self._is_key
+
+
+def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names as a command line has them: `model.net`, the class, beside `model.net.norm`."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
+            found[name] = value["class_path"]
+            found |= flat(value.get("init_args") or {}, f"{name}.")
+        elif isinstance(value, Mapping) and value:
+            found |= flat(value, f"{name}.")
+        else:
+            found[name] = value
+    return found
 
 
 def named_configs(args: Sequence[str]) -> list[str]:

@@ -1,7 +1,14 @@
-"""Learning rates, by the linear rule and over training; and which batches end a step of the optimiser."""
+"""What moves the parameters, `model.optimizer`, a class by its name; the linear rule; which batches end a step."""
 
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import nn
+
+from video_gn.models.norm import norm_parameters
+from video_gn.rules import OPTIMIZER, check
 
 REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
 
@@ -11,26 +18,99 @@ def scaled_lr(base_lr: float, clips_per_step: int) -> float:
     return base_lr * clips_per_step / REFERENCE_CLIPS
 
 
-def lr_factor(
-    progress: float,
-    schedule: str,
-    decay_points: tuple[float, ...] = (),
-    decay: float = 0.1,
-    warmup: float = 0.0,
-) -> float:
-    """The learning rate as a fraction of its peak.
+class Optimizer:
+    """What moves the parameters. A subclass has these attributes as fields, and gives `make`.
 
-    Args:
-        progress: Fraction of training that is done, from 0 to 1.
-        schedule: "step" multiplies by `decay` at each of `decay_points`; "cosine" falls to 0 at the end.
-        decay_points: Fractions of training.
-        decay: Factor at each decay point.
-        warmup: Fraction of training over which the rate rises linearly from 0.
+    Attributes:
+        base_lr: Learning rate at 64 clips a step; the rate used is scaled to the clips of this run's steps.
+        head_lr: How many times that rate the head learns at, for a new one on a trained network.
+        weight_decay: Of every parameter but those of norms.
+        norm_weight_decay: Of every norm's gamma and beta.
     """
-    rise = min(1.0, progress / warmup) if warmup else 1.0
-    if schedule == "cosine":
-        return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return rise * decay ** sum(progress >= point for point in decay_points)
+
+    base_lr: float
+    head_lr: float
+    weight_decay: float
+    norm_weight_decay: float
+
+    def make(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        """PyTorch's optimiser of groups of parameters, at a peak rate."""
+        raise NotImplementedError
+
+    def groups(self, net: nn.Module, head: Sequence[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+        """The parameters that are trained, in groups with their weight decay: most, norms', and the head's.
+
+        Args:
+            net: The network.
+            head: Parameters that learn at another rate.
+            lr: The peak rate of the others.
+        """
+        norms = {id(parameter) for parameter in norm_parameters(net)}
+        new = {id(parameter) for parameter in head}
+        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if id(p) not in norms | new], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if id(p) in norms], "weight_decay": self.norm_weight_decay},
+            {
+                "params": [p for p in trained if id(p) in new],
+                "weight_decay": self.weight_decay,
+                "lr": self.head_lr * lr,
+            },
+        ]
+        return [group for group in groups if group["params"]]
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """SGD with Nesterov momentum, as in the papers (Wu & He 2018; Wang et al. 2018)."""
+
+    base_lr: float = 0.01
+    """Learning rate at 64 clips a step; the rate used is scaled to the clips of this run's steps."""
+    head_lr: float = 1.0
+    """How many times that rate the head learns at, for a new one on a trained network."""
+    momentum: float = 0.9
+    """Nesterov's; 0 for none."""
+    weight_decay: float = 1e-4
+    """Of every parameter but those of norms."""
+    norm_weight_decay: float = 0.0
+    """Of every norm's gamma and beta."""
+
+    def __post_init__(self) -> None:
+        check(vars(self), OPTIMIZER, "model.optimizer")
+
+    def make(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups, lr=lr, momentum=self.momentum, nesterov=self.momentum > 0)
+
+    def __str__(self) -> str:
+        return f"SGD, momentum {self.momentum:g}"
+
+
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """AdamW (Loshchilov & Hutter 2019)."""
+
+    base_lr: float = 1e-3
+    """Learning rate at 64 clips a step; the rate used is scaled to the clips of this run's steps."""
+    head_lr: float = 1.0
+    """How many times that rate the head learns at, for a new one on a trained network."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of the running means of gradients and of their squares."""
+    weight_decay: float = 0.05
+    """Of every parameter but those of norms."""
+    norm_weight_decay: float = 0.0
+    """Of every norm's gamma and beta."""
+
+    def __post_init__(self) -> None:
+        check(vars(self), OPTIMIZER, "model.optimizer")
+
+    def make(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=lr, betas=self.betas)
+
+    def __str__(self) -> str:
+        return f"AdamW, betas {self.betas[0]:g} and {self.betas[1]:g}"
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"SGD": SGD, "AdamW": AdamW}
 
 
 def ends_step(trainer: Any, batch_idx: int) -> bool:

@@ -104,7 +104,7 @@ def check_state(checkpoint: Checkpoint) -> None:
     if missing:
         raise InputError(
             f"{path} has no state of training ({', '.join(missing)}), so that nothing can be resumed from it; start "
-            f"from its weights with --model.init {path}"
+            f"from its weights with --model.start.init {path}"
         )
     loop = content["loops"].get("fit_loop")
     kept = loop.keys() if isinstance(loop, dict) else set()

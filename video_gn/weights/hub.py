@@ -63,7 +63,7 @@ def load_weights(init: str) -> Weights:
     except (OSError, RuntimeError) as error:  # no network; what torch.hub says of another hash
         raise InputError(
             f"cannot download {init} ({' '.join(str(error).split())[:100]}); fetch {public.url} by hand "
-            f"and name the file: --model.init {public.url.rpartition('/')[2]}"
+            f"and name the file: --model.start.init {public.url.rpartition('/')[2]}"
         ) from None
     weights = replace(read_weights(path), source=init)
     return replace(weights, scale=weights.scale or public.scale)

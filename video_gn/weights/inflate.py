@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from video_gn.errors import InputError
-from video_gn.models.resnet3d import Net, ResStage
+from video_gn.models.resnet3d import Net, ResNet3d, ResStage
 from video_gn.weights.layouts import IMAGENET, KINETICS, Place
 from video_gn.weights.reader import Weights
 
@@ -49,25 +49,23 @@ def input_scale(
     )
     if mean and weights and weights.scale and max(abs(a - b) for a, b in zip(mean, known[0], strict=True)) > 1e-4:
         raise InputError(
-            f"{weights.source} was trained on inputs less the mean {_numbers(known[0])}, and model.mean is "
-            f"{_numbers(mean)}; set model.mean to null, which takes the file's"
+            f"{weights.source} was trained on inputs less the mean {_numbers(known[0])}, and model.start.mean is "
+            f"{_numbers(mean)}; set model.start.mean to null, which takes the file's"
         )
     return tuple(mean or known[0]), tuple(std or known[1])
 
 
 def start_from(
-    net: Net,
+    net: ResNet3d,
     weights: Weights,
-    geometry: str,
     class_names: Sequence[str],
     std: Sequence[float],
 ) -> str:
     """Starts a network from weights of the same norm (`check_norm`), in place, and says in one line what was done.
 
     Args:
-        net: Of `video_gn.models.resnet3d.resnet3d`.
+        net: The network.
         weights: Of `video_gn.weights.reader.read_weights`.
-        geometry: The network's.
         class_names: The network's; the classifier is carried over where its classes are those of the weights.
         std: Of the network's input.
 
@@ -81,10 +79,10 @@ def start_from(
         matched[first] = matched[first] * ratio.view(3, 1, 1, 1)
         said += f"; its first kernel rescaled from std {_numbers(weights.scale[1])} to {_numbers(std)}"
     net.load_state_dict(matched, strict=False)  # `match` has accounted for every name
-    if weights.geometries and geometry not in weights.geometries and not inflated:
+    if weights.archs and net.arch not in weights.archs and not inflated:
         log.warning(
-            "%s is of geometry %s, the model's is %s: equal kernels but other strides, a start for training, not the "
-            "same network", weights.source, " or ".join(weights.geometries), geometry,
+            "%s is of arch %s, the model's is %s: equal kernels but other strides, a start for training, not the "
+            "same network", weights.source, " or ".join(weights.archs), net.arch,
         )  # fmt: skip
     how = f"of which {inflated} inflated" if inflated else "none inflated"
     return f"started from {weights.source} ({weights.kind}): {len(matched)} tensors, {how}; {said}"
@@ -110,7 +108,11 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
         raise InputError(
             f"{weights.source} was trained with norm {theirs}, the model has {norm}, and weights do not carry over "
             f"between norms; take a checkpoint trained with {norm}, or give the model the norm {theirs}"
-            + ("" if weights.norm else "; if the file was trained with another norm, name it with --model.init_norm")
+            + (
+                ""
+                if weights.norm
+                else "; if the file was trained with another norm, name it with --model.start.init_norm"
+            )
         )
 
 
@@ -163,7 +165,7 @@ def _inflate(name: str, weight: Tensor, target: Tensor, weights: Weights) -> Ten
     repeats = target.shape[2] if target.ndim == weight.ndim == 5 and weight.shape[2] == 1 else 1
     shape = [*weight.shape[:2], repeats, *weight.shape[3:]] if repeats > 1 else list(weight.shape)
     if shape != list(target.shape):
-        known = f"; the file's geometry is {' or '.join(weights.geometries)}" if weights.geometries else ""
+        known = f"; the file's arch is {' or '.join(weights.archs)}" if weights.archs else ""
         raise InputError(
             f"{weights.source} is another architecture: {name} is {shape}, not {list(target.shape)}{known}"
         )

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.files.names import utf8_named
-from video_gn.models.norm import norm_label
+from video_gn.models.resnet3d import norm_of
 from video_gn.weights.layouts import (
     DETECTRON_MEAN,
     IMAGENET,
@@ -40,7 +40,7 @@ from video_gn.weights.layouts import (
     torchvision_name,
 )
 from video_gn.weights.pickles import load_torch, read_arrays
-from video_gn.weights.stored import model_settings, read_settings
+from video_gn.weights.stored import model_settings, net_settings, read_settings
 
 METADATA = "video_gn"  # key of an export's settings in a safetensors file
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
@@ -58,7 +58,7 @@ class Weights:
         norm: The norm that they were trained with, as `video_gn.models.norm.norm_label` writes it; None if it has no
             running statistics and says nothing.
         scale: Mean and standard deviation of the input, RGB on the scale from 0 to 1, if they are known.
-        geometries: Of `video_gn.models.architectures.GEOMETRIES`, those whose strides these weights may have been
+        archs: Of `video_gn.models.architectures.ARCHS`, those whose strides these weights may have been
             trained with; empty for 2D ones and where it is unknown.
         settings: The model's hyper-parameters, of this project's own.
     """
@@ -69,7 +69,7 @@ class Weights:
     kind: str
     norm: str | None
     scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    geometries: tuple[str, ...] = ()
+    archs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -86,7 +86,8 @@ def read_weights(path: str | Path, opened: Any = None) -> Weights:
     path = str(path)
     if not Path(path).is_file():
         raise InputError(
-            f"there is no file {path} to start from (model.init), and no public name of that kind; see docs/weights.md"
+            f"there is no file {path} to start from (model.start.init), and no public name of that kind; see "
+            "docs/weights.md"
         )
     found, settings = read_tensors(path, opened)
     norm = "bn" if any(name.endswith(("running_mean", "_bn_rm")) for name in found) else None
@@ -99,7 +100,7 @@ def read_weights(path: str | Path, opened: Any = None) -> Weights:
         if any("pathway1" in name for name in found):
             raise InputError(f"{path} is a SlowFast network with two pathways; only C2D, I3D and Slow can be read")
         zoo = ("i3d_8x8", "c2d_8x8", "slow_8x8")
-        return replace(weights, layout=pyslowfast_name, kind="PySlowFast", scale=KINETICS, geometries=zoo)
+        return replace(weights, layout=pyslowfast_name, kind="PySlowFast", scale=KINETICS, archs=zoo)
     for prefix in ("", "net."):
         if f"{prefix}blocks.0.conv.weight" in found:
             return _pytorchvideo(weights, prefix, settings)
@@ -128,7 +129,7 @@ def _caffe2(weights: Weights) -> Weights:
     video = kept["conv1_w"].ndim == 5
     return replace(
         weights, tensors=kept, layout=nonlocal_name, kind="Caffe2", scale=KINETICS if video else None,
-        geometries=("i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8") if video else (),
+        archs=("i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8") if video else (),
     )  # fmt: skip
 
 
@@ -141,15 +142,16 @@ def _pytorchvideo(weights: Weights, prefix: str, settings: Any) -> Weights:
         return replace(weights, layout=layout, kind="pytorchvideo")
     if not settings:
         zoo = ("i3d_8x8", "c2d_8x8", "slow_8x8")
-        return replace(weights, layout=layout, kind="pytorchvideo", scale=KINETICS, geometries=zoo)
+        return replace(weights, layout=layout, kind="pytorchvideo", scale=KINETICS, archs=zoo)
     settings = model_settings(settings, weights.source)
+    net = net_settings(settings, weights.source)
     return replace(
         weights,
         layout=layout,
         kind="ours",
-        norm=norm_label(*(settings[name] for name in ("norm", "num_groups", "channels_per_group"))),
-        scale=(tuple(settings["mean"]), tuple(settings["std"])),
-        geometries=(settings["geometry"],),
+        norm=norm_of(net),
+        scale=(tuple(settings["start"]["mean"]), tuple(settings["start"]["std"])),
+        archs=(net["arch"],),
         settings=settings,
     )
 

@@ -1,7 +1,8 @@
 """What a file may say of the model in it: an allow-list of settings, each with its rule.
 
 Checkpoints and exports bring along what describes the network and its clips. Nothing in them is obeyed that writes,
-waits, makes data or names a folder: that is the user's to say.
+waits, makes data or names a folder: that is the user's to say. Classes that they name are looked up in `CLASSES`, and
+never imported.
 """
 
 import json
@@ -10,16 +11,49 @@ from typing import Any
 
 from video_gn.console import printable
 from video_gn.errors import InputError
-from video_gn.models.architectures import DEPTHS, GEOMETRIES, MAX_WIDTH
-from video_gn.models.norm import NORMS
-from video_gn.rules import BATCH, CROP, DATA, FLAG, NAME, SEED, Rule, list_of, number, one_of, or_none, shown, whole
-
-# What of the data's settings a clip is made by, in training and after it.
-CLIP = ("num_frames", "frame_interval", "crop_size", "test_short_side", "test_protocol", "images", "short_side", "flip")
-NEWER = {"images": False}  # and what older checkpoints meant that lack it
-NEEDED = (
-    "class_names", "norm", "num_groups", "channels_per_group", "depth", "width", "geometry", "crop_size", "mean", "std",
+from video_gn.models.resnet3d import RULES as NET
+from video_gn.rules import (
+    BATCH,
+    CLIP,
+    CROP,
+    EVALUATION,
+    FLAG,
+    NAME,
+    OPTIMIZER,
+    SCHEDULE,
+    SEED,
+    START,
+    Rule,
+    shown,
 )  # fmt: skip
+from video_gn.weights.upgrade import upgrade_clip, upgrade_model
+
+FORMAT = 2  # of the settings in a checkpoint; 1 had no number and was flat
+# The classes that a file may name, with the rules of their settings.
+CLASSES: dict[str, dict[str, dict[str, Rule]]] = {
+    "net": {"video_gn.models.resnet3d.ResNet3d": NET},
+    "optimizer": {
+        f"video_gn.train.optim.{name}": {one: OPTIMIZER[one] for one in settings}
+        for name, settings in {
+            "SGD": ("base_lr", "head_lr", "momentum", "weight_decay", "norm_weight_decay"),
+            "AdamW": ("base_lr", "head_lr", "betas", "weight_decay", "norm_weight_decay"),
+        }.items()
+    },
+    "schedule": {
+        "video_gn.train.schedule.Step": SCHEDULE,
+        "video_gn.train.schedule.Cosine": {"warmup": SCHEDULE["warmup"]},
+    },
+}
+# What of the data's settings a clip is made by, in training and after it: those of `Clip` and of `Evaluation`.
+CLIPS: dict[str, Rule] = {
+    **{name: CLIP[name] for name in ("num_frames", "frame_interval", "crop_size", "short_side", "flip")},
+    "test_short_side": EVALUATION["short_side"],
+    "test_protocol": EVALUATION["protocol"],
+    "images": FLAG,
+    "max_span": CLIP["max_span"],
+    "seed": SEED,
+}
+OPTIONAL = ("max_span", "seed")
 MAX_CLIP = 2**28  # pixels: 0.8 GB as uint8
 
 
@@ -28,74 +62,96 @@ def _names(x: Any) -> bool:
     return named and 1 <= len(x) <= 100_000 and len(set(x)) == len(x)
 
 
-_COLOURS = "a list of 3 numbers, one for each colour"
-_FRACTION = number(0, 1)
-
-MODEL: dict[str, Rule] = {
+_MODEL: dict[str, Rule] = {
     "class_names": Rule(_names, "a list of names, each other than the others"),
     "batch_size": BATCH,
     "crop_size": CROP,
-    "norm": one_of(NORMS),
-    "num_groups": whole(1, 2**16),
-    "channels_per_group": or_none(whole(1, 2**16)),
-    "norm_batch": or_none(whole(1, 2**20)),
-    "r_max": number(1, 1e6),
-    "d_max": number(0, 1e6),
-    "bn_statistics": one_of(("running", "precise", "batch")),
-    "precise_steps": whole(1, 10**9),
-    "freeze_affine": FLAG,
-    "depth": one_of(DEPTHS),
-    "width": whole(1, MAX_WIDTH),
-    "geometry": one_of(GEOMETRIES),
-    "dropout": number(0, 1),
-    "zero_init_gamma": FLAG,
-    "init": Rule(lambda x: x is None or isinstance(x, str), "a file or a name"),
-    "init_norm": or_none(NAME),
-    "freeze_stages": whole(0, 5),
-    "mean": list_of(number(-1000, 1000), 3, _COLOURS),
-    "std": list_of(number(1e-6, 1000), 3, f"{_COLOURS}, above 0"),
-    "base_lr": number(0, 1e12),
-    "head_lr": number(0, 1e6),
-    "momentum": number(0, 1),
-    "weight_decay": number(0, 1e6),
-    "norm_weight_decay": number(0, 1e6),
-    "lr_schedule": one_of(("step", "cosine")),
-    "decay_points": list_of(_FRACTION, None, "a list of fractions of training, each from 0 to 1"),
-    "warmup": number(0, 1),
-    "compile": FLAG,
-    "channels_last": or_none(FLAG),
-    "low_memory": FLAG,
     "seed": SEED,
 }
+_DAMAGED = "the file is damaged, or not of this project"
 
 
 def model_settings(given: Any, path: str) -> dict[str, Any]:
-    """The settings of a model out of a file, each by its rule.
+    """The settings of a model out of a file, each by its rule: class_names, net, optimizer, schedule, start and so on.
 
     Args:
-        given: Whatever the file has in their place.
+        given: Whatever the file has in their place; settings of format 1 are brought into this one.
         path: The file, for messages.
 
     Raises:
         InputError: They are not settings, a needed one is missing, one is not known, or breaks its rule.
     """
-    found = _checked(given, MODEL, NEEDED, path)
-    if unknown := sorted(name for name in _named(given, path) if name not in MODEL):
+    found = dict(_named(given, path))
+    if (number := found.get("format", 1)) not in (1, FORMAT):
+        raise InputError(
+            f"{path} has settings of format {shown(number)}, and this version reads 1 and {FORMAT}; use a newer one"
+        )
+    found = upgrade_model(found) if number == 1 else found
+    parts = {"format", *CLASSES, "start", *_MODEL}
+    if unknown := sorted(found.keys() - parts):
         raise InputError(
             f"{path} has settings of another version of this project ({printable(', '.join(unknown)[:200])}); "
             "use that version, or export the model with this one"
         )
-    return found
+    if missing := sorted(parts - found.keys() - {"optimizer", "schedule", "batch_size", "seed"}):
+        raise InputError(f"the settings in {path} lack {', '.join(missing)}; {_DAMAGED}")
+    _check(found, _MODEL, path)
+    start = _checked(found["start"], START, ("mean", "std"), path)
+    if start["mean"] is None or start["std"] is None:
+        raise InputError(f"{path} says that mean and std are null; {_DAMAGED}")
+    for part, known in CLASSES.items():
+        if part in found:
+            found[part] = _class(part, found[part], known, path)
+    return found | {"start": start}
 
 
-def clip_settings(given: Any, path: str, extra: Sequence[str] = ()) -> dict[str, Any]:
-    """What a clip is made by, out of a file: `CLIP` and those of `extra` that it has; it may say more, which is left.
+def _class(part: str, given: Any, known: Mapping[str, Mapping[str, Rule]], path: str) -> dict[str, Any]:
+    """A class of this project with its settings, checked; of another one its path alone."""
+    named = _named(given, path)
+    class_path: Any = named.get("class_path")
+    if not NAME.holds(class_path):
+        raise InputError(f"{path} says that {part}.class_path is {shown(class_path)}; {_DAMAGED}")
+    if class_path not in known:
+        return {"class_path": class_path, "init_args": {}}
+    rules = known[class_path]
+    needed = [name for name in rules if part == "net" and name in ("arch", "depth", "width", "norm", "num_groups")]
+    settings = _checked(named.get("init_args"), rules, needed, path)
+    if unknown := sorted(_named(named.get("init_args"), path).keys() - rules.keys()):
+        raise InputError(
+            f"{path} has settings of another version of this project ({printable(', '.join(unknown)[:200])}); "
+            "use that version, or export the model with this one"
+        )
+    return {"class_path": class_path, "init_args": settings}
+
+
+def net_settings(model: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The settings of the network of this project that a file describes.
+
+    Raises:
+        InputError: It is of another class, which is not imported.
+    """
+    class_path = model["net"]["class_path"]
+    if class_path not in CLASSES["net"]:
+        raise InputError(
+            f"the network in {path} is {printable(class_path)}, whose code a file may not import; name it: "
+            f"--model.net {printable(class_path)} with its settings (train.py), or net=... (Python)"
+        )
+    return model["net"]["init_args"]
+
+
+def clip_settings(given: Any, path: str) -> dict[str, Any]:
+    """What a clip is made by (`CLIPS`), out of what a file says of the data; it may say more, which is left.
 
     Raises:
         InputError: As `model_settings`; or a clip would take more than a gigabyte.
     """
-    known = NEWER | _named(given, path)
-    found = _checked(known, {name: DATA[name] for name in (*CLIP, *extra)}, CLIP, path)
+    named = _named(given, path)
+    if (number := named.get("format", 1)) not in (1, FORMAT):
+        raise InputError(
+            f"{path} has settings of format {shown(number)}, and this version reads 1 and {FORMAT}; use a newer one"
+        )
+    flat = upgrade_clip(named) if number == 1 else _flat(named, path)
+    found = _checked(flat, CLIPS, [name for name in CLIPS if name not in OPTIONAL], path)
     frames, side = found["num_frames"], found["test_short_side"]
     if frames * side**2 > MAX_CLIP:
         raise InputError(
@@ -109,6 +165,22 @@ def clip_settings(given: Any, path: str, extra: Sequence[str] = ()) -> dict[str,
             f"test_short_side={side} and images={images}, which do not fit together; the file is damaged"
         )
     return found
+
+
+def _flat(named: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """What the data module's settings say of clips, whether of videos or of images."""
+    found = {name: named[name] for name in ("seed",) if name in named}
+    if (kind := named.get("kind", "videos")) not in ("videos", "images"):
+        raise InputError(f"{path} says that its data are {shown(kind)}, which are videos or images; {_DAMAGED}")
+    if kind == "images":
+        clip = {"num_frames": 1, "frame_interval": 1, "short_side": [256, 320], "test_protocol": "gn-10clip"}
+        sizes = {name: named.get(name) for name in ("crop_size", "flip")}
+        return found | clip | sizes | {"test_short_side": named.get("short_side"), "images": True}
+    if "clip" not in named or "evaluation" not in named:  # an export's, which is flat
+        return {name: named[name] for name in CLIPS if name in named}
+    evaluation = _named(named["evaluation"], path)
+    tests = {f"test_{name}": evaluation.get(name) for name in ("protocol", "short_side")}
+    return found | _named(named["clip"], path) | tests | {"images": False}
 
 
 def read_settings(text: Any, path: str) -> dict[str, Any]:
@@ -137,10 +209,14 @@ def _checked(given: Any, rules: Mapping[str, Rule], needed: Sequence[str], path:
     named = _named(given, path)
     if missing := sorted(set(needed) - named.keys()):
         raise InputError(f"the settings in {path} lack {', '.join(missing)}; export the checkpoint again")
+    _check(named, rules, path)
+    return {name: named[name] for name in rules if name in named}
+
+
+def _check(named: Mapping[str, Any], rules: Mapping[str, Rule], path: str) -> None:
     for name, rule in rules.items():
         if name in named and not rule.holds(named[name]):
             raise InputError(
                 f"{path} says that {name} is {shown(named[name])}; it has to be {rule.words}. The file is damaged, or "
                 "not of this project"
             )
-    return {name: named[name] for name in rules if name in named}

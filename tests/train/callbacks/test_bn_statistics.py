@@ -1,12 +1,12 @@
 import pytest
 import torch
+from samples import classifier
 from torch import nn
 
 from video_gn.models.norm import batch_norms
 from video_gn.train.callbacks.bn_statistics import measure
-from video_gn.train.classifier import VideoClassifier
 
-SMALL = {"depth": 11, "width": 8, "geometry": "i3d_small", "crop_size": 32, "dropout": 0.0, "num_groups": 4}
+SMALL = {"depth": 11, "width": 8, "arch": "i3d_small", "crop_size": 32, "dropout": 0.0, "num_groups": 4}
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +17,16 @@ def batches():
 
 def model(**options):
     torch.manual_seed(1)
-    made = VideoClassifier(["a", "b", "c"], batch_size=4, **(SMALL | options))
+    made = classifier(["a", "b", "c"], batch_size=4, **(SMALL | options))
     for layer in batch_norms(made.net).values():
         nn.init.normal_(layer.running_mean)
     return made.eval()
 
 
-@pytest.mark.parametrize("norm_batch", [None, 1, 2])
-def test_true_statistics_are_those_of_every_value_that_training_normalizes(batches, norm_batch):
+@pytest.mark.parametrize("ghost_batch", [None, 1, 2])
+def test_true_statistics_are_those_of_every_value_that_training_normalizes(batches, ghost_batch):
     """Each layer's own input, kept over all batches, against mean and variance written out in float64."""
-    own = model(norm="bn", norm_batch=norm_batch)
+    own = model(norm="bn", ghost_batch=ghost_batch)
     before = {name: value.clone() for name, value in own.net.state_dict().items()}
     inputs = {name: [] for name in batch_norms(own.net)}
     hooks = [
@@ -47,7 +47,7 @@ def test_true_statistics_are_those_of_every_value_that_training_normalizes(batch
         running = one.of_running()
         assert running.mean == pytest.approx(shift.square().mean().sqrt().item(), rel=1e-5)
         assert running.variance == pytest.approx(ratio.square().mean().sqrt().item(), rel=1e-5)
-        groups = torch.cat(inputs[name]).double().split(norm_batch or 4)
+        groups = torch.cat(inputs[name]).double().split(ghost_batch or 4)
         means = torch.stack([group.movedim(1, 0).flatten(1).mean(1) for group in groups])
         logs = torch.stack([group.movedim(1, 0).flatten(1).var(1, correction=0) for group in groups]).add(1e-5).log2()
         spread = ((means - mean) ** 2 / (var + 1e-5)).mean().sqrt().item()

@@ -178,11 +178,14 @@ def test_a_run_resumed_with_another_batch_takes_up_its_epoch_at_the_same_video(
 
 def test_a_changed_rate_is_used_and_said(pictures, tmp_path, monkeypatch, seen, capsys):
     stopped(pictures, tmp_path, monkeypatch, 5)
-    assert cli.main(tiny(pictures, tmp_path, **{"model.base_lr": 0.1, "model.weight_decay": 0.01})) == 0
+    assert (
+        cli.main(tiny(pictures, tmp_path, **{"model.optimizer.base_lr": 0.1, "model.optimizer.weight_decay": 0.01}))
+        == 0
+    )
     done = 5 / (STEPS * EPOCHS)
     assert seen[10][2] == pytest.approx(0.1 * 2 / 64 * 0.5 * (1 + np.cos(np.pi * done)))
     assert (
-        "other settings than before: model.base_lr 0.3 -> 0.1, model.weight_decay 0.0001 -> 0.01"
+        "other settings than before: model.optimizer.base_lr 0.3 -> 0.1, model.optimizer.weight_decay 0.0001 -> 0.01"
         in capsys.readouterr().err
     )
     assert json.loads((tmp_path / "results.json").read_text())["run"]["lr"] == pytest.approx(0.1 * 2 / 64)
@@ -207,7 +210,7 @@ def test_a_run_that_max_steps_ended_within_an_epoch_trains_the_rest_of_it(pictur
     assert cli.main(tiny(pictures, tmp_path / "whole")) == 0
     expected, rows = ends(tmp_path / "whole"), seen[:]
     seen.clear()
-    fixed = {"model.lr_schedule": "step", "model.decay_points": "[]"}
+    fixed = {"model.schedule": "Step", "model.schedule.decay_points": "[]"}
     assert cli.main(tiny(pictures, tmp_path / "a", **fixed)) == 0
     assert cli.main(tiny(pictures, tmp_path / "b", **fixed, **{"trainer.max_steps": STEPS + 3})) == 0
     seen.clear()
@@ -334,13 +337,13 @@ def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, mo
 def test_batches_whose_gradients_wait_are_counted_once(norm, when, pictures, tmp_path, monkeypatch):
     """They are not saved, so a run does not stop there."""
     given = {"trainer.accumulate_grad_batches": 3, "trainer.val_check_interval": 3, "data.batch_size": 1}
-    stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given, **{"model.norm": norm})
+    stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given, **{"model.net.norm": norm})
 
 
 @pytest.mark.parametrize("batch", [4, 5, 8])
 def test_saved_while_gradients_wait(batch, pictures, tmp_path, monkeypatch):
     """By an interval of time, say: it is the state after the last whole step, BN's averages too."""
-    given = {"trainer.accumulate_grad_batches": 3, "data.batch_size": 1, "model.norm": "bn"}
+    given = {"trainer.accumulate_grad_batches": 3, "data.batch_size": 1, "model.net.norm": "bn"}
     assert cli.main(tiny(pictures, tmp_path / "whole", **given)) == 0
     real = interrupt.StopAfterStep.on_train_batch_end
 
@@ -380,7 +383,7 @@ EARLY = {
 
 @pytest.mark.parametrize("when", [("training_step", STEPS + 1), ("validation_step", 6), ("validation_step", 8), None])
 def test_a_run_that_ended_early_has_ended(when, pictures, tmp_path, monkeypatch):
-    given = {"trainer.callbacks": json.dumps([EARLY]), "trainer.max_epochs": 6, "model.lr_schedule": "step"}
+    given = {"trainer.callbacks": json.dumps([EARLY]), "trainer.max_epochs": 6, "model.schedule": "Step"}
     if when:
         stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
     else:  # killed when all is trained
@@ -406,7 +409,9 @@ def test_averaged_batch_norm_has_the_mean_of_all_batches(pictures, tmp_path):
     """Lightning sets its momentum to None for that."""
     average = {"class_path": "pytorch_lightning.callbacks.StochasticWeightAveraging",
                "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 1, "device": "cpu"}}  # fmt: skip
-    assert cli.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([average]), "model.norm": "bn"})) == 0
+    assert (
+        cli.main(tiny(pictures, tmp_path, **{"trainer.callbacks": json.dumps([average]), "model.net.norm": "bn"})) == 0
+    )
 
 
 @pytest.mark.parametrize("when", [("training_step", STEPS), ("validation_step", 3)])

@@ -1,6 +1,6 @@
 """Images in the place of videos: each is a video of one frame, and its views are torchvision's of ImageNet.
 
-So ImageNet pre-training is this project's training with `data.images`: the same order, resumption, exact evaluation and
+So ImageNet pre-training is this project's training with `images`: the same order, resumption, exact evaluation and
 account of bad files.
 """
 

@@ -15,7 +15,7 @@ COLUMNS = ("path", "stage", "status", "reason")
 
 
 class BadVideos(pl.Callback):
-    """Keeps `bad_videos.csv`, and ends training where the list has more unreadable videos than `data.max_bad`.
+    """Keeps `bad_videos.csv`, and ends training where the list has more unreadable videos than `data.loading.max_bad`.
 
     The table has the videos met by all processes: unreadable, damaged, or read by another backend than asked for. It is
     written with every checkpoint, and at the end of an evaluation.
@@ -41,13 +41,13 @@ class BadVideos(pl.Callback):
         data = trainer.datamodule
         bad = torch.tensor(len(data.failures.get("train", ())), device=trainer.strategy.root_device)
         count, total = int(trainer.strategy.reduce(bad, reduce_op="sum")), len(data.lists["train"])
-        if count <= data.max_bad * total:
+        if count <= (most := data.loading.max_bad) * total:
             return
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
         raise InputError(
-            f"{count} of {total} training videos cannot be read, more than data.max_bad={data.max_bad:g} of them; they "
+            f"{count} of {total} training videos cannot be read, more than data.loading.max_bad={most:g} of them; they "
             f"are named in {self.path}. See what is wrong (data/check_videos.py names all of them), or raise "
-            f"data.max_bad, and resume with --ckpt_path last"
+            f"data.loading.max_bad, and resume with --ckpt_path last"
         )
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ statistics (Wu & Johnson 2021, *Rethinking "Batch" in BatchNorm*, section 3). "P
 import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from video_gn.models.norm import batch_norms, own_statistics
+from video_gn.rules import Rule, check, one_of, whole
 
 log = logging.getLogger(__name__)
 CHOICES = ("running", "precise", "batch")
+RULES: dict[str, Rule] = {"use": one_of(CHOICES), "batches": whole(1, 10**9)}
 
 
 class Distance(NamedTuple):
@@ -44,13 +46,13 @@ class LayerStatistics:
     """
 
     def __init__(self, layer: nn.modules.batchnorm._BatchNorm) -> None:
-        self.layer, self.norm_batch = layer, getattr(layer, "norm_batch", None)
+        self.layer, self.ghost_batch = layer, getattr(layer, "ghost_batch", None)
         self.groups = 0
         self.sums = torch.zeros(5, layer.num_features, dtype=torch.float64, device=layer.weight.device)
 
     def add(self, x: Tensor) -> None:
         """Counts the groups of a batch `[N, C, T, H, W]`."""
-        for group in x.split(self.norm_batch or len(x)):
+        for group in x.split(self.ghost_batch or len(x)):
             var, mean = torch.var_mean(group.float(), (0, 2, 3, 4), correction=0)
             var, mean = var.double(), mean.double()
             log_var = (var + self.layer.eps).log2()
@@ -99,26 +101,39 @@ def measure(pl_module: Any, batches: Iterable[Tensor]) -> dict[str, LayerStatist
 
 
 class EvaluationStatistics(pl.Callback):
-    """Has validate, test and predict take the statistics that `model.bn_statistics` asks for.
+    """What `bn` and `brn` normalize by in validate, test and predict.
 
-    Precise ones are recomputed over `model.precise_steps` training batches of each process, and their distances from
-    the running ones are left in `pl_module.norm_layers`. The running statistics are back in place afterwards.
+    Validation during training always takes the running averages. Distances of precise statistics from the running
+    ones are left in `pl_module.norm_layers`, and the running ones are back in place afterwards.
+
+    Args:
+        use: "running" averages, "precise" ones recomputed over training batches before ("precise BN"), or those of the
+            evaluated "batch" itself.
+        batches: Training batches of each process over which precise statistics are recomputed (200 in
+            video-nonlocal-net).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, use: Literal["running", "precise", "batch"] = "running", batches: int = 200) -> None:
+        check({"use": use, "batches": batches}, RULES, "bn_statistics")
+        self.use, self.batches = use, batches
         self._until_end = ExitStack()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a test of this run's checkpoint uses too, where nothing else is asked for."""
+        return {"use": self.use, "batches": self.batches}
+
     def _start(self, trainer: Any, pl_module: Any) -> None:
-        choice, layers = pl_module.hparams.bn_statistics, batch_norms(pl_module.net)
+        layers = batch_norms(pl_module.net)
         pl_module.norm_layers = []
-        if trainer.state.fn == "fit" or choice == "running" or not layers:
+        if trainer.state.fn == "fit" or self.use == "running" or not layers:
             return
-        if choice == "batch":
+        if self.use == "batch":
             self._until_end.enter_context(own_statistics(pl_module.net))
             return
-        steps = pl_module.hparams.precise_steps
-        batches = trainer.datamodule.training_clips(steps)
-        bar = tqdm(batches, "precise BN", steps, unit=" batches", leave=False, disable=not trainer.is_global_zero)
+        batches = trainer.datamodule.training_clips(self.batches)
+        bar = tqdm(
+            batches, "precise BN", self.batches, unit=" batches", leave=False, disable=not trainer.is_global_zero
+        )
         found = measure(pl_module, bar)
         for name, one in found.items():
             one.sums = trainer.strategy.reduce(one.sums, reduce_op="sum")
@@ -131,7 +146,7 @@ class EvaluationStatistics(pl.Callback):
             for buffer, value in zip((layer.running_mean, layer.running_var), one.true, strict=True):
                 self._until_end.callback(buffer.copy_, buffer.clone())
                 buffer.copy_(value)
-        log.info("%d batch norms take statistics recomputed over %d training batches", len(found), steps)
+        log.info("%d batch norms take statistics recomputed over %d training batches", len(found), self.batches)
 
     def _end(self, trainer: Any, pl_module: Any) -> None:
         self._until_end.close()

@@ -22,13 +22,12 @@ def _wrong_state(trainer: Any) -> Any:
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             for name, default in optimizer.defaults.items():
-                kinds = (int, float) if type(default) in (int, float) else (bool, type(None))
                 value = group.get(name, "missing")
-                if type(value) not in kinds or not -1e15 < float(value or 0) < 1e15:
+                if not _is_like(value, default):
                     yield f"{name} is {shown(value)}"
         for parameter, state in optimizer.state.items():
             for name, value in state.items() if isinstance(state, dict) else [("state", state)]:
-                sound = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+                sound = isinstance(value, torch.Tensor) and value.shape in (parameter.shape, ())  # the latter: steps
                 if value is not None and not (sound and value.isfinite().all()):
                     yield f"{name} of a parameter {list(parameter.shape)}"
     for config in trainer.lr_scheduler_configs:
@@ -38,3 +37,12 @@ def _wrong_state(trainer: Any) -> Any:
             yield f"learning rates {shown(rates)}"
         if not is_count(scheduler.last_epoch) or scheduler.last_epoch is None:
             yield f"the schedule's step {shown(scheduler.last_epoch)}"
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a setting of an optimiser is of the kind of its default: a number, numbers, a flag or nothing."""
+    if isinstance(default, list | tuple):
+        several = isinstance(value, list | tuple) and len(value) == len(default)
+        return several and all(map(_is_like, value, default))
+    kinds = (int, float) if type(default) in (int, float) else (bool, type(None))
+    return type(value) in kinds and -1e15 < float(value or 0) < 1e15

@@ -157,7 +157,8 @@ class StopAfterStep(pl.Callback):
         kept = f"; the last finite checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else ""
         return Diverged(
             f"training diverged: {what} is not finite at step {step} (epoch {trainer.current_epoch}); try a lower "
-            f"model.base_lr ({pl_module.hparams.base_lr:g} now), model.warmup or trainer.gradient_clip_val{kept}",
+            f"model.optimizer.base_lr ({pl_module.optimizer.base_lr:g} now), model.schedule.warmup or "
+            f"trainer.gradient_clip_val{kept}",
             step,
             trainer.current_epoch,
         )

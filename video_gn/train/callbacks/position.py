@@ -7,7 +7,7 @@ stands after a number of videos of an epoch, validated there or not, and Lightni
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor
 
 from video_gn.errors import InputError
+from video_gn.rules import plain
+from video_gn.train.configs import flat
+from video_gn.weights.upgrade import upgrade_data, upgrade_model
 
 log = logging.getLogger(__name__)
 SETTINGS_OF: dict[type, str] = {  # callbacks that change one
     GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
     BatchSizeFinder: "data.batch_size",
-    LearningRateFinder: "model.base_lr",
+    LearningRateFinder: "model.optimizer.base_lr",
 }
 
 
@@ -137,13 +140,17 @@ class Position(pl.Callback):
             if state and isinstance(callback, ModelCheckpoint) and callback.dirpath:
                 _move(state, Path(callback.dirpath))
         changed = [
-            f"{half}.{name} {old!r} -> {settings[name]!r}"
-            for half, key, settings in (
-                ("model", "hyper_parameters", pl_module.hparams),
-                ("data", "datamodule_hyper_parameters", trainer.datamodule.hparams),
+            f"{part}.{name} {old!r} -> {now[name]!r}"
+            for part, before, now in (
+                ("model", _before(checkpoint, "hyper_parameters", upgrade_model), flat(pl_module.hparams)),
+                (
+                    "data",
+                    _before(checkpoint, "datamodule_hyper_parameters", upgrade_data),
+                    flat(trainer.datamodule.hparams),
+                ),
             )
-            for name, old in checkpoint.get(key, {}).items()
-            if name in settings and _plain(settings[name]) != _plain(old) and name != "class_names"
+            for name, old in before.items()
+            if name in now and plain(now[name]) != plain(old) and name not in ("class_names", "format")
         ]
         if changed:
             log.info("resumed with other settings than before: %s", ", ".join(dict.fromkeys(changed)))
@@ -272,10 +279,7 @@ def _move(state: dict[str, Any], folder: Path) -> None:
         state["best_model_score"] = None
 
 
-def _plain(value: Any) -> Any:
-    """A setting as files hold it."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    if hasattr(value, "__dict__") and not isinstance(value, type):
-        return _plain(vars(value))
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+def _before(checkpoint: Any, key: str, upgrade: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Settings that a checkpoint was saved with, by dotted names."""
+    settings = checkpoint.get(key, {})
+    return flat(settings if settings.get("format") else upgrade(settings))

@@ -22,6 +22,8 @@ from video_gn.files.tables import spreadsheet, write_table
 from video_gn.files.text import ESCAPED, read_text, write_json, write_text
 from video_gn.files.writing import make_folder
 from video_gn.models.norm import batch_norms
+from video_gn.rules import plain
+from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.history import HISTORY_FILE, medians
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.progress import Progress
@@ -109,7 +111,7 @@ class RunReport(pl.Callback):
             "checkpoint": str(trainer.ckpt_path or _averaged(trainer) or "weights at the end of training"),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **pl_module.results[split],
-            "bn_statistics": pl_module.hparams.bn_statistics if batch_norms(pl_module.net) else None,
+            "bn_statistics": bn_statistics(trainer) if batch_norms(pl_module.net) else None,
             **({"norm_layers": pl_module.norm_layers} if pl_module.norm_layers else {}),
             "unreadable_videos": self._named(trainer, data.failures),
             "damaged_videos": self._named(trainer, data.damaged),
@@ -169,18 +171,19 @@ class RunReport(pl.Callback):
         write_json(self.path, results)
 
     def _run(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        model = {name: value for name, value in pl_module.hparams.items() if not name.startswith("_")}
-        data = {name: value for name, value in trainer.datamodule.hparams.items() if not name.startswith("_")}
+        model, data = dict(pl_module.hparams), dict(trainer.datamodule.hparams)
         model.pop("class_names", None)
         device = torch.cuda.get_device_name() if pl_module.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
         return {
             "name": self.name,
-            "clip": f"{data['num_frames']}x{data['frame_interval']}",
+            "clip": trainer.datamodule.label,
             "clips_per_step": pl_module.clips_per_step,
             "lr": pl_module.lr,
             "world_size": trainer.world_size,
             "device": device,
             "norm_kernels": pl_module.norm_kernels,
+            "execution": plain(pl_module.execution),
+            "optimizer": f"{pl_module.optimizer}; {pl_module.schedule}",
             **self.settings,
             "model": model,
             "data": data,
@@ -206,6 +209,11 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _callback(trainer: Any, kind: type) -> Any:
     return next(one for one in trainer.callbacks if isinstance(one, kind))
+
+
+def bn_statistics(trainer: Any) -> str:
+    """Which statistics BatchNorm normalizes by in this run's evaluations."""
+    return next((one.use for one in trainer.callbacks if isinstance(one, EvaluationStatistics)), "running")
 
 
 def _averaged(trainer: Any) -> Path | None:

@@ -1,0 +1,133 @@
+"""What `fit --help` and its like show: every setting in a line or two, with its choices; and near misses of names."""
+
+import difflib
+import re
+from argparse import SUPPRESS
+from collections.abc import Iterable
+from typing import Any
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from video_gn.console import one_line
+from video_gn.data.decoding.open import BACKENDS
+from video_gn.data.sampling import PROTOCOLS
+from video_gn.kernels.dispatch import SETTINGS
+from video_gn.models.architectures import ARCHS, DEPTHS
+from video_gn.models.norm import NORMS
+from video_gn.models.resnet3d import RULES, ResNet3d
+from video_gn.train.callbacks.bn_statistics import CHOICES as STATISTICS
+from video_gn.train.optim import OPTIMIZERS
+from video_gn.train.schedule import SCHEDULES
+from video_gn.weights.upgrade import RENAMED
+
+CHOICES: dict[str, Iterable[Any]] = {
+    "model.net": ("ResNet3d", "a class of your own by its path"),
+    "model.net.arch": ARCHS,
+    "model.net.depth": DEPTHS,
+    "model.net.norm": NORMS,
+    "model.optimizer": OPTIMIZERS,
+    "model.schedule": SCHEDULES,
+    "data.evaluation.protocol": PROTOCOLS,
+    "model.execution.kernels": SETTINGS,
+    "data.loading.backend": BACKENDS,
+    "bn_statistics.use": STATISTICS,
+}
+# Classes whose settings a config has below a key, and what of them is not the user's to set.
+CLASSES: tuple[tuple[str, type, set[str]], ...] = (
+    ("model.net", ResNet3d, {"num_classes"}),
+    *(("model.optimizer", one, set[str]()) for one in OPTIMIZERS.values()),
+    *(("model.schedule", one, set[str]()) for one in SCHEDULES.values()),
+)
+TYPES = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false"}
+
+
+class Short(DefaultHelpFormatter):
+    """Of each option the first sentence, its choices and its default; no types of Python."""
+
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        super().__init__(prog, **{"max_help_position": 8} | kwargs)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+    def _format_action_invocation(self, action: Any) -> str:
+        return ", ".join(
+            one for one in action.option_strings if not one.endswith("+")
+        ) or super()._format_action_invocation(action)
+
+    def _expand_help(self, action: Any) -> str:
+        dest = re.sub(r"\[.*|^(fit|validate|test|predict)\.", "", str(action.dest))
+        text = re.split(r"(?<=[a-z`)\]])[.:;]\s|\n\n|\s+Default:", " ".join((action.help or "").split()), maxsplit=1)[0]
+        text = text if len(text) < 220 else f"{text[:216]} ..."
+        choices = CHOICES.get(dest) or getattr(action, "choices", None)
+        if dest in CHOICES or (choices and not isinstance(choices, dict)):
+            text = f"{text.rstrip('.')}: {', '.join(map(str, choices or ()))}"
+        default = getattr(action, "default", None)
+        plain = default is not None and default is not SUPPRESS and "class_path" not in str(default)
+        return f"{text.rstrip('.')}{f' ({default})' if plain and len(str(default)) < 60 else ''}"
+
+
+def shorten(parser: ArgumentParser, usage: str) -> None:
+    """Has a command's help show its settings alone, and those of the classes that its configs name."""
+    parser.usage = usage
+    for action in parser._actions:
+        name = (action.option_strings or [""])[0]
+        is_group = type(action).__name__ == "_ActionConfigLoad"
+        if name.endswith(".help") or is_group or "link" in type(action).__name__.lower():
+            action.help = SUPPRESS
+
+
+def sections() -> str:
+    """The settings of `CLASSES`."""
+    found = []
+    for key, one, skip in CLASSES:
+        parser = ArgumentParser(usage=SUPPRESS, add_help=False, formatter_class=Short)
+        parser.add_class_arguments(one, key, skip=skip)
+        shorten(parser, SUPPRESS)
+        text = "\n".join(line for line in parser.format_help().splitlines()[1:] if line.strip())
+        found.append(f"{key}: {one.__name__}\n{text}")
+    return "\n\n".join(found)
+
+
+def known_keys(classes: dict[str, type]) -> list[str]:
+    """Every setting by its dotted name, of these classes by their keys, and of the classes in them."""
+    import inspect
+
+    keys = [f"model.net.{name}" for name in RULES]
+    for owner, one in classes.items():
+        for name, parameter in inspect.signature(one).parameters.items():
+            keys.append(f"{owner}.{name}")
+            fields = getattr(parameter.default, "__dataclass_fields__", {})
+            keys += [f"{owner}.{name}.{field}" for field in fields]
+    keys += [f"{key}.{name}" for key, one, _ in CLASSES[1:] for name in getattr(one, "__dataclass_fields__", {})]
+    return list(dict.fromkeys(keys))
+
+
+def explain(error: str, keys: list[str]) -> str:
+    """jsonargparse's error in one line, with what was probably meant."""
+    text = " ".join(error.split())
+    if match := re.search(r"[Kk]ey \"?(?:\w+\.)?((?:model|data)\.\w+)\"?: .*Option '([\w.]+)' is not accepted", text):
+        name = f"{match[1]}.{match[2]}"
+        return f"there is no {name}{_meant(name, keys)}"
+    no_class = "(?:import path string: |No module named .*Got value: )"
+    if match := re.search(rf'[Kk]ey "(model\.(?:optimizer|schedule|net))": .*{no_class}(\S+)', text):
+        known = ", ".join(sorted(map(str, CHOICES[match[1]])))
+        return f"there is no {match[1]} {match[2]!r}; the names are: {known}"
+    if match := re.search(r"[Kk]ey \"(model\.net)\": .*Parser key \"(\w+)\": (.*?)\.? Got value: Namespace", text):
+        return f'Parser key "{match[1]}.{match[2]}": {match[3]}'
+    unknown = "(?:unrecognized arguments: --|does not accept option '|[Kk]ey \"?)"
+    if match := re.search(rf"{unknown}(?:(?:fit|test|validate|predict)\.)?([\w.]+)", text):
+        if now := RENAMED.get(match[1]):
+            return f"{match[1]} is now {now} (docs/options.md)"
+        if match[1] not in keys:
+            return f"{one_line(error, [])}{_meant(match[1], keys)}"
+    return one_line(error, keys)
+
+
+def _meant(name: str, keys: list[str]) -> str:
+    """Settings of the same part of a config whose last word is nearly the same."""
+    part, last = name.partition(".")[0], name.rpartition(".")[2]
+    words = {key.rpartition(".")[2] for key in keys if key.startswith(part)}
+    close = difflib.get_close_matches(last, words, n=1, cutoff=0.7)
+    meant = [key for key in keys if key.startswith(part) and key.rpartition(".")[2] in close][:2]
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""

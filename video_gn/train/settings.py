@@ -1,0 +1,71 @@
+"""What a user sets of where a network starts and of how it is run: each a group of the config, which checks itself.
+
+The network itself is `model.net`, its optimiser `video_gn.train.optim`, its schedule `video_gn.train.schedule`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Literal
+
+from video_gn.errors import InputError
+from video_gn.rules import FLAG, START, check, one_of, or_none, plain
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts from, and what of it stays."""
+
+    init: str | None = None
+    """Weights to start from, 2D (then inflated) or 3D: a file (`video_gn.weights.reader` lists the layouts) or a public
+    name (`video_gn.weights.hub`) such as timm:resnet50_gn.a1h_in1k. None starts from random ones."""
+    init_norm: str | None = None
+    """The norm that `init` was trained with, where the file does not tell."""
+    freeze_stages: int = 0
+    """How many of the stem, res2, res3, res4 and res5 stay as they are, from the first on; their BN keeps its running
+    statistics too."""
+    mean: tuple[float, float, float] | None = None
+    """Of each colour on the scale from 0 to 1, subtracted from the input. None takes that of the weights in `init`,
+    where it is known, and otherwise 0.45."""
+    std: tuple[float, float, float] | None = None
+    """Of each colour, by which the input is divided. None takes that of `init`, and otherwise 0.225."""
+
+    def __post_init__(self) -> None:
+        check(vars(self), START, "model.start")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the network is run. It changes speed and memory, not the network: checkpoints do not know it."""
+
+    compile: bool = False
+    """Whether to run the network through `torch.compile`."""
+    channels_last: bool | None = None
+    """Whether to keep activations in channels_last_3d memory order. None for what is faster: on a GPU yes, on a CPU
+    no."""
+    kernels: Literal["auto", "triton", "torch"] = "auto"
+    """What norms run on: triton, this project's kernels of norm + residual sum + ReLU; torch, PyTorch's; auto, the
+    first where there is a GPU for them."""
+    low_memory: bool = False
+    """Whether those kernels keep less for backward: what convolutions read after a norm and ReLU is computed again,
+    and max pools keep one byte an output. Not with `compile`."""
+
+    def __post_init__(self) -> None:
+        rules = {"compile": FLAG, "channels_last": or_none(FLAG), "kernels": one_of(("auto", "triton", "torch"))}
+        check(vars(self), rules | {"low_memory": FLAG}, "model.execution")
+        if self.low_memory and self.compile:
+            raise InputError(
+                "model.execution.low_memory and model.execution.compile are both true; a compiled graph decides itself "
+                "what to keep"
+            )
+
+
+def described(one: Any, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An object by its class and settings, as configs and checkpoints name it.
+
+    Args:
+        one: Of this project or somebody else's.
+        settings: Its settings; by default its fields.
+    """
+    path = f"{type(one).__module__}.{type(one).__qualname__}"
+    given = settings if settings is not None else plain(one) if is_dataclass(one) else {}
+    return {"class_path": path, "init_args": plain(given)}
