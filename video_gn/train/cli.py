@@ -39,12 +39,13 @@ from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint, WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture, with_checkpoint
 from video_gn.train.classifier import VideoClassifier
-from video_gn.train.configs import look_through, named_configs, read_yaml
+from video_gn.train.configs import look_through
 from video_gn.train.resume import find_resume, not_restored
+from video_gn.train.shipped import shipped, with_configs
 
 DESCRIPTION = (
-    "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "
-    "With its checkpoint: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILE FOLDER ..."
+    "Trains, tests and runs video classifiers. A first run, on a CPU: %(prog)s fit -c demo. With its checkpoint: "
+    "%(prog)s test --ckpt_path FILE, %(prog)s predict --ckpt_path FILE --videos FILE FOLDER ..."
 )
 # What model and data need is said once, on the data's side.
 SHARED = ("batch_size", "crop_size")
@@ -113,6 +114,10 @@ class CLI(LightningCLI):
         parser.set_defaults({"weights_only": True})
         if subcommand in ("test", "validate"):
             parser.set_defaults({"verbose": False})
+        if subcommand == "fit":
+            parser.description = (
+                f"{parser.description} -c takes files, and names of the package: {', '.join(shipped())}."
+            )
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})
             parser.add_argument("--videos", type=str, nargs="+", default=[], help="Files and folders to predict.")
@@ -315,8 +320,12 @@ def resolve(args: list[str]) -> dict[str, Any]:
     return yaml.safe_load(cli._parser(cli.subcommand).dump(cli.config[cli.subcommand], skip_none=False))
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str = "train.py") -> int:
     """Runs a command line.
+
+    Args:
+        args: Its words; by default those of this process.
+        prog: What was typed before them.
 
     Returns:
         Its exit code: 0; 2 for what the user can correct, in one line; 128 + the number of a signal that stopped it.
@@ -325,12 +334,12 @@ def main(args: list[str] | None = None) -> int:
     if launcher := os.environ.pop(LAUNCHER, None):  # which started this process: it does not outlive that one
         end_with_parent(signal.SIGKILL, int(launcher))
     words = sys.argv[1:] if args is None else args
-    return exit_code(lambda: _job(words), _stopped(signal.SIGINT, words), SLIPS, _explain)
+    return exit_code(lambda: _job(words, prog), _stopped(signal.SIGINT, words), SLIPS, _explain)
 
 
-def _job(args: list[str]) -> int:
+def _job(args: list[str], prog: str) -> int:
     try:
-        _run(CLI, args)
+        _run(CLI, args, prog)
     except Stopped as stop:
         said, number = f"{stop}; {RESUME}", stop.number
     except SIGTERMException:  # Lightning's, where nothing is trained; it is a SystemExit with code 0
@@ -351,9 +360,8 @@ def _stopped(number: int, args: list[str]) -> str:
     return f"stopped by {signal.Signals(number).name}; {left}"
 
 
-def _run(cli: type[CLI], args: list[str]) -> CLI:
-    for path in named_configs(args):
-        read_yaml(path)
+def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
+    args = with_configs(args)
     return cli(
         VideoClassifier,
         VideoData,
@@ -362,7 +370,7 @@ def _run(cli: type[CLI], args: list[str]) -> CLI:
         save_config_callback=None,
         seed_everything_default=0,
         trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
-        parser_kwargs={"exit_on_error": False, "prog": "train.py", "description": DESCRIPTION},
+        parser_kwargs={"exit_on_error": False, "prog": prog, "description": DESCRIPTION},
     )
 
 

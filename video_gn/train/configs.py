@@ -4,8 +4,6 @@ PyYAML takes the last of two equal keys in silence, and a few lines of aliases t
 A config is as trusted as code all the same (docs/security.md): a `class_path` in it is called.
 """
 
-import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +63,6 @@ class _Node:
                 raise _Refused(f"it has the key {scalar!r} twice; remove one")
             self._keys.add(scalar)
         self._is_key = not self._is_key
-
-
-def named_configs(args: Sequence[str]) -> list[str]:
-    """The config files that a command line names."""
-    after = [value for arg, value in itertools.pairwise(args) if arg in ("-c", "--config")]
-    return after + [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
