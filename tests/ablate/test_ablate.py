@@ -60,10 +60,10 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
     for line, (name, (overlays, norm, frames, interval, batch, lr)) in zip(commands, TABLE8.items(), strict=True):
         folder = f"runs/ablations/table8/cells/{name}_s0"
         assert line == " ".join(
-            f"python train.py fit -c configs/base.yaml {overlays} --compare_statistics true --seed_everything 0 "
+            f"python -m video_gn fit -c configs/base.yaml {overlays} --compare_statistics true --seed_everything 0 "
             f"--run_dir {folder} --test_after_fit true --ckpt_path last".split()
         )
-        config = cli.resolve(shlex.split(line)[2:])
+        config = cli.resolve(shlex.split(line)[3:])
         model, data, trainer = config["model"], config["data"], config["trainer"]
         assert (model["norm"], data["num_frames"], data["frame_interval"], data["batch_size"]) == (
             norm, frames, interval, batch,
@@ -81,7 +81,7 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
     ],
 )  # fmt: skip
 def test_shipped_grids(name, cells, seeds, reported, tmp_path):
-    """Every one is resolved by train.py, and its cells differ in their axes' settings alone."""
+    """Every one is resolved as `fit` does, and its cells differ in their axes' settings alone."""
     grid = read_grid((REPO / "configs" if "/" in name else ABLATIONS) / f"{name}.yaml")
     assert (len(grid.cells), len(grid.seeds)) == (cells, seeds)
     assert len(grid.paper.figures if grid.paper else ()) == reported
@@ -153,12 +153,18 @@ def test_axes_of_every_form(tmp_path):
     [
         ({"axis": {}}, r"the grid has axis; its entries are: axes, base"),
         ({"axes": None}, "a grid needs base, a list of config files, and axes"),
-        ({"base": ["configs/no.yaml"]}, r"base names configs/no.yaml, and there is no such file"),
+        (
+            {"base": ["configs/no.yaml"]},
+            r"base: there is no config configs/no.yaml; name a YAML file, or one of: 64x1, b4",
+        ),
         ({"axes": {"norms": ["bn"]}}, "there is no key norms; an axis that lists values is norm, clip, batch"),
         ({"axes": {"clip": ["32"]}}, r"a clip is frames x interval, as 32x2"),
         ({"axes": {"norm": "bn"}}, r"axes.norm is 'bn'; it has to be a list of values"),
         ({"axes": {"norm": ["bn", "bn"]}}, "has a value twice"),
-        ({"axes": {"norm": {"bn": {"config": "configs/no.yaml"}}}}, r"axes.norm.bn.config names configs/no.yaml"),
+        (
+            {"axes": {"norm": {"bn": {"config": "configs/no.yaml"}}}},
+            r"axes.norm.bn.config: there is no config configs/no.yaml",
+        ),
         ({"leave_out": [{"norm": "ln"}]}, r"leave_out\[0\] has norm: ln; the values of norm are: bn, gn"),
         ({"leave_out": [{"norm": "bn"}, {"norm": "gn"}]}, "leaves no cell"),
         ({"rows": ["clip"]}, "rows names clip; the axes are: norm"),
@@ -180,9 +186,21 @@ def test_slips_in_a_grid_are_one_line(entries, words, tmp_path, capsys):
     assert code == 2 and len(err.strip().splitlines()) == 1 and re.search(words, err), err
 
 
+def test_an_ablation_anywhere(tmp_path, monkeypatch, capsys):
+    """In a folder with nothing in it: grid and configs are those of the package."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["motion", "--dry-run"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("python ")]
+    assert len(lines) == 36 and lines[0].startswith("python -m video_gn fit -c configs/demo.yaml --trainer.max_epochs ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_or_broken_grid(tmp_path, capsys):
     assert main(["configs/ablations/no.yaml"]) == 2
-    assert "there are: configs/ablations/batch.yaml" in capsys.readouterr().err
+    assert (
+        "there is no grid configs/ablations/no.yaml; name a YAML file, or one of: batch, groups"
+        in capsys.readouterr().err
+    )
     (tmp_path / "bad.yaml").write_text("a: [1")
     assert main([str(tmp_path / "bad.yaml")]) == 2
     assert "cannot be read as YAML" in capsys.readouterr().err
@@ -232,7 +250,7 @@ def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):
     if words == "":
         assert plan.make_plan(grid, tmp_path)
         return
-    # An abbreviation is refused in whatever words: as what it stands for, or by train.py's parser.
+    # An abbreviation is refused in whatever words: as what it stands for, or by the parser of fit.
     with pytest.raises(InputError, match=words):
         plan.make_plan(grid, tmp_path)
 
@@ -281,7 +299,7 @@ def test_devices(tmp_path):
             local.make_slots(devices, runs)
 
 
-# Runs. What they run is a stand-in for train.py, which takes a second and leaves the same files.
+# Runs. What they run is a stand-in for `video_gn fit`, which takes a second and leaves the same files.
 
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
@@ -314,8 +332,14 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def make_runs(tmp_path, monkeypatch):
-    """Runs of the stand-in, one of each kind, and its folder as the current one."""
-    (tmp_path / "train.py").write_text(STAND_IN)
+    """Runs of the stand-in, one of each kind, and its folder as the current one.
+
+    There `python -m video_gn` finds a package whose command is the stand-in, and whose modules are the real ones.
+    """
+    package = tmp_path / "video_gn"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"__path__.append({str(REPO / 'video_gn')!r})")
+    (package / "__main__.py").write_text(STAND_IN)
 
     def make(*kinds):
         grid = read_grid(write(tmp_path / "g.yaml", axes={"model.start.init": list(kinds)}))
@@ -557,7 +581,7 @@ def test_a_page_as_markdown_and_html():
     assert "data:image/svg+xml;base64,PHN2Zy8+" in page and not re.search(r"(src|href)=\"(?!data:)", page)
 
 
-# All of it, with train.py
+# All of it
 
 
 @pytest.fixture(scope="module")

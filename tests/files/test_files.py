@@ -93,7 +93,7 @@ def test_a_lock_ends_with_its_process_and_not_with_its_children(tmp_path):
     with locked(tmp_path / "lock"):
         child = fork.Process(target=time.sleep, args=(60,), daemon=True)
         child.start()
-        with pytest.raises(BlockingIOError), locked(tmp_path / "lock", patience=0):
+        with pytest.raises(TimeoutError), locked(tmp_path / "lock", patience=0):
             pass
     with locked(tmp_path / "lock", patience=0):
         assert child.is_alive()
@@ -112,7 +112,7 @@ def test_who_waits_says_for_whom(tmp_path, caplog):
     process = fork.Process(target=hold, args=(path, taken), daemon=True)
     process.start()
     assert taken.wait(10)
-    with pytest.raises(BlockingIOError), locked(path, patience=1.5):
+    with pytest.raises(TimeoutError), locked(path, patience=1.5):
         pass
     process.kill()
     process.join()
@@ -128,7 +128,7 @@ def test_a_lock_can_be_handed_to_a_child(tmp_path):
         take_lock(file, 0)
         command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
         child = subprocess.Popen(command, pass_fds=[file.fileno()], preexec_fn=lambda: None)
-    with pytest.raises(BlockingIOError), locked(tmp_path / "lock", patience=0):
+    with pytest.raises(TimeoutError), locked(tmp_path / "lock", patience=0):
         pass
     child.kill()
     child.wait()
@@ -137,6 +137,6 @@ def test_a_lock_can_be_handed_to_a_child(tmp_path):
 
 
 def test_a_lock_file_of_an_earlier_version_is_no_riddle(tmp_path):
-    for content in ("", "x", "12 a b", "\udce9"):
+    for content in ("", "x", "a b", "\udce9"):
         (tmp_path / "lock").write_bytes(os.fsencode(content))
         assert holder(tmp_path / "lock") == "another process"

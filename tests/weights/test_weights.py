@@ -14,6 +14,7 @@ import timm
 import torch
 import torchvision
 from conftest import few, randomize
+from numpy._core import multiarray
 from pytorchvideo.models.hub.resnet import c2d_r50, i3d_r50, slow_r50
 from pytorchvideo.models.resnet import ResStage, create_resnet
 from safetensors.torch import save_file
@@ -292,7 +293,7 @@ class Bomb:
 
 class ObjectArray:
     def __reduce__(self):
-        return (np._core.multiarray.scalar, (np.dtype("O"), pickle.dumps(Bomb())))
+        return (multiarray.scalar, (np.dtype("O"), pickle.dumps(Bomb())))
 
 
 @pytest.mark.parametrize("name", ["a.pkl", "a.pth", "a.pyth", "a.ckpt"])
@@ -432,7 +433,7 @@ def test_a_pickle_of_objects_in_the_clothes_of_numbers(flags, tmp_path):
     state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, flags)
     kind = Reduced(np.dtype, ("V8", False, True), state)
     rebuilt = (np.ndarray, (0,), b"b"), (1, (1,), kind, False, b"\x41" * 8)
-    array = Reduced(np._core.multiarray._reconstruct, *rebuilt)
+    array = Reduced(multiarray._reconstruct, *rebuilt)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"conv1_w": array}, 2))
     with pytest.raises(InputError, match="is not a file of weights, or is damaged"):
         read_weights(tmp_path / "x.pkl")

@@ -1,10 +1,10 @@
 """Trains every cell of an ablation, or continues it, and reports what was measured beside what the paper reports.
 
-    python -m video_gn.ablate configs/ablations/motion.yaml
+    video-gn ablate motion
 
 The plan comes first: cells, clips per step, learning rate, epochs, and what is there already. Finished runs are
 skipped, half-done ones resume where they stopped, failed ones are tried again. After any stop, run the same command.
-Options that are not listed here go to train.py, for every cell: --trainer.devices 1, --data.root FOLDER.
+Options that are not listed here go to `fit`, for every cell: --trainer.devices 1, --data.root FOLDER.
 """
 
 import argparse
@@ -25,28 +25,28 @@ from video_gn.console import exit_code, printable
 from video_gn.errors import InputError
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str = "python -m video_gn.ablate") -> int:
     """Runs the command line.
 
     Returns:
         Its exit code: 0 if every run is finished; 1 if some failed; 2 for what the user can correct, said in one line;
         130 or 143 if it was stopped.
     """
-    given, extra = _parser().parse_known_args(args)
+    given, extra = _parser(prog).parse_known_args(args)
     words = [word for word in (sys.argv[1:] if args is None else args) if word != "--report"]
     return exit_code(lambda: _run(given, extra, words), "stopped; the same command continues from here")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m video_gn.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument("grid", type=Path, help="YAML file of the ablation (video_gn/ablate/grid.py says its form)")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=how, allow_abbrev=False)
+    parser.add_argument(
+        "grid", type=Path, help="YAML file of the ablation (video_gn/ablate/grid.py says its form), or a name"
+    )
     parser.add_argument("--out", type=Path, help="folder of runs and report; default: runs/ablations/NAME")
     parser.add_argument("--devices", nargs="+", default=[], metavar="D",
                         help="several runs at once, one on each: cpu, a GPU's number, or several as 0,1")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and each run's train.py command")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and each run's command")
     parser.add_argument("--report", action="store_true", help="only write the report of what is there")
     parser.add_argument("--cluster", choices=CLUSTERS, help="submit the runs as a job array through submitit")
     parser.add_argument("--cluster_options", nargs="+", default=[], metavar="NAME=VALUE",
@@ -55,8 +55,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
-    if not Path("train.py").is_file():
-        raise InputError(f"there is no train.py in {Path.cwd()}; start this in the project's folder")
     with _understood(f"{given.grid} is not the grid of an ablation"):
         grid = read_grid(given.grid, extra)
     out = given.out or Path("runs", "ablations", grid.name)

@@ -1,7 +1,7 @@
 """A grid: the YAML file of an ablation, and the cells that it expands into.
 
 title: what stands above the table
-base: [configs/base.yaml]              # what all cells share: files of train.py
+base: [configs/base.yaml]              # what all cells share: files of fit
 settings: {compare_statistics: true}   # and single keys
 axes:                                  # one cell for each combination of values
   norm: [gn, bn]                       # a list: of norm, clip (32x2), batch, or any key (model.optimizer.weight_decay)
@@ -30,6 +30,7 @@ import yaml
 
 from video_gn.errors import InputError
 from video_gn.train.configs import read_yaml
+from video_gn.train.shipped import find_config
 
 KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "paper"}
 PAPER_KEYS = {"source", "same_data", "note", "cells"}
@@ -41,7 +42,7 @@ class Overlay:
     """What one value of an axis changes.
 
     Attributes:
-        configs: Files of train.py.
+        configs: Files, or names of those that come with the package.
         settings: Value by dotted key.
     """
 
@@ -55,7 +56,7 @@ class Cell:
 
     Attributes:
         values: Name of the value on each axis, in the axes' order.
-        args: What follows `train.py fit`, without seed and folder.
+        args: What follows `fit`, without seed and folder.
     """
 
     values: Mapping[str, str]
@@ -95,7 +96,7 @@ class Grid:
         cells: In the order of the axes.
         seeds: Of each cell.
         paper: What to set beside it.
-        extra: Options of train.py that every cell has beyond the file.
+        extra: Options of `fit` that every cell has beyond the file.
         overlays: What the values of each axis change.
     """
 
@@ -119,15 +120,13 @@ def read_grid(path: Path, extra: list[str] | None = None) -> Grid:
     """A grid from its file.
 
     Args:
-        path: The YAML file.
-        extra: Options of train.py for every cell.
+        path: The YAML file, or a name of one that comes with the package.
+        extra: Options of `fit` for every cell.
 
     Raises:
         InputError: There is no such file, or it says what cannot be; the message names the entry.
     """
-    if not path.is_file():
-        there = ", ".join(sorted(str(p) for p in Path("configs/ablations").glob("*.yaml")))
-        raise InputError(f"there is no grid {path}" + (f"; there are: {there}" if there else ""))
+    path = Path(find_config(str(path), grid=True))
     content = read_yaml(path)
     try:
         return _grid(path.stem, content, extra or [])
@@ -201,8 +200,10 @@ def _files(where: str, paths: Any) -> tuple[str, ...]:
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise InputError(f"{where} is {paths!r}; it has to be a list of config files")
     for path in paths:
-        if not Path(path).is_file():
-            raise InputError(f"{where} names {path}, and there is no such file below {Path.cwd()}")
+        try:
+            find_config(path)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     return tuple(paths)
 
 
@@ -214,7 +215,7 @@ def _args(overlays: list[Overlay], extra: list[str]) -> tuple[str, ...]:
 
 
 def _word(value: Any) -> str:
-    """A value as train.py reads it from the command line."""
+    """A value as `fit` reads it from the command line."""
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
@@ -263,9 +264,9 @@ def named(axis: str, value: str) -> str:
 
 
 def command(cell: Cell, seed: int, run_dir: Path) -> list[str]:
-    """The words after `python` of a cell's run; the same command begins it and continues it."""
+    """The words after `video-gn` of a cell's run; the same command begins it and continues it."""
     own = ("--seed_everything", str(seed), "--run_dir", str(run_dir), "--test_after_fit", "true")
-    return ["train.py", "fit", *cell.args, *own, "--ckpt_path", "last"]
+    return ["fit", *cell.args, *own, "--ckpt_path", "last"]
 
 
 def shell(words: list[str]) -> str:

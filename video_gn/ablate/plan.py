@@ -20,6 +20,7 @@ from video_gn.train.callbacks.bn_statistics import CHOICES
 from video_gn.train.callbacks.results import read_results
 from video_gn.train.configs import flat, read_yaml
 from video_gn.train.optim import scaled_lr
+from video_gn.train.shipped import find_config
 
 # Settings of a run that do not change what it measures.
 GROUPS = {
@@ -61,7 +62,7 @@ class Run:
     @property
     def command(self) -> list[str]:
         """Its words after `python`."""
-        return command(self.cell, self.seed, self.folder)
+        return ["-m", "video_gn", *command(self.cell, self.seed, self.folder)]
 
     @property
     def devices(self) -> int:
@@ -167,7 +168,7 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
     """Every run of a grid, the first seed of each cell first.
 
     Raises:
-        InputError: A setting that train.py refuses, an option that undoes what the grid sets, cells that are equal or
+        InputError: A setting that `fit` refuses, an option that undoes what the grid sets, cells that are equal or
             do not train equally long, or a folder that holds the run of other settings.
     """
     configs = {cell.name: _resolved(cell, grid.seeds[0], out) for cell in grid.cells}
@@ -203,7 +204,7 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
                 )
     for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
         own = _resolved(run.cell, run.seed, run.folder)
-        last = flat(cli.resolve([*command(_bare(run.cell, grid), run.seed, run.folder)[1:], *grid.extra]))
+        last = flat(cli.resolve([*command(_bare(run.cell, grid), run.seed, run.folder), *grid.extra]))
         if changed := [key for key in {**own, **last} if own.get(key) != last.get(key)]:
             key = changed[0]
             raise InputError(
@@ -226,7 +227,9 @@ def _keys(axis: str, overlays: Sequence[Overlay]) -> set[str]:
     keys = {key for overlay in overlays for key in overlay.settings}
     if axis in SHORT:
         return keys | {SHORT[axis]}
-    return keys | {key for overlay in overlays for path in overlay.configs for key in flat(read_yaml(path))}
+    return keys | {
+        key for overlay in overlays for path in overlay.configs for key in flat(read_yaml(find_config(path)))
+    }
 
 
 def _within(key: str, keys: set[str]) -> bool:
@@ -251,7 +254,7 @@ def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _resolved(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    return flat(cli.resolve(command(cell, seed, folder)[1:]))
+    return flat(cli.resolve(command(cell, seed, folder)))
 
 
 def _check_equal_length(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:

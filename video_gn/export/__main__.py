@@ -20,10 +20,10 @@ from video_gn.console import exit_code, printable, set_up_messages
 from video_gn.export.formats import DEFAULT, FORMATS, export
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str = "python -m video_gn.export") -> int:
     """Runs the command line; gives its exit code."""
     how = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("video_gn.export", description=__doc__, formatter_class=how)
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=how)
     parser.add_argument("checkpoint", type=Path, help="of a run: runs/NAME/checkpoints/best.ckpt")
     parser.add_argument("--to", nargs="+", choices=FORMATS, default=DEFAULT, help=f"formats ({' '.join(DEFAULT)})")
     parser.add_argument("--out", type=Path, help="folder; by default export/ in the run's folder")

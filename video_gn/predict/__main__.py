@@ -81,10 +81,10 @@ def _device(given: str | None) -> str:
     return device
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str = "python -m video_gn.predict") -> int:
     """Runs the command line; gives its exit code."""
     how = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("video_gn.predict", description=__doc__, formatter_class=how)
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=how)
     parser.add_argument("model", type=Path, help="a checkpoint or an export")
     parser.add_argument("videos", nargs="+", help="files, folders, patterns")
     parser.add_argument("--json", help="file for JSON lines; - is standard output, in the table's place")

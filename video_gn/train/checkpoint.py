@@ -22,7 +22,7 @@ from video_gn.files.names import is_utf8, utf8_named
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import DATA, FLAG, LOADING, Rule, one_of, plain, shown
 from video_gn.train.callbacks.bn_statistics import RULES as STATISTICS
-from video_gn.train.configs import flat, named_configs
+from video_gn.train.configs import flat
 from video_gn.weights.inflate import own_state
 from video_gn.weights.pickles import load_torch
 from video_gn.weights.reader import Weights, read_weights
@@ -161,7 +161,7 @@ def with_checkpoint(args: list[str]) -> list[str]:
     model: dict[str, Any] = {"start": {name: list(checkpoint.model["start"][name]) for name in ("mean", "std")}}
     if checkpoint.model["net"]["class_path"] in CLASSES["net"]:
         model["net"] = plain(checkpoint.model["net"])
-    elif not any(arg.partition("=")[0] == "--model.net" for arg in args) and not named_configs(args):
+    elif not {"--model.net", "-c", "--config"} & {arg.partition("=")[0] for arg in args}:
         net_settings(checkpoint.model, checkpoint.path)
     data = data_config(checkpoint.clip) | {"class_names": list(checkpoint.model["class_names"])}
     stored: dict[str, Any] = {

@@ -46,10 +46,11 @@ from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import look_through, read_yaml
 from video_gn.train.help import Short, explain, known_keys, sections, shorten
 from video_gn.train.resume import find_resume, not_restored
+from video_gn.train.shipped import shipped, with_configs
 
 DESCRIPTION = (
-    "Trains, tests and runs video classifiers. A first run, on a CPU: train.py fit -c configs/demo.yaml. "
-    "With its checkpoint: train.py test --ckpt_path FILE, train.py predict --ckpt_path FILE --videos FILE FOLDER ..."
+    "Trains, tests and runs video classifiers. A first run, on a CPU: %(prog)s fit -c demo. With its checkpoint: "
+    "%(prog)s test --ckpt_path FILE, %(prog)s predict --ckpt_path FILE --videos FILE FOLDER ..."
 )
 PREFERRED = {  # classes whose settings need no class_path
     "model.net": "video_gn.models.resnet3d.ResNet3d",
@@ -129,6 +130,10 @@ class CLI(LightningCLI):
         parser.set_defaults({"weights_only": True})
         if subcommand in ("test", "validate"):
             parser.set_defaults({"verbose": False})
+        if subcommand == "fit":
+            parser.description = (
+                f"{parser.description} -c takes files, and names of the package: {', '.join(shipped())}."
+            )
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})
             parser.add_argument("--videos", type=str, nargs="+", default=[], help="Files and folders to predict.")
@@ -343,8 +348,12 @@ def resolve(args: list[str]) -> dict[str, Any]:
     return yaml.safe_load(cli._parser(cli.subcommand).dump(cli.config[cli.subcommand], skip_none=False))
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str = "train.py") -> int:
     """Runs a command line.
+
+    Args:
+        args: Its words; by default those of this process.
+        prog: What was typed before them.
 
     Returns:
         Its exit code: 0; 2 for what the user can correct, in one line; 128 + the number of a signal that stopped it.
@@ -353,12 +362,12 @@ def main(args: list[str] | None = None) -> int:
     if launcher := os.environ.pop(LAUNCHER, None):  # which started this process: it does not outlive that one
         end_with_parent(signal.SIGKILL, int(launcher))
     words = sys.argv[1:] if args is None else args
-    return exit_code(lambda: _job(words), _stopped(signal.SIGINT, words), SLIPS, _explain)
+    return exit_code(lambda: _job(words, prog), _stopped(signal.SIGINT, words), SLIPS, _explain)
 
 
-def _job(args: list[str]) -> int:
+def _job(args: list[str], prog: str) -> int:
     try:
-        _run(CLI, args)
+        _run(CLI, args, prog)
     except Stopped as stop:
         said, number = f"{stop}; {RESUME}", stop.number
     except SIGTERMException:  # Lightning's, where nothing is trained; it is a SystemExit with code 0
@@ -379,8 +388,8 @@ def _stopped(number: int, args: list[str]) -> str:
     return f"stopped by {signal.Signals(number).name}; {left}"
 
 
-def _run(cli: type[CLI], args: list[str]) -> CLI:
-    args = with_checkpoint(args)
+def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
+    args = with_checkpoint(with_configs(args))
     return cli(
         args=args,
         data=ImageData if _images(args) else VideoData,
@@ -388,12 +397,7 @@ def _run(cli: type[CLI], args: list[str]) -> CLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         trainer_defaults={"enable_model_summary": False},
-        parser_kwargs={
-            "exit_on_error": False,
-            "prog": "train.py",
-            "description": DESCRIPTION,
-            "formatter_class": Short,
-        },
+        parser_kwargs={"exit_on_error": False, "prog": prog, "description": DESCRIPTION, "formatter_class": Short},
     )
 
 

@@ -4,8 +4,7 @@ PyYAML takes the last of two equal keys in silence, and a few lines of aliases t
 A config is as trusted as code all the same (docs/security.md): a `class_path` in it is called.
 """
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +79,6 @@ def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
         else:
             found[name] = value
     return found
-
-
-def named_configs(args: Sequence[str]) -> list[str]:
-    """The config files that a command line names."""
-    after = [value for arg, value in itertools.pairwise(args) if arg in ("-c", "--config")]
-    return after + [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

@@ -132,3 +132,11 @@ HUBS: dict[str, Callable[[str], Public]] = {
     "detectron": _listed("detectron", _DETECTRON),
     "nonlocal": _listed("nonlocal", _NONLOCAL),
 }
+# What is known to fit, with its data, norm and network; timm and torchvision have more.
+PUBLIC = {
+    **dict.fromkeys(("torchvision:resnet50", "torchvision:resnet101"), "ImageNet, BN, flat"),
+    "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
+    **{f"detectron:{name}": "ImageNet, GN, flat" for name in _DETECTRON},
+    **{f"pytorchvideo:{name}": f"Kinetics-400, BN, {name.partition('_')[0]}_8x8" for name in _PYTORCHVIDEO},
+    **{f"nonlocal:{name}": "Kinetics-400, BN, i3d_nonlocal" for name in _NONLOCAL},
+}

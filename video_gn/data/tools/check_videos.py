@@ -43,9 +43,9 @@ READS = (0.15, 0.5, 0.85)  # where in a video the clips that are compared begin
 ROUNDING = 5.0  # mean difference that backends may have where they round 10 bits to 8
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path, help="list file (path,label), or a folder of class folders")
     parser.add_argument("--root", type=Path, help="where paths of the list begin; default: the list's folder")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="child processes; default: one a core")

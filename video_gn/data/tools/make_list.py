@@ -37,9 +37,9 @@ class Split(NamedTuple):
     unlisted: list[str]
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder of the data set, such as data/kinetics400")
     parser.add_argument("--overwrite", action="store_true", help="write over lists that are there")
     given = parser.parse_args(args)

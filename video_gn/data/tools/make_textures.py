@@ -132,9 +132,9 @@ def make(folder: Path, images: int, videos: int, val: int, size: int = 64, seed:
     return len(missing)
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; gives its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where they go")
     parser.add_argument("--images", type=int, default=500, help="training images of each class (500)")
     parser.add_argument("--videos", type=int, default=20, help="training videos of each class (20)")

@@ -41,9 +41,9 @@ SIZES = (256, 320)
 COLUMNS = ("path", "label", "reason")
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path, help="list file (path,label), or a folder of class folders")
     parser.add_argument("out", type=Path, help="folder of the copies; a later run's data.root")
     parser.add_argument("--root", type=Path, help="where paths of the list begin; default: the list's folder")
