@@ -119,9 +119,10 @@ class DataModule(pl.LightningDataModule):
     # Lightning's hooks, which work without a trainer too
 
     def prepare_data(self) -> None:
-        if not self.motion or not self.trainer or self.trainer.state.fn == "predict":
+        command = self.trainer.state.fn if self.trainer else "fit"
+        if not self.motion or command == "predict":
             return
-        if self.trainer.state.fn == "fit":
+        if command == "fit":
             motion12.prepare(self.root, self.motion)
         elif not motion12.is_made(self.root, self.motion):  # a test may take its settings from a file: it makes nothing
             raise InputError(

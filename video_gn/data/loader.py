@@ -95,6 +95,7 @@ class VideoLoader:
         set_aside: Callable[[int, str], None] = lambda row, reason: None,
     ) -> None:
         self.videos, self._order, self.batch_size = videos, sampler, batch_size
+        self.dataset = videos  # as DataLoader calls it
         self.position, self.set_aside = position, set_aside
         self._children: list[Any] = []
         videos.in_hand = torch.full((max(num_workers, 1), 2), NONE)

@@ -76,11 +76,16 @@ class ResNet3d(Net):
 
     Attributes:
         settings: The arguments, without `num_classes`.
+        mean: Of each colour on the scale from 0 to 1, less which its input is; Kinetics', unless weights say another.
+        std: Of each colour, by which its input is divided.
 
     Raises:
         InputError: A setting that cannot be, or channels that the norm's groups do not divide (the message names the
             layer).
     """
+
+    mean: tuple[float, ...] = (0.45, 0.45, 0.45)
+    std: tuple[float, ...] = (0.225, 0.225, 0.225)
 
     def __init__(
         self,

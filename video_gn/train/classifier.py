@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
@@ -30,6 +31,11 @@ from video_gn.weights.inflate import check_norm, input_scale, start_from
 from video_gn.weights.stored import FORMAT
 
 log = logging.getLogger(__name__)
+SETTINGS_OF: dict[type, str] = {  # callbacks that change one
+    GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
+    BatchSizeFinder: "data.batch_size",
+    LearningRateFinder: "model.optimizer.base_lr",
+}
 
 
 class VideoClassifier(pl.LightningModule):
@@ -200,6 +206,12 @@ class VideoClassifier(pl.LightningModule):
         return scores.unflatten(0, clips.shape[:2])
 
     def setup(self, stage: str) -> None:
+        for callback in self.trainer.callbacks if self._trainer else ():  # type: ignore[attr-defined]
+            if setting := SETTINGS_OF.get(type(callback)):
+                raise InputError(
+                    f"{type(callback).__name__} changes {setting} within the run, which a resumed run would not know; "
+                    f"set {setting} instead"
+                )
         if stage != "fit" or self.init is not None:
             return
         settings = getattr(self.net, "settings", {})

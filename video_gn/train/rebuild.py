@@ -30,8 +30,9 @@ def rebuild(make: type[T], path: str, model: Mapping[str, Any], clip: Mapping[st
     Raises:
         InputError: The weights are not those that the settings promise, or of a network of another class.
     """
+    net = partial(ResNet3d, **net_settings(model, path))
     state = check_network(read_weights(path), model, clip)
-    built = make(**arguments(model, partial(ResNet3d, **net_settings(model, path))))
+    built = make(**arguments(model, net))
     counters = {name: value for name, value in built.net.state_dict().items() if name.endswith("num_batches_tracked")}
     built.net.load_state_dict(counters | state)  # old files lack the counters
     return built.eval()

@@ -13,9 +13,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
-    BatchSizeFinder,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
     ModelCheckpoint,
     StochasticWeightAveraging,
     Timer,
@@ -29,11 +26,6 @@ from video_gn.train.configs import flat
 from video_gn.weights.upgrade import upgrade_data, upgrade_model
 
 log = logging.getLogger(__name__)
-SETTINGS_OF: dict[type, str] = {  # callbacks that change one
-    GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
-    BatchSizeFinder: "data.batch_size",
-    LearningRateFinder: "model.optimizer.base_lr",
-}
 
 
 class Position(pl.Callback):
@@ -57,12 +49,6 @@ class Position(pl.Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._trainer = trainer
-        for callback in trainer.callbacks:
-            if setting := SETTINGS_OF.get(type(callback)):
-                raise InputError(
-                    f"{type(callback).__name__} changes {setting} within the run, which a resumed run would not know; "
-                    f"set {setting} instead"
-                )
 
     # Keeping count
 

@@ -1,0 +1,132 @@
+"""The package in Python: lazily imported names, and docs/python.md as it stands."""
+
+import json
+import re
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import REPO
+from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, RichProgressBar
+from torch import nn
+
+import video_gn
+from video_gn.errors import InputError
+
+LIGHT = "import json, sys, video_gn; print(json.dumps([sorted(sys.modules), video_gn.__version__, video_gn.__all__]))"
+
+
+def test_the_import_is_light():
+    modules, version, names = json.loads(subprocess.check_output([sys.executable, "-c", LIGHT], cwd=REPO))
+    assert not {"torch", "numpy", "pytorch_lightning", "torchvision", "av"} & set(modules)
+    assert re.match(r"\d+\.\d+", version) and {"create_model", "load_model", "VideoData"} <= set(names)
+    assert all(getattr(video_gn, name) is not None for name in names)
+    with pytest.raises(AttributeError, match="video_gn has no Resnet"):
+        video_gn.Resnet  # noqa: B018
+
+
+def test_the_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), re.DOTALL)
+    page: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), page)
+    assert len(blocks) == 4 and page["batch"].clips.shape == (4, 1, 3, 8, 32, 32)
+    assert page["sample"].clips.shape == (1, 8, 32, 32, 3)
+    assert len(page["net"].blocks[-1].proj.bias) == 12 and isinstance(page["layer"], video_gn.GroupNorm)
+    state = page["model"].net.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in page["again"].net.state_dict().items())
+    assert "slow_" in capsys.readouterr().out
+    found = page["trained"].predict([str(tmp_path / "data")])
+    assert len(found) == 24 and all(abs(sum(one.scores) - 1) < 1e-4 and len(one.classes) == 12 for one in found)
+
+
+class Mean(nn.Module):
+    """The least that a network can be."""
+
+    def __init__(self, num_classes: int, hidden: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, hidden), nn.LayerNorm(hidden), nn.Linear(hidden, num_classes))
+
+    def forward(self, clips):
+        return self.layers(clips.mean((2, 3, 4)))
+
+
+@pytest.fixture
+def little(data_root, motion):
+    clip = video_gn.Clip(4, 8, 64, (40, 40), 32, False)
+    loading = video_gn.Loading(num_workers=0)
+    return video_gn.VideoData(str(data_root), motion=motion, clip=clip, loading=loading, batch_size=8)
+
+
+def fitted(net, data, *callbacks, **settings):
+    model = video_gn.VideoClassifier(data.class_names, net, video_gn.AdamW(head_lr=1.0), crop_size=32, **settings)
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                         enable_progress_bar=any(isinstance(one, RichProgressBar) for one in callbacks),
+                         limit_val_batches=1, limit_train_batches=2, callbacks=list(callbacks))  # fmt: skip
+    trainer.fit(model, data)
+    return trainer, model
+
+
+def test_any_module_that_gives_logits(little, tmp_path):
+    trainer, model = fitted(partial(Mean, hidden=6), little)
+    groups = trainer.optimizers[0].param_groups
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]  # LayerNorm's gamma and beta have none
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    with pytest.raises(InputError, match=r"the network in .*own.ckpt is test_api\.Mean"):
+        video_gn.VideoClassifier.load_from_checkpoint(tmp_path / "own.ckpt")
+    again = video_gn.VideoClassifier.load_from_checkpoint(tmp_path / "own.ckpt", net=partial(Mean, hidden=6))
+    assert all(map(torch.equal, again.net.parameters(), model.net.parameters()))
+    with pytest.raises(InputError, match="the network that net makes is not the one in"):
+        video_gn.VideoClassifier.load_from_checkpoint(tmp_path / "own.ckpt", net=Mean)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"start": video_gn.Start(freeze_stages=1)},
+            "freeze_stages needs a network that has `stages`, and Mean",
+        ),
+        ({"start": video_gn.Start(init="x.pth")}, "no file x.pth"),
+    ],
+)
+def test_what_needs_more_than_logits_says_so(settings, words):
+    with pytest.raises(InputError, match=words):
+        video_gn.VideoClassifier(["a", "b"], Mean, **settings)
+
+
+def test_networks_that_are_none(little):
+    with pytest.raises(InputError, match="gives int, which is no"):
+        video_gn.VideoClassifier(["a"], lambda k: k)
+    with pytest.raises(InputError, match=r"Mean gives \[8, 3\] for 8 clips"):
+        fitted(lambda k: Mean(3), little)
+    model = video_gn.VideoClassifier(["a"], Mean, video_gn.AdamW(head_lr=2.0))
+    model.trainer = type("T", (), {"world_size": 1, "accumulate_grad_batches": 1})()
+    with pytest.raises(InputError, match="head_lr needs a network that has `head`"):
+        model.configure_optimizers()
+
+
+def test_lightnings_callbacks(little):
+    trainer, _ = fitted(Mean, little, EarlyStopping("val/top1"), RichProgressBar())
+    assert trainer.global_step == 2
+    for finder in (LearningRateFinder(), BatchSizeFinder()):
+        with pytest.raises(InputError, match=f"{type(finder).__name__} changes .* set .* instead"):
+            fitted(Mean, little, finder)
+
+
+def test_networks_by_name():
+    assert "i3d_r50_gn" in video_gn.list_models("*gn*") and not video_gn.list_models("resnet*")
+    assert len(video_gn.list_models()) == len(set(video_gn.list_models())) > 100
+    net = video_gn.create_model("i3d_small_r11", 3, norm="bn", width=8)
+    assert net.norm == "bn" and net(torch.zeros(1, 3, 8, 32, 32)).flatten(1).shape == (1, 3)
+    for name, given, words in (
+        ("resnet50", {}, "no network 'resnet50'"), ("i3d_r18", {}, "no network"),
+        ("i3d_r50_gn", {"norm": "bn"}, "say one"),
+        ("i3d_r50", {"size": 3}, "size"), ("i3d_small_r11", {"width": 8}, "8 channels cannot be split"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            video_gn.create_model(name, 3, **given)
