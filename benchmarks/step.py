@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from functools import partial
 from importlib.util import find_spec
+from math import nan
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -194,7 +195,10 @@ class Step:
 
 
 def timed(step: Step, repeats: int) -> dict[str, float]:
-    """Seconds of a step, of its launching by the host, and the most memory in bytes."""
+    """Seconds of a step, of its launching by the host, and the most memory in bytes.
+
+    The host's are of a step that begins when the device has nothing to do, so that no full queue holds it up.
+    """
     if step.device.type != "cuda":
         begin = time.perf_counter()
         for _ in range(repeats):
@@ -203,16 +207,38 @@ def timed(step: Step, repeats: int) -> dict[str, float]:
     step()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
+    begin = time.perf_counter()
+    step()
+    host = time.perf_counter() - begin
+    torch.cuda.synchronize()
+    seconds = device_seconds(step, repeats)
+    return {"seconds": seconds, "host_seconds": host, "peak_bytes": torch.cuda.max_memory_allocated()}
+
+
+def device_seconds(run: Callable[[], Any], repeats: int) -> float:
+    """Mean by the device's clock, of calls one after the other."""
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
     marks[0].record()
-    begin = time.perf_counter()
     for _ in range(repeats):
-        step()
-    host = (time.perf_counter() - begin) / repeats
+        run()
     marks[1].record()
     torch.cuda.synchronize()
-    seconds = marks[0].elapsed_time(marks[1]) / 1000 / repeats
-    return {"seconds": seconds, "host_seconds": host, "peak_bytes": torch.cuda.max_memory_allocated()}
+    return marks[0].elapsed_time(marks[1]) / 1000 / repeats
+
+
+def graph_seconds(step: Step, repeats: int = 10) -> float:
+    """Of a step as a CUDA graph: what the device alone takes, however slow the host is."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    graph.replay()
+    return device_seconds(graph.replay, repeats)
 
 
 def measure_steps(
@@ -232,8 +258,8 @@ def measure_steps(
         except torch.OutOfMemoryError:
             steps.pop(name, None)
             tqdm.write(f"{workload.name}: {name} does not fit")
-        except Exception as error:
-            if not way.foreign:
+        except Exception as error:  # the others' figures are worth having
+            if device.type != "cuda":
                 raise
             steps.pop(name, None)
             tqdm.write(f"{workload.name}: {name} fails: {error}")
@@ -246,6 +272,13 @@ def measure_steps(
             if "peak_bytes" in one:
                 one["peak_bytes"] -= others
             found.setdefault(name, []).append(one)
+    graphs = {}
+    for name, step in steps.items() if device.type == "cuda" else ():
+        try:
+            graphs[name] = graph_seconds(step)
+        except RuntimeError as error:
+            tqdm.write(f"{workload.name}: {name} is no CUDA graph: {error}")
+        free(device)
     middle = {
         name: {key: statistics.median(one[key] for one in many) for key in many[0]} for name, many in found.items()
     }
@@ -253,6 +286,8 @@ def measure_steps(
         one["clips_per_second"] = workload.clips / one["seconds"]
         seconds = sorted(each["seconds"] for each in found[name])
         one["spread"] = (seconds[-1] - seconds[0]) / one["seconds"]
+        if name in graphs:
+            one["graph_seconds"] = graphs[name]
     return middle
 
 
@@ -265,6 +300,7 @@ def free(device: torch.device) -> None:
 
 def clips_that_fit(way: Way, frames: int, size: int, device: torch.device) -> int:
     """The largest batch whose step does not run out of memory."""
+    torch.backends.cudnn.benchmark = False  # each batch would have every convolution timed again
     fits, fails = 0, None
     clips = 8
     while fails is None or fails - fits > 1:
@@ -314,6 +350,7 @@ def measure_kernels(device: torch.device, sites: Iterable[NormSite], repeats: in
         for _ in range(repeats):
             marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
             flush.zero_()  # so that nothing is left in the cache
+            torch.cuda._sleep(4_000_000)  # 2 ms in which the host launches
             marks[0].record()
             run()
             marks[1].record()
@@ -434,7 +471,7 @@ def show_steps(workload: Workload, steps: dict[str, dict[str, float]]) -> None:
     print(f"\n{workload.name}")
     print(
         "way                      ms/step  of first   clips/s  spread"
-        + "  host ms  peak GB  of first" * ("peak_bytes" in first)
+        + "  host ms  graph ms  of first  peak GB  of first" * ("peak_bytes" in first)
     )
     for name, one in steps.items():
         line = (
@@ -442,9 +479,10 @@ def show_steps(workload: Workload, steps: dict[str, dict[str, float]]) -> None:
             f"{one['clips_per_second']:9.1f} {one['spread']:6.0%}"
         )
         if "peak_bytes" in one:
+            graph, base = one.get("graph_seconds", nan), first.get("graph_seconds", nan)
             line += (
-                f" {1000 * one['host_seconds']:8.1f} {one['peak_bytes'] / 1e9:8.2f} "
-                f"{one['peak_bytes'] / first['peak_bytes']:9.2f}"
+                f" {1000 * one['host_seconds']:8.1f} {1000 * graph:9.1f} {graph / base:9.2f} "
+                f"{one['peak_bytes'] / 1e9:8.2f} {one['peak_bytes'] / first['peak_bytes']:9.2f}"
             )
         print(line)
 

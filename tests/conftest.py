@@ -18,6 +18,9 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on the CPU
+else:  # exact sums in one order, so that a difference is our kernels'
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 from video_gn.data.motion12 import Motion, prepare
 from video_gn.export.__main__ import main as export

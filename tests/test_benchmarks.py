@@ -102,10 +102,10 @@ def test_norms_of_the_network():
 
 
 def test_kept_for_backward():
-    """GN by the kernels keeps what BN keeps, and 0.75 of it at the second level; PyTorch's keeps twice as much."""
+    """GN by the kernels keeps 0.85 of what BN keeps, and 0.75 at the second level; PyTorch's keeps twice as much."""
     kept = memory.main(["--frames", "32", "--arch", "i3d"])["i3d, 8 clips of 32 frames"]
     of_bn = {way: size / kept["BN"] for way, size in kept.items()}
-    assert of_bn["GN"] > 2 and of_bn["GN ours"] <= 1.001 and of_bn["BN ours"] <= 1.001
+    assert of_bn["GN"] > 2 and of_bn["GN ours"] <= 0.85 and of_bn["BN ours"] <= 0.85
     assert of_bn["GN ours, low memory"] <= 0.75 and of_bn["BN ours, low memory"] <= 0.75
     # Per site of 8 x 64 x 16 x 112 x 112 elements, the largest: what goes into the norm, and what comes out.
     assert kept["GN ours"] > 8 * 64 * 16 * 112 * 112 * 2 * 2

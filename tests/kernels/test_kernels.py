@@ -25,7 +25,7 @@ import triton
 from samples import resnet3d
 
 from video_gn.errors import InputError
-from video_gn.kernels import dispatch, ops
+from video_gn.kernels import dispatch, launch, ops
 from video_gn.models.blocks import select_kernels
 from video_gn.models.norm import make_norm
 from video_gn.models.norm_layers import GroupNorm, norm_act
@@ -234,6 +234,43 @@ def test_any_memory_order(order):
         assert torch.equal(one, other)
 
 
+def test_features_that_begin_anywhere():
+    """Not at 16 bytes, as PyTorch allocates and kernels are compiled for."""
+    x = features(2, 64, 2, 8, 8)
+    shifted = torch.empty(x.numel() + 1, device=DEVICE)[1:].view(2, 2, 8, 8, 64).permute(0, 4, 1, 2, 3).copy_(x)
+    assert shifted.data_ptr() % 16 and shifted.is_contiguous(memory_format=LAST)
+    weight, bias = torch.randn(2, 64, device=DEVICE)
+    results = []
+    for one in (x, x, shifted):
+        one = one.detach().requires_grad_()
+        y = ops.norm(one, weight, bias, None, 2, 32, EPS, True)
+        results.append([y.detach(), *torch.autograd.grad(y, one, x)])
+    for one in results[1:]:
+        assert all(map(torch.equal, one, results[0]))
+
+
+def test_a_kernel_is_launched_as_it_was_compiled(monkeypatch):
+    """From the second time on by what Triton returned, with all constants in their order."""
+    calls = []
+
+    class Compiled:
+        def __getitem__(self, grid):
+            return lambda *arguments: calls.append((grid, arguments))
+
+    class Kernel(Compiled):
+        arg_names = ("x", "n", "RELU", "R")
+
+        def __getitem__(self, grid):
+            return lambda *arguments, **constants: calls.append((grid, arguments, constants)) or Compiled()
+
+    monkeypatch.setattr(launch, "_compiled", {})
+    kernel, constants = Kernel(), {"R": 8, "RELU": True, "num_warps": 4}
+    for key in ("a", "a", "b", None, None):
+        launch._run(kernel, (1, 2, 3), key, "x", 5, **constants)
+    slow, fast = ((1, 2, 3), ("x", 5), constants), ((1, 2, 3), ("x", 5, True, 8))
+    assert calls == [slow, fast, slow, slow, slow]
+
+
 def test_a_gradient_that_is_expanded():
     """As a mean over positions gives it: with strides of 0."""
     x = features(2, 64, 2, 6, 6).requires_grad_()
@@ -346,7 +383,7 @@ def test_state_dicts_do_not_know_the_kernels():
 
 @pytest.mark.parametrize("norm", ["gn", "bn"])
 def test_low_memory_changes_no_bit(norm, clips):
-    """Where windows do not overlap, and PyTorch's pools so have no sums to add up in another order."""
+    """What is computed again is what was computed."""
     clips = clips[..., :16, :16].contiguous(memory_format=LAST)
     (loss, gradients), (same, others) = (
         step(small(norm, low_memory=low, geometry="i3d_small"), clips) for low in (False, True)
@@ -469,6 +506,7 @@ def test_registered_pool(order):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # which conftest.py turns off
 @pytest.mark.parametrize("norm", ["gn", "bn"])
 def test_compiled_without_a_break(norm, clips, monkeypatch):
     net = small(norm)
@@ -617,6 +655,7 @@ def test_more_than_two_billion_elements():
 def test_cuda_graphs(low_memory, clips):
     net = small(low_memory=low_memory)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             expected, right = step(net, clips)

@@ -4,7 +4,7 @@ How S is cut into chunks follows from S, C, G and the type alone. So the same in
 the same bits alone as among others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from video_gn.kernels import norm_kernels
 from video_gn.kernels.dispatch import on_device
 
-_TILE = 8192  # bytes of a step of a program, of each tensor that it reads
+_TILE = 8192  # bytes of a step of a program, of each tensor that it reads; a kernel that only sums takes half
 _CHUNK = 16384  # least elements of a program's chunk
 _MAX_CHUNKS = 512
 _SMALL = 16384  # elements that a program holds at once
+_MERGED = 4096  # sums that a program which merges gradients adds up in a step
 
 
 class Sets(NamedTuple):
@@ -104,12 +105,58 @@ def _layout(sets: Sets, itemsize: int, whole: bool) -> Mapping[str, Any]:
     }
 
 
+@cache
+def _summing(sets: Sets, itemsize: int) -> Mapping[str, Any]:
+    """Layout of the kernels that only sum, `moments` and `reduce`: more programs at once hide more of their loads."""
+    layout = _layout(sets, itemsize, False)
+    return {**layout, "R": max(layout["R"] // 2, 1), "num_warps": max(layout["num_warps"] // 2, 1)}
+
+
+@cache
+def _merging(sets: Sets, chunks: int) -> tuple[int, Mapping[str, Any]]:
+    """Blocks of groups and layout of `merge_gradients`: narrow, so that many programs have few steps each."""
+    padded = triton.next_power_of_2(sets.group_size)
+    block = min(max(32 // padded, 1), triton.next_power_of_2(sets.groups))
+    rows = min(triton.next_power_of_2(chunks), max(_MERGED // (block * padded), 1))
+    even = padded == sets.group_size and sets.groups % block == 0
+    layout = {"D": sets.group_size, "DP": padded, "BG": block, "R": rows, "EVEN": even}
+    return triton.cdiv(sets.groups, block), {**layout, "num_warps": 4, "enable_fp_fusion": True}
+
+
 def _divided(sets: Sets, x: Tensor, whole: bool) -> tuple[_Plan, Mapping[str, Any]]:
     return _plan(sets, x.element_size(), whole), _layout(sets, x.element_size(), whole)
 
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last_3d)
+
+
+# What Triton compiled, with the values of its constants, by kernel and all that Triton compiles it for.
+_compiled: dict[Hashable, tuple[Any, tuple[Any, ...]]] = {}
+
+
+def _key(sets: Sets, x: Tensor, *given: Tensor | bool | None) -> Hashable:
+    """All of a call that Triton compiles kernels for; None where a tensor is not aligned as PyTorch allocates them."""
+    key: list[Hashable] = [sets, x.device]
+    for one in (x, *given):
+        if isinstance(one, Tensor):
+            if one.data_ptr() % 16:
+                return None
+            key.append(one.dtype)
+        else:
+            key.append(one)
+    return tuple(key)
+
+
+def _run(kernel: Any, grid: tuple[int, int, int], key: Hashable, *arguments: Any, **constants: Any) -> None:
+    """Launches a kernel; from the second time on without Triton's search for it, which takes most of a launch."""
+    known = _compiled.get((kernel, key))
+    if known is not None:
+        known[0][grid](*arguments, *known[1])
+        return
+    compiled = kernel[grid](*arguments, **constants)
+    if key is not None and compiled is not None:  # the interpreter gives None
+        _compiled[kernel, key] = compiled, tuple(constants[name] for name in kernel.arg_names[len(arguments) :])
 
 
 @on_device
@@ -132,22 +179,26 @@ def forward(
     """
     whole = held(sets)
     plan, layout = _divided(sets, x, whole)
+    key = _key(sets, x, weight, bias, residual, relu, *(running or ()))
     statistics = x.new_empty((2, sets.sets, sets.groups), dtype=torch.float32)
-    follow = (*(running or (statistics, statistics)), momentum)
+    follow = (*(running or (statistics, statistics)), float(momentum))
     _, positions, channels, groups = sets
     if whole:
         y = _like(x)
-        norm_kernels.forward_small[(plan.blocks, sets.sets)](
-            x, x if residual is None else residual, y, statistics, weight, bias, *follow, *sets[1:], eps,
+        _run(
+            norm_kernels.forward_small, (plan.blocks, sets.sets, 1), key,
+            x, x if residual is None else residual, y, statistics, weight, bias, *follow, *sets[1:], float(eps),
             RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **layout,
         )  # fmt: skip
         return y, statistics
     parts = x.new_empty((2, sets.sets, plan.chunks, groups), dtype=torch.float32)
-    norm_kernels.moments[(plan.blocks, plan.chunks, sets.sets)](
-        x, parts, positions, channels, groups, plan.chunk, **layout
-    )
-    norm_kernels.merge_moments[(plan.merge_blocks, sets.sets)](
-        parts, statistics, *follow, positions, groups, sets.group_size, plan.chunk, plan.chunks, eps,
+    _run(
+        norm_kernels.moments, (plan.blocks, plan.chunks, sets.sets), key,
+        x, parts, positions, channels, groups, plan.chunk, **_summing(sets, x.element_size()),
+    )  # fmt: skip
+    _run(
+        norm_kernels.merge_moments, (plan.merge_blocks, sets.sets, 1), key,
+        parts, statistics, *follow, positions, groups, sets.group_size, plan.chunk, plan.chunks, float(eps),
         RUNNING=running is not None, B=plan.merge_block, R=plan.merge_rows, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return apply(x, weight, bias, residual, statistics, sets, relu), statistics
@@ -160,7 +211,9 @@ def apply(
     """As `forward`, by given statistics."""
     plan, layout = _divided(sets, x, False)
     y = _like(x)
-    norm_kernels.apply[(plan.blocks, plan.chunks, sets.sets)](
+    key = _key(sets, x, weight, bias, residual, statistics, relu)
+    _run(
+        norm_kernels.apply, (plan.blocks, plan.chunks, sets.sets), key,
         x, x if residual is None else residual, y, statistics, weight, bias, *sets[1:], plan.chunk,
         RELU=relu, RESIDUAL=residual is not None, **layout,
     )  # fmt: skip
@@ -192,9 +245,11 @@ def backward(
     masked = y is not None  # and so dz differs from dy, and has a taker
     dx, dz = _like(x), _like(x) if masked else dy
     flags = {"RELU": relu, "RESIDUAL": masked}
+    key = _key(sets, x, dy, y, weight, bias, statistics, relu, fixed, affine)
     if whole:
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
-        norm_kernels.backward_small[(plan.blocks, sets.sets)](
+        _run(
+            norm_kernels.backward_small, (plan.blocks, sets.sets, 1), key,
             x, dy, y if masked else x, dz, dx, statistics, weight, bias, totals, positions, channels, groups,
             **flags, **layout,
         )  # fmt: skip
@@ -205,16 +260,20 @@ def backward(
     totals = coefficients = dx  # not read
     if affine or masked or not fixed:
         sums = x.new_empty((2, sets.sets, plan.chunks, channels), dtype=torch.float32)
-        norm_kernels.reduce[grid](
+        _run(
+            norm_kernels.reduce, grid, key,
             x, dy, y if masked else x, dz, statistics, weight, bias, sums, positions, channels, groups, plan.chunk,
-            **flags, **layout,
+            **flags, **_summing(sets, x.element_size()),
         )  # fmt: skip
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
         coefficients = x.new_empty((2, sets.sets, groups), dtype=torch.float32)
-        norm_kernels.merge_gradients[(plan.blocks, sets.sets, 2)](
-            sums, weight, totals, coefficients, *sets, plan.chunks, **layout
+        blocks, merging = _merging(sets, plan.chunks)
+        _run(
+            norm_kernels.merge_gradients, (blocks, sets.sets, 2), key,
+            sums, weight, totals, coefficients, *sets, plan.chunks, **merging,
         )  # fmt: skip
-    norm_kernels.input_gradient[grid](
+    _run(
+        norm_kernels.input_gradient, grid, key,
         x, dz, dx, statistics, weight, bias, totals, coefficients, dweight, dbias, positions, channels, groups,
         plan.chunk, RELU=relu and not masked, FIXED=fixed, AFFINE=affine, **layout,
     )  # fmt: skip

@@ -16,7 +16,8 @@ from torch import Tensor
 from video_gn.kernels.dispatch import on_device
 
 Triple = tuple[int, int, int]
-_TILE = 2048
+_TILE = 2048  # outputs, or in backward inputs, of a program
+_WARPS = 4
 
 
 @triton.jit
@@ -104,7 +105,7 @@ def _launch(kernel, over: Tensor, *arguments, sizes: tuple[Any, Any], geometry: 
     constants = dict(zip(names, sum(geometry, ()), strict=True))
     wide = channels * max(prod(one) for one in sizes) >= 2**31
     kernel[(triton.cdiv(prod(size), rows), triton.cdiv(channels, block), clips)](
-        *arguments, *sizes[0], *sizes[1], channels, **constants, BC=block, R=rows, WIDE=wide, num_warps=8,
+        *arguments, *sizes[0], *sizes[1], channels, **constants, BC=block, R=rows, WIDE=wide, num_warps=_WARPS,
         enable_fp_fusion=True,
     )  # fmt: skip
 

@@ -41,18 +41,16 @@ class Conv3d(nn.Conv3d):
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """PyTorch's, which on a GPU can keep one byte an output for backward in place of its input and 8 bytes an output.
+    """PyTorch's, or on a GPU a kernel that keeps one byte an output for backward, not its input and 8 bytes an output.
 
     Attributes:
         kernels: Which kernels run: a word of `video_gn.kernels.dispatch.SETTINGS`.
-        low_memory: Whether they shall.
     """
 
     kernels = "auto"
-    low_memory = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.low_memory and takes(self.kernels, x):
+        if takes(self.kernels, x):
             from video_gn.kernels import ops
 
             return ops.pool(x, self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from video_gn.batch import Batch
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
 from video_gn.models.blocks import select_kernels
-from video_gn.models.input import normalize
+from video_gn.models.input import Normalize
 from video_gn.models.protocol import needed, resnet
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import BATCH, CROP, SEED
@@ -88,6 +88,7 @@ class VideoClassifier(pl.LightningModule):
             check_norm(weights, resnet(self.net, "model.start.init").norm, start.init_norm)
         scale = input_scale(weights, start.mean, start.std)
         self.mean, self.std = list(scale[0]), list(scale[1])
+        self._normalize = Normalize(self.mean, self.std)
         if weights:
             log.info(start_from(resnet(self.net, "model.start.init"), weights, self.class_names, self.std))
         select_kernels(self.net, execution.kernels, execution.low_memory)
@@ -179,7 +180,7 @@ class VideoClassifier(pl.LightningModule):
                 f"clips of {clips.shape[2]} frames are too short for arch={getattr(self.net, 'arch', '')}, "
                 f"which halves T until {least} frames are the least; raise data.clip.num_frames"
             )
-        x = normalize(clips, self.mean, self.std).contiguous(memory_format=self._layout(clips.device))
+        x = self._normalize(clips).contiguous(memory_format=self._layout(clips.device))
         logits = self.net(x)
         if logits.ndim < 2 or logits.shape[:2] != (len(clips), len(self.class_names)):
             raise InputError(

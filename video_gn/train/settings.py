@@ -46,8 +46,8 @@ class Execution:
     """What norms run on: triton, this project's kernels of norm + residual sum + ReLU; torch, PyTorch's; auto, the
     first where there is a GPU for them."""
     low_memory: bool = False
-    """Whether those kernels keep less for backward: what convolutions read after a norm and ReLU is computed again,
-    and max pools keep one byte an output. Not with `compile`."""
+    """Whether those kernels keep less for backward: what convolutions read after a norm and ReLU is computed again. Not
+    with `compile`."""
 
     def __post_init__(self) -> None:
         rules = {"compile": FLAG, "channels_last": or_none(FLAG), "kernels": one_of(("auto", "triton", "torch"))}

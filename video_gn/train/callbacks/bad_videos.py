@@ -39,8 +39,10 @@ class BadVideos(pl.Callback):
         if not is_asked(trainer, batch_idx):
             return
         data = trainer.datamodule
-        bad = torch.tensor(len(data.failures.get("train", ())), device=trainer.strategy.root_device)
-        count, total = int(trainer.strategy.reduce(bad, reduce_op="sum")), len(data.lists["train"])
+        count, total = len(data.failures.get("train", ())), len(data.lists["train"])
+        if trainer.world_size > 1:  # else there is nobody to ask, and to ask a GPU is to wait for it
+            bad = torch.tensor(count, device=trainer.strategy.root_device)
+            count = int(trainer.strategy.reduce(bad, reduce_op="sum"))
         if count <= (most := data.loading.max_bad) * total:
             return
         trainer.save_checkpoint(self.checkpoint, weights_only=False)

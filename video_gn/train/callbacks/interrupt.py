@@ -180,6 +180,8 @@ class StopAfterStep(pl.Callback):
 
     def _agreed(self, trainer: Any, number: int) -> int:
         """The signal that any of the processes has."""
+        if trainer.world_size == 1:  # to ask a GPU is to wait for it
+            return number
         return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
