@@ -81,6 +81,8 @@ class CLI(LightningCLI):
         first: The first word. Where it is a command, only that one's parser is made: each takes a tenth of a second.
     """
 
+    lock: FolderLock | None = None
+
     def __init__(self, *args: Any, first: str, **kwargs: Any) -> None:
         self._first = first
         super().__init__(*args, **kwargs)
@@ -244,6 +246,8 @@ class CLI(LightningCLI):
             raise
         finally:
             self.datamodule.close()
+            if self.lock:
+                self.lock.close()
 
     def after_fit(self) -> None:
         if self.trainer.state.status != "finished":
