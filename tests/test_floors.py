@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "video_gn"
 FLOORS = [
     {"errors"},
-    {"files", "processes", "distributed", "batch"},
+    {"files", "processes", "distributed", "batch", "extras"},
     {"console"},
     {"rules"},
     {"kernels"},

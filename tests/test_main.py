@@ -9,7 +9,7 @@ import pytest
 from conftest import REPO, fit, short
 
 from video_gn import __main__ as command
-from video_gn.models.architectures import GEOMETRIES
+from video_gn.models.architectures import ARCHS
 from video_gn.models.norm import NORMS
 
 EVERY = {**command.COMMANDS, **{f"data {name}": one for name, one in command.DATA.items()}}
@@ -79,7 +79,7 @@ def test_a_misspelt_command_is_one_line(words, capsys):
 def test_models_lists_what_there_is(capsys):
     assert command.main(["models"]) == 0
     named = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert [*GEOMETRIES, *NORMS] == named[: len(GEOMETRIES) + len(NORMS)] and "timm:resnet50_gn.a1h_in1k" in named
+    assert [*ARCHS, *NORMS] == named[: len(ARCHS) + len(NORMS)] and "timm:resnet50_gn.a1h_in1k" in named
 
 
 LIGHT = """

@@ -1,3 +1,4 @@
+import logging
 import multiprocessing
 import os
 import socket
@@ -107,7 +108,8 @@ def hold(path, taken):
         time.sleep(60)
 
 
-def test_who_waits_says_for_whom(tmp_path, caplog):
+def test_who_waits_says_for_whom(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)  # a command of an earlier test ended it
     path, taken = tmp_path / "lock", fork.Event()
     process = fork.Process(target=hold, args=(path, taken), daemon=True)
     process.start()

@@ -16,13 +16,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from video_gn.ablate.cluster import CLUSTERS, parse_options, submit
 from video_gn.ablate.grid import Grid, read_grid, shell
 from video_gn.ablate.local import Clock, in_words, make_slots, run_all
 from video_gn.ablate.plan import Run, make_plan, plan_table
-from video_gn.ablate.report import write_report
 from video_gn.console import exit_code, printable
 from video_gn.errors import InputError
+from video_gn.extras import optional
+
+CLUSTERS = ("slurm", "local")
 
 
 def main(args: list[str] | None = None, prog: str = "python -m video_gn.ablate") -> int:
@@ -66,10 +67,14 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
         print(plan, end="\n\n")
         print("\n".join(shell(run.command) for run in runs))
         return 0
+    optional("matplotlib")  # before hours of work that would end without a report
     if given.report:
         return _report(grid, runs, out, words)
     print(plan)
     if given.cluster:
+        optional("submitit")
+        from video_gn.ablate.cluster import parse_options, submit
+
         for job in submit(runs, out, given.cluster, parse_options(given.cluster_options)):
             print(f"submitted: job {job.job_id}")
         print(f"{len(waiting)} runs submitted; when they are done, the same command with --report instead of --cluster")
@@ -120,6 +125,8 @@ class _Teller:
 
 
 def _report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> int:
+    from video_gn.ablate.report import write_report  # here, because it needs the extra `ablate`
+
     with _understood(f"what is below {out} is not what runs write; move the damaged one away"):
         summary = write_report(grid, runs, out, words)
     print(f"\n{summary}\n\nreport: {out / 'results.md'}, results.html, results.json")

@@ -16,8 +16,6 @@ from video_gn.ablate.local import POLL, Process
 from video_gn.ablate.plan import Run
 from video_gn.errors import InputError
 
-CLUSTERS = ("slurm", "local")
-
 
 class Job:
     """One run as a job: called on the cluster in each of the run's processes; pre-empted, it saves and goes back.

@@ -20,13 +20,14 @@ from tqdm import tqdm
 
 from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
+from video_gn.extras import optional
 from video_gn.files.names import as_label, is_utf8
 from video_gn.files.writing import make_folder
 from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
 from video_gn.models.protocol import resnet
-from video_gn.predict.programs import Program, optional
+from video_gn.predict.programs import Program
 from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions
 from video_gn.train.classifier import VideoClassifier

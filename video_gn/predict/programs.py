@@ -1,6 +1,5 @@
 """Exported graphs: ONNX, and `torch.export` programs."""
 
-import importlib
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from video_gn.errors import InputError
+from video_gn.extras import optional
 from video_gn.predict.settings import Settings
 from video_gn.train.classifier import VideoClassifier
 from video_gn.weights.reader import METADATA
@@ -142,15 +142,3 @@ def _checked_scores(path: str, scores: Tensor, clips: int, settings: Settings) -
             "damaged, or no classifier of its classes"
         )
     return scores
-
-
-def optional(name: str) -> Any:
-    """A package that not every user needs.
-
-    Raises:
-        InputError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InputError(f"this needs the package {name}: pip install 'video_gn[onnx]'") from None

@@ -92,6 +92,8 @@ class CLI(LightningCLI):
         data: The kind of data.
     """
 
+    lock: FolderLock | None = None
+
     def __init__(self, *, args: list[str], data: type[DataModule], **kwargs: Any) -> None:
         self._words, self._first, self._data = args, args[0] if args else "", data
         super().__init__(VideoClassifier, data, args=args, **kwargs)
@@ -264,6 +266,8 @@ class CLI(LightningCLI):
             raise
         finally:
             self.datamodule.close()
+            if self.lock:
+                self.lock.close()
 
     def after_fit(self) -> None:
         if self.trainer.state.status != "finished":

@@ -16,6 +16,7 @@ import torchvision
 from pytorchvideo.models.hub.resnet import checkpoint_paths
 
 from video_gn.errors import InputError
+from video_gn.extras import optional
 from video_gn.files.locks import locked
 from video_gn.weights.reader import Weights, read_weights
 
@@ -83,8 +84,7 @@ def _torchvision(name: str) -> Public:
 
 
 def _timm(name: str) -> Public:
-    import timm  # here, because it takes a second
-
+    timm = optional("timm")  # here, because it takes a second
     try:
         cfg = timm.models.get_pretrained_cfg(name)
     except RuntimeError:  # a tag that the network does not have
@@ -93,9 +93,7 @@ def _timm(name: str) -> Public:
         raise InputError(f"timm has no pretrained weights {name!r}; timm:resnet50_gn.a1h_in1k is its ResNet-50 with GN")
 
     def fetch() -> str:
-        from huggingface_hub import hf_hub_download
-
-        return hf_hub_download(repo, file)
+        return optional("huggingface_hub").hf_hub_download(repo, file)
 
     repo, file = cfg.hf_hub_id, "model.safetensors"
     return Public(f"https://huggingface.co/{repo}/resolve/main/{file}", fetch, (cfg.mean, cfg.std))
