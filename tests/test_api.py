@@ -39,7 +39,7 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     assert len(page["net"].blocks[-1].proj.bias) == 12 and isinstance(page["layer"], video_gn.GroupNorm)
     state = page["model"].net.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in page["again"].net.state_dict().items())
-    assert "slow_" in capsys.readouterr().out
+    assert "data/motion12-2f50beae/" in capsys.readouterr().out
     found = page["trained"].predict([str(tmp_path / "data")])
     assert len(found) == 24 and all(abs(sum(one.scores) - 1) < 1e-4 and len(one.classes) == 12 for one in found)
 

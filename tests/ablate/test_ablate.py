@@ -26,6 +26,7 @@ from video_gn.ablate.grid import read_grid
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown
 from video_gn.errors import InputError
 from video_gn.train import cli
+from video_gn.train.configs import flat
 
 ABLATIONS = REPO / "configs" / "ablations"
 
@@ -63,14 +64,12 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
             f"python -m video_gn fit -c configs/base.yaml {overlays} --compare_statistics true --seed_everything 0 "
             f"--run_dir {folder} --test_after_fit true --ckpt_path last".split()
         )
-        config = cli.resolve(shlex.split(line)[3:])
-        model, data, trainer = config["model"], config["data"], config["trainer"]
-        assert (model["norm"], data["num_frames"], data["frame_interval"], data["batch_size"]) == (
-            norm, frames, interval, batch,
-        )  # fmt: skip
-        assert model["init"].startswith({"gn": "timm:", "bn": "torchvision:"}[norm])
-        assert trainer["devices"] == 8 and trainer["max_epochs"] == 109
-        assert model["base_lr"] * 8 * batch / 64 == pytest.approx(lr)
+        config = flat(cli.resolve(shlex.split(line)[3:]))
+        keys = ("model.net.norm", "data.clip.num_frames", "data.clip.frame_interval", "data.batch_size")
+        assert [config[key] for key in keys] == [norm, frames, interval, batch]
+        assert config["model.start.init"].startswith({"gn": "timm:", "bn": "torchvision:"}[norm])
+        assert config["trainer.devices"] == 8 and config["trainer.max_epochs"] == 109
+        assert config["model.optimizer.base_lr"] * 8 * batch / 64 == pytest.approx(lr)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +141,9 @@ def test_axes_of_every_form(tmp_path):
         "0.001", "--model.start.init", "null", "--trainer.max_epochs", "3",
     )  # fmt: skip
     assert one.name == "bn_16x2_0.001_small" and one.label == "bn 16x2 model.optimizer.weight_decay 0.001 small"
-    config = cli.resolve(["fit", *one.args])
-    assert (
-        config["data"]["batch_size"] == 4 and config["model"]["init"] is None and config["trainer"]["max_epochs"] == 3
-    )
+    config = flat(cli.resolve(["fit", *one.args]))
+    assert config["data.batch_size"] == 4 and config["model.start.init"] is None
+    assert config["trainer.max_epochs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -225,13 +223,13 @@ def test_cells_have_to_train_equally_long(tmp_path):
             ["--model.net.norm", "gn"],
             "sets model.net.norm to 'gn', and by the axis norm bn_.* has 'bn'; leave the option out",
         ),
-        (["--model.nor", "gn"], None),  # an abbreviation
+        (["--model.net.nor", "gn"], None),  # an abbreviation
         (["--data.batch_size", "2"], "sets data.batch_size to 2, and by the axis batch bn_b8_a has 8"),
         (["--data.batch_s", "2"], None),
         (["-c", "configs/b4.yaml"], "sets data.batch_size to 4"),
         (
             ["--model.start.init", "null"],
-            "sets model.start.init to None, and by the axis start bn_b8_b has 'torchvision:resnet50'",
+            "sets model.start.init to null, and by the axis start bn_b8_b has 'torchvision:resnet50'",
         ),
         (["--trainer.max_epochs", "1", "--trainer.callbacks+", "RichProgressBar"], ""),
         (["--run_dir", "x"], "sets run_dir to 'x'; the ablation sets it"),
@@ -260,7 +258,7 @@ def test_all_cells_may_start_from_the_same(tmp_path):
     runs = plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.start.init", "null"]), tmp_path)
     assert {run.config["model.start.init"] for run in runs} == {None}
     assert {run.config["model.net.norm"] for run in runs} == {"bn", "gn"}
-    with pytest.raises(InputError, match=r"sets model\.norm to 'gn', and by the axis norm"):
+    with pytest.raises(InputError, match=r"sets model\.net\.norm to 'gn', and by the axis norm"):
         plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.net.norm", "gn"]), tmp_path)
 
 
@@ -615,7 +613,7 @@ def test_an_ablation_from_end_to_end(ablation):
     for norm in ("bn", "gn"):
         cell = folder / "out" / "cells" / f"{norm}_b8_s0"
         results = json.loads((cell / "results.json").read_text())
-        assert results["run"]["model"]["norm"] == norm and (cell / "config.yaml").is_file()
+        assert flat(results["run"]["model"])["net.norm"] == norm and (cell / "config.yaml").is_file()
         assert json.loads((cell / "ablation.json").read_text())["status"] == "finished"
         rows = (cell / "test-0.csv").read_text().splitlines()
         assert len(rows) == 25 and rows[0] == "path,label,predicted,rank"

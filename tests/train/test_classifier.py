@@ -82,7 +82,7 @@ def test_parts_of_a_video_give_the_same_scores():
     model = small(norm="bn", batch_size=3).eval()
     with torch.no_grad():
         in_parts = model.scores(clips)
-        model.batch_size = 10
+        model.clips_per_gpu = 10
         torch.testing.assert_close(in_parts, model.scores(clips), rtol=1e-5, atol=1e-6)
 
 

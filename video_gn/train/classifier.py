@@ -77,7 +77,7 @@ class VideoClassifier(pl.LightningModule):
         check_rules(locals(), {"batch_size": BATCH, "crop_size": CROP, "seed": SEED}, "model")
         self.class_names = list(class_names)
         self.optimizer, self.schedule, self.execution, self.seed = optimizer, schedule, execution, seed
-        self.batch_size = batch_size
+        self.clips_per_gpu = batch_size
         weights = None if start.init is None else load_weights(start.init)
         self.net = net(len(self.class_names))
         if not isinstance(self.net, nn.Module):
@@ -138,9 +138,9 @@ class VideoClassifier(pl.LightningModule):
 
     def _check_groups(self) -> None:
         ghost = getattr(self.net, "settings", {}).get("ghost_batch")
-        if ghost is not None and self.batch_size % ghost:
+        if ghost is not None and self.clips_per_gpu % ghost:
             raise InputError(
-                f"model.net.ghost_batch is {ghost}; data.batch_size={self.batch_size} clips have to be a whole number "
+                f"model.net.ghost_batch is {ghost}; data.batch_size={self.clips_per_gpu} clips have to be a whole number "
                 "of groups of that many (to share statistics among more clips than a GPU holds: trainer.sync_batchnorm)"
             )
 
@@ -202,7 +202,7 @@ class VideoClassifier(pl.LightningModule):
         """
         if not len(clips):  # every video of the batch was unreadable
             return torch.empty(0, 1, len(self.class_names), device=clips.device)
-        parts = clips.flatten(0, 1).split(self.batch_size)
+        parts = clips.flatten(0, 1).split(self.clips_per_gpu)
         scores = torch.cat([self(part).float().softmax(1).mean(2) for part in parts])
         return scores.unflatten(0, clips.shape[:2])
 
@@ -339,7 +339,7 @@ class VideoClassifier(pl.LightningModule):
     @property
     def clips_per_step(self) -> int:
         """Clips behind one step of the optimiser: GPUs x clips per GPU x accumulation."""
-        return self.trainer.world_size * self.batch_size * self.trainer.accumulate_grad_batches
+        return self.trainer.world_size * self.clips_per_gpu * self.trainer.accumulate_grad_batches
 
     @property
     def lr(self) -> float:
@@ -402,6 +402,6 @@ class VideoClassifier(pl.LightningModule):
         log.info(
             "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %.0f steps; %s; %s",
             self.lr, self.optimizer.base_lr, self.clips_per_step, REFERENCE_CLIPS,
-            self.trainer.world_size, self.batch_size, self.trainer.accumulate_grad_batches,
+            self.trainer.world_size, self.clips_per_gpu, self.trainer.accumulate_grad_batches,
             self.trainer.estimated_stepping_batches, self.optimizer, self.schedule,
         )  # fmt: skip

@@ -57,7 +57,7 @@ class Progress(pl.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         now = time.perf_counter()
         if self._last:
-            clips, seconds = trainer.world_size * pl_module.batch_size, now - self._last
+            clips, seconds = trainer.world_size * pl_module.clips_per_gpu, now - self._last
             self.clips, self.seconds = self.clips + clips, self.seconds + seconds
             pl_module.log("train/clips_per_s", self._moving(clips, seconds), prog_bar=True)
         self._last = now
