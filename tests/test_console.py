@@ -145,7 +145,7 @@ def nasty(tmp_path):
     content = torch.load(path, weights_only=True)
     for key in ("hyper_parameters", "datamodule_hyper_parameters"):
         content[key]["class_names"] = names
-    content["hyper_parameters"]["init"] = "`x` <b>\n# y"
+    content["hyper_parameters"]["start"]["init"] = "`x` <b>\n# y"
     torch.save(content, path)
     test = {"protocol": NASTY[0], "views": NASTY[1], "top1": 0.5, "top5": 1, "videos": 3, "unreadable": 0,
             "checkpoint": NASTY[2], "date": "2026<b>\n# x"}  # fmt: skip

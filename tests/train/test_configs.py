@@ -204,9 +204,9 @@ def test_a_config_that_is_none_is_one_line(name, tmp_path, capsys):
 def test_configs_elsewhere(tmp_path, capsys):
     """A folder, nothing, and what is read as YAML on the command line."""
     for args, words in (
-        (["-c", str(tmp_path)], "cannot read the config"),
-        (["-c", str(tmp_path / "gone.yaml")], "No such file"),
-        ([f"--config={tmp_path}"], "cannot read the config"),
+        (["-c", str(tmp_path)], "there is no config"),
+        (["-c", str(tmp_path / "gone.yaml")], "name a YAML file, or one of: 64x1, b4, base"),
+        ([f"--config={tmp_path}"], "there is no config"),
         (["--data.motion", "{train_per_class: 1, train_per_class: 2}"], "motion"),
         (["--data.clip.short_side", f"{{{LAUGHS}}}"], "short_side"),
     ):
