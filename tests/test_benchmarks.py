@@ -26,6 +26,7 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_loader(motion_folder, tmp_path, monkeypatch, capsys, threads):
     monkeypatch.setattr(loader, "BATCHES", 3)
     video = str(motion_folder / "train" / "fast_up" / "0000.mp4")
@@ -57,6 +58,7 @@ def test_likeness_measures():
     assert 1 > noisy[0] > noisy[1] > 0
 
 
+@pytest.mark.slow
 def test_steps(tmp_path, capsys, threads):
     found = steps.main(
         ["--device", "cpu", "--workloads", "0", "--rounds", "1", "--repeats", "1", "--json", str(tmp_path / "out.json")]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from conftest import REPO
 
 from video_gn.extras import EXTRAS
@@ -27,6 +28,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_prediction_needs_none_of_them(exported, motion_folder, tmp_path):
     """In a process of its own, in which they cannot be imported; what needs one says which extra brings it."""
     last, files = exported

@@ -61,6 +61,7 @@ def every_tool(root, run_dir):
     yield predict([checkpoint, one, "--pictures", str(root / "pictures"), "--workers", "0"])
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8(root, capsys):
     assert list(every_tool(root, root / "runs" / "x")) == [0] * 7
     said = capsys.readouterr()

@@ -168,6 +168,7 @@ def test_settings_that_do_not_go_with_images(options, words):
         ImageData(class_names=["a", "b"], **options)
 
 
+@pytest.mark.slow
 def test_pretrain_then_inflate(textures, tmp_path, capsys):
     """Five epochs on images, with a damaged one among them; the checkpoint starts a network for video."""
     images = textures / "images"

@@ -195,6 +195,7 @@ def python2_pickle(content):
     return pickle.dumps(content, 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
+@pytest.mark.slow
 def test_video_nonlocal_net(tmp_path):
     net = randomize(unpadded_i3d())
     path = tmp_path / "i3d_baseline_32x2_IN_pretrain_400k.pkl"

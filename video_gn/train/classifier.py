@@ -94,6 +94,7 @@ class VideoClassifier(pl.LightningModule):
         select_kernels(self.net, execution.kernels, execution.low_memory)
         self._check_groups()
         self.init = start.init
+        self.norm_kernels = ""  # in words, once it is known where they run
         self.frozen = self._freeze(start.freeze_stages)
         # In types that load without running code.
         self._set_hparams(
@@ -140,8 +141,9 @@ class VideoClassifier(pl.LightningModule):
         ghost = getattr(self.net, "settings", {}).get("ghost_batch")
         if ghost is not None and self.clips_per_gpu % ghost:
             raise InputError(
-                f"model.net.ghost_batch is {ghost}; data.batch_size={self.clips_per_gpu} clips have to be a whole number "
-                "of groups of that many (to share statistics among more clips than a GPU holds: trainer.sync_batchnorm)"
+                f"model.net.ghost_batch is {ghost}; data.batch_size={self.clips_per_gpu} clips have to be a whole "
+                "number of groups of that many (to share statistics among more clips than a GPU holds: "
+                "trainer.sync_batchnorm)"
             )
 
     def _freeze(self, count: int) -> tuple[nn.Module, ...]:
@@ -228,8 +230,9 @@ class VideoClassifier(pl.LightningModule):
 
     def configure_model(self) -> None:
         device = self.trainer.strategy.root_device
-        self.norm_kernels = check(self.execution.kernels, device)
-        log.info(self.norm_kernels)
+        before, self.norm_kernels = self.norm_kernels, check(self.execution.kernels, device)
+        if self.norm_kernels != before:  # once where a test follows training
+            log.info(self.norm_kernels)
         self.net.to(memory_format=self._layout(device))  # type: ignore[call-overload]
         if self.execution.compile:
             self.net.compile()

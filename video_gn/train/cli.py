@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -15,11 +16,12 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from video_gn.console import exit_code, set_up_messages
+from video_gn.console import exit_code, printable, set_up_messages
 from video_gn.data.datamodule import DataModule
 from video_gn.data.image_data import ImageData
 from video_gn.data.video_data import VideoData
@@ -31,13 +33,14 @@ from video_gn.models.norm import batch_norms
 from video_gn.processes import end_with_parent
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.train.callbacks.bad_videos import BadVideos
+from video_gn.train.callbacks.bars import ProgressBar
 from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
 from video_gn.train.callbacks.check_resumed import CheckResumed
 from video_gn.train.callbacks.history import History
 from video_gn.train.callbacks.interrupt import StopAfterStep, Stopped
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.predictions import PredictionWriter
-from video_gn.train.callbacks.progress import Progress, ProgressBar
+from video_gn.train.callbacks.progress import Progress
 from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint, WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture, with_checkpoint
@@ -213,7 +216,9 @@ class CLI(LightningCLI):
 
     def _callbacks(self, given: Any) -> list[Callback]:
         config = self.config[self.subcommand]
-        bar: list[Callback] = [] if given.enable_progress_bar is False else [ProgressBar(leave=True)]
+        own = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks]
+        others = any(isinstance(one, LightningProgressBar) for one in own)
+        bar: list[Callback] = [] if others or given.enable_progress_bar is False else [ProgressBar()]
         if self.subcommand == "predict":
             return [*bar, PredictionWriter(config.json)]
         settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
@@ -221,13 +226,13 @@ class CLI(LightningCLI):
             return [*bar, RunReport(self.run_dir, self.name, settings)]
         folder = config.checkpoint.dirpath
         return [
+            *bar,  # closed before others write
             CheckResumed(),
             # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
             Position(),
             History(self.run_dir),
             Progress(self.run_dir),
             RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
-            *bar,
             *([] if given.limit_val_batches == 0 else [_best(folder)]),
             *([] if _saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
             *([LearningRateMonitor("step")] if given.logger is None else []),
@@ -271,6 +276,11 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         if self.trainer.state.status != "finished":
             return
+        self._then_test()
+        if first_process() and not self.config.fit.trainer.fast_dev_run:
+            print(next_steps(self.run_dir, self.parser.prog))
+
+    def _then_test(self) -> None:
         if self.config.fit.test_after_fit:
             self.trainer.test(self.model, self.datamodule, verbose=False)
         if self.config.fit.compare_statistics and batch_norms(self.model.net):
@@ -279,6 +289,21 @@ class CLI(LightningCLI):
             for choice in CHOICES:
                 statistics.use = choice
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+
+def next_steps(run_dir: Path, prog: str) -> str:
+    """Where a run is that has ended, and the commands for its model."""
+    kept = [path for name in ("best.ckpt", "last.ckpt") if (path := run_dir / "checkpoints" / name).is_file()]
+    if not kept:
+        return f"the run is in {printable(str(run_dir))}"
+    model = shlex.quote(str(kept[0]))
+    start = "python -m video_gn" if prog == "train.py" else prog
+    lines = (
+        f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model}",
+        f"classes of videos: {start} predict {model} VIDEO ...",
+        f"for others: {start} export {model}",
+    )
+    return "\n".join(map(printable, lines))
 
 
 def _check_given(part: str, settings: Any, owner: type) -> None:

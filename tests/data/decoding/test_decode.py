@@ -207,6 +207,7 @@ def test_works_after_pytorchvideo_switched_decord_to_torch(motion_folder):
         decord.bridge.reset_bridge()
 
 
+@pytest.mark.slow
 def test_decoding_first_does_not_crash_torch():
     """In a process of its own: decord loaded before torch makes the product end it (dmlc/decord issue 293)."""
     code = "import video_gn.data.decoding.open, torch; torch.nn.Linear(64, 12)(torch.randn(72, 64))"

@@ -1,4 +1,4 @@
-"""How far a run is and how fast, for people and programs that watch it."""
+"""How fast a run is, and how far, for programs that watch it."""
 
 import time
 from collections import deque
@@ -6,22 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.files.text import write_json
 
 EVERY = 2.0  # seconds from one progress.json to the next
 WINDOW = 10.0  # seconds over which the speed that is shown is taken
-
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's, without the logger's version."""
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return items  # type: ignore[return-value]
 
 
 class Progress(pl.Callback):
