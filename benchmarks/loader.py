@@ -280,7 +280,7 @@ def _watch(paths: list[str], clip: tuple[int, int], backend: str, marks: list[in
 def in_a_process(function: Callable[..., Any], *args: Any) -> Any:
     """Runs a measurement on one core, in a process where nothing before it has left anything.
 
-    On one core, because decord has two threads: side by side on one core's two halves, each takes more CPU time.
+    On one core, because decord has two threads: side by side on one core, each takes more CPU time.
     """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)

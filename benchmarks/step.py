@@ -48,7 +48,7 @@ class Workload(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As it stands in tables."""
+        """As it appears in tables."""
         return f"{self.clips}x3x{self.frames}x{self.size}x{self.size}" + (" (demo)" if self.demo else "")
 
 

@@ -130,7 +130,7 @@ TRAINER: dict[str, Rule] = {
 }
 FILE_NAME = Rule(
     lambda x: x is None or (isinstance(x, str) and len(x) <= 200 and x.isprintable() and _stays(x) and _fills_in(x)),
-    "text of at most 200 characters in which {name} or {name:.2f} stands for a figure, below the run's folder",
+    "text of at most 200 characters in which {name} or {name:.2f} is a figure, below the run's folder",
 )
 
 

@@ -89,7 +89,7 @@ def test_command_line(run, motion_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert [json.loads(line) for line in printed.splitlines()] == entries
     assert predict([*args, "--json", str(lines)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

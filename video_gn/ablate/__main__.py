@@ -2,7 +2,7 @@
 
     video-gn ablate motion
 
-The plan comes first: cells, clips per step, learning rate, epochs, and what is there already. Finished runs are
+The plan comes first: cells, clips per step, learning rate, epochs, and what is done already. Finished runs are
 skipped, half-done ones resume where they stopped, failed ones are tried again. After any stop, run the same command.
 Options that are not listed here go to `fit`, for every cell: --trainer.devices 1, --data.root FOLDER.
 """

@@ -1,6 +1,6 @@
 """A grid: the YAML file of an ablation, and the cells that it expands into.
 
-title: what stands above the table
+title: the title above the table
 base: [configs/base.yaml]              # what all cells share: files of fit
 settings: {compare_statistics: true}   # and single keys
 axes:                                  # one cell for each combination of values
@@ -64,13 +64,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As it stands in the folder's name: `gn_32x2_b8`."""
+        """As it appears in the folder's name: `gn_32x2_b8`."""
         words = (f"b{value}" if axis == "batch" else value for axis, value in self.values.items())
         return "_".join(re.sub(r"[^\w.+-]+", "-", word).strip("-") for word in words)
 
     @property
     def label(self) -> str:
-        """As it stands in tables and pictures: `gn 32x2 batch 8`; numbers have their axis beside them."""
+        """As it appears in tables and pictures: `gn 32x2 batch 8`; numbers have their axis beside them."""
         return " ".join(named(axis, value) for axis, value in self.values.items())
 
 

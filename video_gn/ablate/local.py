@@ -23,7 +23,7 @@ from video_gn.processes import end_with_parent
 
 POLL = 0.5  # seconds
 PATIENCE = 30.0  # seconds for which a process that is just ending is waited for
-GRACE = 120.0  # seconds in which a run that is told to stop saves its state
+GRACE = 120.0  # seconds in which a run that is asked to stop saves its state
 TRAINING = 0.9  # share of a run that is training; the rest is the test
 
 
@@ -76,7 +76,7 @@ class Busy(Exception):
 class Process:
     """A run's own process, with its output in `log.txt`; `ablation.json` notes how it ended.
 
-    The process is told to stop (and saves its state) when this one dies. It holds a lock on the run's folder, so that
+    The process is asked to stop (and saves its state) when this one dies. It holds a lock on the run's folder, so that
     no other process works on the same run.
 
     Args:

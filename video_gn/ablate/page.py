@@ -72,7 +72,7 @@ def _markdown(block: Block, figures: str) -> str:
 
 
 def to_text(table: Table) -> str:
-    """A table as it stands on a terminal."""
+    """A table as a terminal shows it."""
     lines = [[printable(str(cell)) for cell in line] for line in (table.head, *table.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(word.ljust(w) for word, w in zip(line, widths, strict=True)).rstrip() for line in lines)

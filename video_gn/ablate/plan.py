@@ -45,7 +45,7 @@ class Run:
     Attributes:
         cell: Of the grid.
         seed: Of everything drawn.
-        folder: Where it lies.
+        folder: Where it is.
         config: Its settings by dotted key, resolved.
     """
 

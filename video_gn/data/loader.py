@@ -65,7 +65,7 @@ class RowSampler(Sampler[tuple[int, int | None]]):
 
 
 class VideoLoader:
-    """Batches of videos, beginning where the run stands, even in the middle of an epoch.
+    """Batches of videos, beginning where the run is, even in the middle of an epoch.
 
     A worker whose decoder hangs is killed after the time-out, and one whose decoder crashes ends by itself. Then the
     video that it had in hand is set aside, all workers are started again and continue with the batch that comes next:

@@ -54,7 +54,7 @@ FORMAT = 2  # part of the cache's key: raise it when the same parameters give ot
 
 @dataclass(frozen=True)
 class Motion:
-    """Parameters of a generated set; each set lies in its own folder, named after them.
+    """Parameters of a generated set; each set is in its own folder, named after them.
 
     Args:
         train_per_class: Training videos of each of the 12 classes.

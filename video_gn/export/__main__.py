@@ -27,7 +27,7 @@ def main(args: list[str] | None = None, prog: str = "python -m video_gn.export")
     parser.add_argument("checkpoint", type=Path, help="of a run: runs/NAME/checkpoints/best.ckpt")
     parser.add_argument("--to", nargs="+", choices=FORMATS, default=DEFAULT, help=f"formats ({' '.join(DEFAULT)})")
     parser.add_argument("--out", type=Path, help="folder; by default export/ in the run's folder")
-    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     given = parser.parse_args(args)
     set_up_messages()
     return exit_code(

@@ -1,4 +1,4 @@
-"""The model card that lies beside exports: data, norm, clip, recipe, results with their protocol, versions."""
+"""The model card that is beside exports: data, norm, clip, recipe, results with their protocol, versions."""
 
 import json
 import re
@@ -184,7 +184,7 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
 def _results(known: Mapping[str, Any], checkpoint: str) -> list[str]:
     tests = known.get("tests", [])
     if not tests:
-        return ["No test of the run lies beside the checkpoint."]
+        return ["No test of the run is beside the checkpoint."]
     rows = [
         (
             as_markdown(f"{one['protocol']} ({one['views']})"),

@@ -213,7 +213,7 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
         checkpoint: Of this project.
         formats: Keys of `FORMATS`.
         out: The folder; by default `export` in the run's folder.
-        overwrite: Whether files that are there may be replaced.
+        overwrite: Whether files that exist may be replaced.
 
     Raises:
         InputError: There is no such checkpoint, the model has no such format, or a file already exists.

@@ -40,7 +40,7 @@ def utf8_named(path: str) -> Iterator[str]:
 
 
 def as_text(path: str) -> str:
-    """A path of the operating system's as it stands in text files: UTF-8, whatever the system's own encoding is."""
+    """A path of the operating system's as it appears in text files: UTF-8, whatever the system's own encoding is."""
     return os.fsencode(path).decode("utf-8", ESCAPED)
 
 
@@ -50,5 +50,5 @@ def as_label(folder: str) -> str:
 
 
 def as_path(text: str) -> str:
-    """A path that stands in a text file, as the operating system takes it."""
+    """A path out of a text file, as the operating system takes it."""
     return os.fsdecode(text.encode("utf-8", ESCAPED))

@@ -76,7 +76,7 @@ def _affine(statistics, weight, bias, m, M, columns, exist, G, D: tl.constexpr):
 
 @triton.jit
 def _normalize(value, mu, deviation, gamma, beta):
-    """As forward and backward compute it, to the bit, so that they agree on what a ReLU passes."""
+    """As forward and backward compute it, bit-identical, so that they agree on what a ReLU passes."""
     return tl.fma(value - mu, tl.broadcast_to(deviation * gamma, value.shape), tl.broadcast_to(beta, value.shape))
 
 

@@ -97,7 +97,7 @@ def _sets(x: Tensor, sets: int, groups: int) -> Sets:
 
 
 def _again(ctx: Any) -> Tensor:
-    """What `norm` returned, once more, to the bit."""
+    """What `norm` returned, once more, bit-identical."""
     ctx.unpacked = ctx.saved_tensors  # only once: activation checkpointing hands them out one time
     x, weight, bias, statistics, _ = ctx.unpacked
     return launch.apply(x, weight, bias, None, statistics, ctx.sets, ctx.relu)

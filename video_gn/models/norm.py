@@ -88,7 +88,7 @@ def make_norm(name: str, **options: Any) -> Norm:
 
 
 def norm_label(name: str, num_groups: int = 32, channels_per_group: int | None = None) -> str:
-    """The norm as it stands in the name of a run: the word, and GN's division where it is not 32 groups."""
+    """The norm as it appears in the name of a run: the word, and GN's division where it is not 32 groups."""
     if name != "gn" or (num_groups == 32 and channels_per_group is None):
         return name
     return f"gn{num_groups}" if channels_per_group is None else f"gn{channels_per_group}c"

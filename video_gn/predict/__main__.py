@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> None:
         InputError: Something that the user can correct; or none of the videos can be read.
     """
     if given.json and given.json != "-" and Path(given.json).exists():
-        raise InputError(f"{given.json} is there already; name another file with --json")
+        raise InputError(f"{given.json} already exists; name another file with --json")
     if given.batch_size < 1 or given.workers < 0:
         raise InputError(f"--batch_size is {given.batch_size} and --workers {given.workers}; at least 1, and 0")
     if (given.cam or given.mp4) and not given.pictures:

@@ -79,7 +79,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def run_dir(self) -> Path | None:
-        """The folder of its run, if it lies in one: beside `checkpoints` is the run's config.yaml."""
+        """The folder of its run, if it is in one: beside `checkpoints` is the run's config.yaml."""
         folder = Path(self.path).absolute().parent
         return folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
 

@@ -113,7 +113,7 @@ def check_state(checkpoint: Checkpoint) -> None:
     wrong += [shown(leaf) for leaf in _leaves(content["loops"]) if not is_count(leaf)]
     position = content["callbacks"].get("Position", dict.fromkeys(POSITION, 0))
     counts = position.values() if isinstance(position, dict) and set(position) == set(POSITION) else [position]
-    wrong += [f"where it stands: {shown(leaf)}" for leaf in counts if leaf is None or not is_count(leaf)]
+    wrong += [f"its position: {shown(leaf)}" for leaf in counts if leaf is None or not is_count(leaf)]
     wrong += [f"the epoch's sums: {shown(leaf)}" for leaf in _numbers(content.get("training_sums", [0.0] * 5), 5)]
     for name in ("validation", "figures"):
         wrong += [f"its {name}: {shown(leaf)}" for leaf in _numbers(content.get(name) or {})]

@@ -184,7 +184,7 @@ def _flat(named: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def read_settings(text: Any, path: str) -> dict[str, Any]:
-    """What stands in the metadata of an export, not yet checked.
+    """What is in the metadata of an export, not yet checked.
 
     Raises:
         InputError: It is no JSON of names and values.

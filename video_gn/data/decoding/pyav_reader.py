@@ -1,7 +1,7 @@
 """Frames out of video files by PyAV (FFmpeg's libav): only the packets that the asked frames need are decoded.
 
 A frame needs the packets from its keyframe on, in decoding order, less those that no other frame refers to (most
-B-frames). libavcodec passes over such packets when told to (`skip_frame`); what it decodes is bit-identical.
+B-frames). libavcodec passes over such packets when asked to (`skip_frame`); what it decodes is bit-identical.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -4,7 +4,7 @@ Each video is decoded from its first frame to its last, then a few clips are rea
 with that, for a decoder can hand out wrong frames without an error. This happens in child processes: a file on which
 a decoder hangs costs its time-out, one on which it crashes costs nothing, and both are named.
 
-The loader uses what is found without being told: `train.checked.csv` belongs to `train.csv` (or to a folder `train` of
+The loader uses what is found by itself: `train.checked.csv` belongs to `train.csv` (or to a folder `train` of
 class folders). After a stop, run the same command again; called again later, it checks only what is new or has changed.
 
 Status of a video: ok; damaged (some frames cannot be decoded, or decode to garbage: not used for training; evaluated

@@ -41,7 +41,7 @@ def main(args: list[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; returns 2 with one line for what the user can correct, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder of the data set, such as data/kinetics400")
-    parser.add_argument("--overwrite", action="store_true", help="write over lists that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace lists that exist")
     given = parser.parse_args(args)
     return exit_code(lambda: write_lists(given.root, given.overwrite), "stopped; nothing was written")
 
@@ -50,7 +50,7 @@ def write_lists(root: Path, overwrite: bool = False) -> None:
     """Writes the lists below `root` and prints how many videos of each split were expected, found and missing.
 
     Raises:
-        InputError: Neither annotations nor class folders, other columns, no videos, or lists that are there already.
+        InputError: Neither annotations nor class folders, other columns, no videos, or lists that already exist.
     """
     there = [path for name in (*(f"{split}.csv" for split in SPLITS), "classes.txt") if (path := root / name).exists()]
     if there and not overwrite:

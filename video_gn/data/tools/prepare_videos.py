@@ -158,7 +158,7 @@ def _same(path: Path) -> tuple[int, int] | str:
 
 
 def _target_names(paths: list[str]) -> dict[str, str]:
-    """Where each copy lies below the folder of the copies."""
+    """Where each copy is below the folder of the copies."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for path in sorted(dict.fromkeys(paths), key=lambda path: not path.endswith(".mp4")):

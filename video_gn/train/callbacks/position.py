@@ -1,8 +1,8 @@
-"""Where a training run stands, so that one that was stopped at any time continues as if it had not been.
+"""Where a training run is, so that one that was stopped at any time continues as if it had not been.
 
 Lightning's own account of its loops depends on the hook in which a checkpoint is saved, and is wrong in some of them:
 resumed from an epoch's last batch it forgets the validation, and after a second stop it repeats batches. Here a run
-stands after a number of videos of an epoch, validated there or not, and Lightning's counters follow from that.
+It is after a number of videos of an epoch, validated there or not, and Lightning's counters follow from that.
 """
 
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Position(pl.Callback):
-    """Keeps in every checkpoint where the run stands, and has a resumed run start there.
+    """Keeps in every checkpoint where the run is, and has a resumed run start there.
 
     It is counted in videos, so a run may be resumed with another batch size, accumulation or number of processes: it
     takes up the epoch at the same video.
@@ -183,7 +183,7 @@ class Position(pl.Callback):
 
 
 def _of_lightning(trainer: Any, loop: dict[str, Any]) -> dict[str, Any]:
-    """Where a run stands whose checkpoint is older than this file, by Lightning's counters at the end of a step."""
+    """Where a run is whose checkpoint is older than this file, by Lightning's counters at the end of a step."""
     epoch, batch = (loop[name]["current"] for name in ("epoch_progress", "epoch_loop.batch_progress"))
     within = epoch["started"] > epoch["processed"]
     return {

@@ -59,7 +59,7 @@ class PredictionWriter(pl.Callback):
 
     def __init__(self, json_path: str | None) -> None:
         if json_path and json_path != "-" and Path(json_path).exists():
-            raise InputError(f"{json_path} is there already; name another file with --json")
+            raise InputError(f"{json_path} already exists; name another file with --json")
         if json_path and json_path != "-":
             make_folder(Path(json_path).parent)
         self.json_path = json_path
