@@ -203,7 +203,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             trainer.callbacks.sort(key=_writes_last)  # type: ignore[attr-defined]
             trainer.callbacks += [StopAfterStep(self.run_dir), BadVideos(self.run_dir)]  # type: ignore[attr-defined]
-        net = self.config[self.subcommand].model.net.get("init_args") or {}
+        _, net = _network(self.config[self.subcommand].model.net)
         norm, ghost = net.get("norm"), net.get("ghost_batch")
         if given.sync_batchnorm and (norm == "brn" or (norm == "bn" and ghost)):
             having = "norm=brn" if norm == "brn" else f"ghost_batch={ghost}"
@@ -334,6 +334,11 @@ def _best(folder: str) -> ModelCheckpoint:
     return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
 
 
+def _network(given: Any) -> tuple[Any, Any]:
+    """The class or function of `model.net`, and its settings."""
+    return (given, {}) if callable(given) else (locate(given.class_path), given.get("init_args") or {})
+
+
 def run_name(config: Any, data: type[DataModule]) -> str:
     """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
 
@@ -343,10 +348,8 @@ def run_name(config: Any, data: type[DataModule]) -> str:
         config: Of a command.
         data: Its kind of data.
     """
-    net, seed = config.model.net, config.seed_everything
-    settings = net.get("init_args") or {}
-    kind = locate(net.class_path)
-    name = kind.label(settings) if hasattr(kind, "label") else net.class_path.rpartition(".")[2].lower()
+    (kind, settings), seed = _network(config.model.net), config.seed_everything
+    name = kind.label(settings) if hasattr(kind, "label") else kind.__name__.lower()
     clip = "1x1" if data is ImageData else f"{config.data.clip.num_frames}x{config.data.clip.frame_interval}"
     batch = f"b{config.data.batch_size}" + (f"n{ghost}" if (ghost := settings.get("ghost_batch")) else "")
     return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")

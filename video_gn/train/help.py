@@ -109,7 +109,12 @@ def explain(error: str, keys: list[str]) -> str:
     if match := re.search(r"[Kk]ey \"?(?:\w+\.)?((?:model|data)\.\w+)\"?: .*Option '([\w.]+)' is not accepted", text):
         name = f"{match[1]}.{match[2]}"
         return f"there is no {name}{_meant(name, keys)}"
-    no_class = "(?:import path string: |No module named .*Got value: )"
+    if match := re.search(r"Expected '([\w.]+)' to be a function that returns", text):
+        return (
+            f"model.net is {match[1]}, which is no class, and no function that says what it returns "
+            "(def make(num_classes: int) -> nn.Module); name one of these"
+        )
+    no_class = "(?:import path string: |(?:No module named|has no attribute) .*Got value: )"
     if match := re.search(rf'[Kk]ey "(model\.(?:optimizer|schedule|net))": .*{no_class}(\S+)', text):
         known = ", ".join(sorted(map(str, CHOICES[match[1]])))
         return f"there is no {match[1]} {match[2]!r}; the names are: {known}"

@@ -2,7 +2,7 @@
 
 Lightning's own account of its loops depends on the hook in which a checkpoint is saved, and is wrong in some of them:
 resumed from an epoch's last batch it forgets the validation, and after a second stop it repeats batches. Here a run
-It is after a number of videos of an epoch, validated there or not, and Lightning's counters follow from that.
+is after a number of videos of an epoch, validated there or not, and Lightning's counters follow from that.
 """
 
 import logging
