@@ -15,6 +15,7 @@ from video_gn.errors import InputError
 from video_gn.train import cli
 from video_gn.train.configs import read_yaml
 from video_gn.train.optim import scaled_lr
+from video_gn.train.run import run_name
 
 CONFIGS = REPO / "configs"
 # The overlays of each cell, and what they have to come to: norm, frames, interval, clips per GPU, lr on 8 GPUs.
@@ -54,7 +55,7 @@ def parse(*files):
     words = [word for file in files for word in ("-c", str(CONFIGS / f"{file}.yaml"))]
     config = cli.resolve(["fit", *words])
     run = cli._run(cli._Parsed, ["fit", *words])
-    config["name"] = cli.run_name(run.config.fit, run._data)
+    config["name"] = run_name(run.config.fit, run._data)
     for part in ("net", "optimizer", "schedule"):  # as a config has them
         one = config["model"][part]
         config["model"][part] = {"class": one["class_path"].rpartition(".")[2], **one["init_args"]}

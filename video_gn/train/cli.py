@@ -3,11 +3,9 @@
 import inspect
 import itertools
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
-from pydoc import locate
 from typing import Any, get_args
 
 import yaml
@@ -15,40 +13,31 @@ from jsonargparse import ArgumentError, get_loader, set_loader, set_parsing_sett
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from video_gn.console import exit_code, printable, set_up_messages
+from video_gn.console import exit_code, set_up_messages
 from video_gn.data.datamodule import DataModule
 from video_gn.data.image_data import ImageData
 from video_gn.data.video_data import VideoData
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
-from video_gn.files.names import utf8_name
 from video_gn.models.norm import batch_norms
 from video_gn.processes import end_with_parent
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.train.callbacks.bad_videos import BadVideos
-from video_gn.train.callbacks.bars import ProgressBar
 from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
-from video_gn.train.callbacks.check_resumed import CheckResumed
-from video_gn.train.callbacks.history import History
 from video_gn.train.callbacks.interrupt import StopAfterStep, Stopped
-from video_gn.train.callbacks.position import Position
-from video_gn.train.callbacks.predictions import PredictionWriter
-from video_gn.train.callbacks.progress import Progress
-from video_gn.train.callbacks.results import RunReport
-from video_gn.train.callbacks.saving import LAST, EpochCheckpoint, WholeCheckpoints
+from video_gn.train.callbacks.saving import WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture, with_checkpoint
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import look_through, read_yaml
 from video_gn.train.help import Short, explain, known_keys, sections, shorten
 from video_gn.train.resume import find_resume, not_restored
+from video_gn.train.run import bar, loggers, network, next_steps, of_evaluation, of_training, run_name, writes_last
 from video_gn.train.shipped import shipped, with_configs
 
 DESCRIPTION = (
@@ -188,9 +177,16 @@ class CLI(LightningCLI):
             given.enable_progress_bar = False  # it goes to standard output too
         kwargs["default_root_dir"] = str(self.run_dir)
         callbacks = given.callbacks or []
-        kwargs["callbacks"] = [*self._callbacks(given), *(callbacks if isinstance(callbacks, list) else [callbacks])]
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            dumped = self._parser("fit").dump(config, skip_none=False)
+            own = of_training(config, given, self.run_dir, self.name, dumped)
+        else:
+            own = of_evaluation(str(self.subcommand), config, given, self.run_dir, self.name)
+        kwargs["callbacks"] = [*bar(given), *own, *callbacks]
         if given.logger is None:
-            kwargs["logger"] = self._loggers()
+            kwargs["logger"] = loggers(self.run_dir) if self.subcommand == "fit" else False
         plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, WholeCheckpoints()]
@@ -201,9 +197,9 @@ class CLI(LightningCLI):
         if starts_processes(trainer):
             os.environ[LAUNCHER] = str(os.getpid())
         if self.subcommand == "fit":
-            trainer.callbacks.sort(key=_writes_last)  # type: ignore[attr-defined]
+            trainer.callbacks.sort(key=writes_last)  # type: ignore[attr-defined]
             trainer.callbacks += [StopAfterStep(self.run_dir), BadVideos(self.run_dir)]  # type: ignore[attr-defined]
-        _, net = _network(self.config[self.subcommand].model.net)
+        _, net = network(config.model.net)
         norm, ghost = net.get("norm"), net.get("ghost_batch")
         if given.sync_batchnorm and (norm == "brn" or (norm == "bn" and ghost)):
             having = "norm=brn" if norm == "brn" else f"ghost_batch={ghost}"
@@ -213,35 +209,6 @@ class CLI(LightningCLI):
         if given.sync_batchnorm and isinstance(trainer.accelerator, CPUAccelerator):
             raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
         return trainer
-
-    def _callbacks(self, given: Any) -> list[Callback]:
-        config = self.config[self.subcommand]
-        own = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks]
-        others = any(isinstance(one, LightningProgressBar) for one in own)
-        bar: list[Callback] = [] if others or given.enable_progress_bar is False else [ProgressBar()]
-        if self.subcommand == "predict":
-            return [*bar, PredictionWriter(config.json)]
-        settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
-        if self.subcommand != "fit":
-            return [*bar, RunReport(self.run_dir, self.name, settings)]
-        folder = config.checkpoint.dirpath
-        return [
-            *bar,  # closed before others write
-            CheckResumed(),
-            # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
-            Position(),
-            History(self.run_dir),
-            Progress(self.run_dir),
-            RunReport(self.run_dir, self.name, settings, self._parser("fit").dump(config, skip_none=False)),
-            *([] if given.limit_val_batches == 0 else [_best(folder)]),
-            *([] if _saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
-            *([LearningRateMonitor("step")] if given.logger is None else []),
-        ]
-
-    def _loggers(self) -> Any:
-        if self.subcommand != "fit":
-            return False
-        return [TensorBoardLogger(utf8_name(self.run_dir), "tensorboard", ""), CSVLogger(str(self.run_dir), "csv")]
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -291,68 +258,12 @@ class CLI(LightningCLI):
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
 
 
-def next_steps(run_dir: Path, prog: str) -> str:
-    """Where a run is that has ended, and the commands for its model."""
-    kept = [path for name in ("best.ckpt", "last.ckpt") if (path := run_dir / "checkpoints" / name).is_file()]
-    if not kept:
-        return f"the run is in {printable(str(run_dir))}"
-    model = shlex.quote(str(kept[0]))
-    start = "python -m video_gn" if prog == "train.py" else prog
-    lines = (
-        f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model}",
-        f"classes of videos: {start} predict {model} VIDEO ...",
-        f"for others: {start} export {model}",
-    )
-    return "\n".join(map(printable, lines))
-
-
 def _check_given(part: str, settings: Any, owner: type) -> None:
     """Raises InputError for a setting that is null and has to have a value."""
     for name, known in inspect.signature(owner).parameters.items():
         optional = known.default is None or type(None) in get_args(known.annotation)
         if settings.get(name, 0) is None and not optional:
             raise InputError(f"{part}.{name} is null; it has to have a value, as its default {known.default!r}")
-
-
-def _saves_each_epoch(checkpoint: Any) -> bool:
-    """Whether a ModelCheckpoint with these settings leaves `last.ckpt` at each epoch's end."""
-    others = ("every_n_train_steps", "train_time_interval", "monitor")
-    return (
-        f"{checkpoint.filename}.ckpt" == LAST
-        and not any(checkpoint[name] for name in others)
-        and checkpoint.every_n_epochs in (None, 1)
-        and bool(checkpoint.save_on_train_epoch_end and checkpoint.save_top_k)
-    )
-
-
-def _writes_last(callback: Callback) -> bool:
-    """Whether it writes `last.ckpt`, in which what the others keep of an epoch has to be."""
-    return isinstance(callback, EpochCheckpoint) or f"{getattr(callback, 'filename', None)}.ckpt" == LAST
-
-
-def _best(folder: str) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
-
-
-def _network(given: Any) -> tuple[Any, Any]:
-    """The class or function of `model.net`, and its settings."""
-    return (given, {}) if callable(given) else (locate(given.class_path), given.get("init_args") or {})
-
-
-def run_name(config: Any, data: type[DataModule]) -> str:
-    """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
-
-    `b32n4` is 32 clips of which each 4 share BN's statistics.
-
-    Args:
-        config: Of a command.
-        data: Its kind of data.
-    """
-    (kind, settings), seed = _network(config.model.net), config.seed_everything
-    name = kind.label(settings) if hasattr(kind, "label") else kind.__name__.lower()
-    clip = "1x1" if data is ImageData else f"{config.data.clip.num_frames}x{config.data.clip.frame_interval}"
-    batch = f"b{config.data.batch_size}" + (f"n{ghost}" if (ghost := settings.get("ghost_batch")) else "")
-    return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
 
 
 class _Parsed(CLI):

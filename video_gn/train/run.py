@@ -1,0 +1,129 @@
+"""What a run is called, what Lightning's trainer has for it, and what to do with it when it has ended."""
+
+import shlex
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from video_gn.console import printable
+from video_gn.data.datamodule import DataModule
+from video_gn.data.image_data import ImageData
+from video_gn.files.names import utf8_name
+from video_gn.train.callbacks.bars import ProgressBar
+from video_gn.train.callbacks.check_resumed import CheckResumed
+from video_gn.train.callbacks.history import History
+from video_gn.train.callbacks.position import Position
+from video_gn.train.callbacks.predictions import PredictionWriter
+from video_gn.train.callbacks.progress import Progress
+from video_gn.train.callbacks.results import RunReport
+from video_gn.train.callbacks.saving import LAST, EpochCheckpoint
+
+
+def network(given: Any) -> tuple[Any, Any]:
+    """The class or function of `model.net`, and its settings."""
+    return (given, {}) if callable(given) else (locate(given.class_path), given.get("init_args") or {})
+
+
+def run_name(config: Any, data: type[DataModule]) -> str:
+    """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
+
+    `b32n4` is 32 clips of which each 4 share BN's statistics.
+
+    Args:
+        config: Of a command.
+        data: Its kind of data.
+    """
+    (kind, settings), seed = network(config.model.net), config.seed_everything
+    name = kind.label(settings) if hasattr(kind, "label") else kind.__name__.lower()
+    clip = "1x1" if data is ImageData else f"{config.data.clip.num_frames}x{config.data.clip.frame_interval}"
+    batch = f"b{config.data.batch_size}" + (f"n{ghost}" if (ghost := settings.get("ghost_batch")) else "")
+    return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
+
+
+def next_steps(run_dir: Path, prog: str) -> str:
+    """Where a run is that has ended, and the commands for its model."""
+    kept = [path for name in ("best.ckpt", "last.ckpt") if (path := run_dir / "checkpoints" / name).is_file()]
+    if not kept:
+        return f"the run is in {printable(str(run_dir))}"
+    model = shlex.quote(str(kept[0]))
+    start = "python -m video_gn" if prog == "train.py" else prog
+    lines = (
+        f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model}",
+        f"classes of videos: {start} predict {model} VIDEO ...",
+        f"for others: {start} export {model}",
+    )
+    return "\n".join(map(printable, lines))
+
+
+def bar(given: Any) -> list[Callback]:
+    """The progress bar, unless there is another one, or none is wanted.
+
+    Args:
+        given: Settings of the trainer.
+    """
+    own = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks]
+    others = any(isinstance(one, LightningProgressBar) for one in own)
+    return [] if others or given.enable_progress_bar is False else [ProgressBar()]
+
+
+def of_evaluation(command: str, config: Any, given: Any, run_dir: Path, name: str) -> list[Callback]:
+    """The callbacks of validate, test and predict.
+
+    Args:
+        command: Which one.
+        config: All settings.
+        given: Settings of the trainer.
+        run_dir: The run's folder.
+        name: The run's.
+    """
+    return [PredictionWriter(config.json)] if command == "predict" else [_report(config, given, run_dir, name)]
+
+
+def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) -> list[Callback]:
+    """The callbacks of fit, as `of_evaluation`; `dumped` is the configuration as text."""
+    folder = config.checkpoint.dirpath
+    return [
+        CheckResumed(),
+        # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
+        Position(),
+        History(run_dir),
+        Progress(run_dir),
+        _report(config, given, run_dir, name, dumped),
+        *([] if given.limit_val_batches == 0 else [_best(folder)]),
+        *([] if saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
+        *([LearningRateMonitor("step")] if given.logger is None else []),
+    ]
+
+
+def _report(config: Any, given: Any, run_dir: Path, name: str, dumped: str | None = None) -> RunReport:
+    settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
+    return RunReport(run_dir, name, settings, dumped)
+
+
+def loggers(run_dir: Path) -> list[Any]:
+    """Of fit, where no others are asked for."""
+    return [TensorBoardLogger(utf8_name(run_dir), "tensorboard", ""), CSVLogger(str(run_dir), "csv")]
+
+
+def saves_each_epoch(checkpoint: Any) -> bool:
+    """Whether a ModelCheckpoint with these settings leaves `last.ckpt` at each epoch's end."""
+    others = ("every_n_train_steps", "train_time_interval", "monitor")
+    return (
+        f"{checkpoint.filename}.ckpt" == LAST
+        and not any(checkpoint[name] for name in others)
+        and checkpoint.every_n_epochs in (None, 1)
+        and bool(checkpoint.save_on_train_epoch_end and checkpoint.save_top_k)
+    )
+
+
+def writes_last(callback: Callback) -> bool:
+    """Whether it writes `last.ckpt`, in which what the others keep of an epoch has to be."""
+    return isinstance(callback, EpochCheckpoint) or f"{getattr(callback, 'filename', None)}.ckpt" == LAST
+
+
+def _best(folder: str) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)
