@@ -4,7 +4,7 @@ Nothing else is imported before the command is known, so that help and mistakes 
 """
 
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import NamedTuple
 
 
@@ -52,7 +52,7 @@ def main(args: list[str] | None = None) -> int:
     if words[:1] == ["data"]:
         commands, prog, words = DATA, f"{prog} data", words[1:]
     elif words == ["--version"]:
-        print(f"{prog} {metadata.version('video_gn')}")
+        print(f"{prog} {import_module('video_gn').__version__}")
         return 0
     if not words or words[0] in ("-h", "--help"):
         print(_help(commands, prog))

@@ -164,7 +164,11 @@ def plain(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {name: plain(one) for name, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if value is not None and not isinstance(value, str | int | float):
+        raise InputError(f"{shown(value)} cannot be kept in a checkpoint: settings are text, numbers and lists of them")
+    return value
 
 
 def shown(value: Any) -> str:

@@ -70,6 +70,7 @@ class DataModule(pl.LightningDataModule):
         self.class_names = self._class_names(given["class_names"])
         self.lists: dict[str, VideoList] = {}
         self._loaders: list[VideoLoader] = []
+        self._passes = itertools.count()
         self.origin = (0, 0, 0)
         self.failures: dict[str, dict[str, BadVideo]] = {}
         self.damaged: dict[str, dict[str, BadVideo]] = {}
@@ -88,7 +89,9 @@ class DataModule(pl.LightningDataModule):
         if isinstance(given, str):
             if not Path(given).is_file():
                 raise InputError(f"there is no file {given} of class names (data.class_names)")
-            given = [line.strip() for line in read_text(Path(given)).splitlines() if line.strip()]
+            file, given = given, [line.strip() for line in read_text(Path(given)).splitlines() if line.strip()]
+            if not given:
+                raise InputError(f"{file} names no classes (data.class_names)")
         names = given or (list(motion12.CLASSES) if self.motion else self._names_in(self.root / self.train))
         if odd := [name for name in names if not is_text(name)]:
             raise InputError(f"data.class_names has {odd[0]!r}, which is no text in UTF-8; rename that class")
@@ -250,7 +253,8 @@ class DataModule(pl.LightningDataModule):
         return spread(batch)
 
     def _of_stage(self, videos: dict[str, dict[str, BadVideo]]) -> dict[str, BadVideo]:
-        return videos.setdefault(self.trainer.state.stage.value.replace("sanity_check", "validate"), {})
+        stage = self.trainer.state.stage.value.replace("sanity_check", "validate") if self.trainer else ""
+        return videos.setdefault(stage, {})
 
     def _name(self, found: list[BadVideo], named: dict[str, BadVideo], message: str = "") -> None:
         """Names each video once a stage."""
@@ -262,8 +266,8 @@ class DataModule(pl.LightningDataModule):
 
     def _position(self) -> tuple[int, int]:
         """Epoch, and how many videos of it all processes have trained on, before a resumption too."""
-        if not self.trainer:
-            return 0, 0
+        if not self.trainer:  # a loop of the user's: each pass is the next epoch
+            return next(self._passes), 0
         epoch, done = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         # The same batches again and again, or new ones.
         return (0 if self.trainer.overfit_batches else epoch), self.videos_done(epoch, done)

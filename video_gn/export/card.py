@@ -211,7 +211,7 @@ def _pytorchvideo(settings: Settings) -> list[str]:
 
 def _detector(settings: Settings, file: Path) -> list[str]:
     hp, (mean, std) = settings.net, settings.scale
-    layer = make_norm(hp["norm"], num_groups=hp["num_groups"], channels_per_group=hp["channels_per_group"])(64)
+    layer = make_norm(hp["norm"], num_groups=hp["num_groups"], channels_per_group=hp.get("channels_per_group"))(64)
     norm = f"lambda c: nn.GroupNorm({_groups(hp)}, c)" if isinstance(layer, nn.GroupNorm) else "nn.BatchNorm2d"
     classes = len(settings.class_names)
     return [
@@ -234,7 +234,7 @@ def _detector(settings: Settings, file: Path) -> list[str]:
 
 def _groups(hp: Mapping[str, Any]) -> str:
     """Number of groups of a GN, LN or IN over c channels, as Python."""
-    if hp["norm"] == "gn" and hp["channels_per_group"] is not None:
+    if hp["norm"] == "gn" and hp.get("channels_per_group") is not None:
         return f"c // {hp['channels_per_group']}"
     return {"gn": str(hp["num_groups"]), "ln": "1", "in": "c"}[hp["norm"]]
 

@@ -108,7 +108,8 @@ def batch_norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]
     Those whose gamma is frozen are not among them: they are part of a frozen stage, which keeps its statistics.
     """
     layers = {name: m for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    return {name: layer for name, layer in layers.items() if layer.weight.requires_grad}
+    kept = {name: layer for name, layer in layers.items() if layer.running_mean is not None}
+    return {name: layer for name, layer in kept.items() if layer.weight is None or layer.weight.requires_grad}
 
 
 @contextmanager

@@ -48,9 +48,6 @@ RULES: dict[str, Rule] = {
 }
 
 
-NORM_SETTINGS = ("num_groups", "channels_per_group", "ghost_batch", "r_max", "d_max", "freeze_affine")
-
-
 class ResNet3d(Net):
     """The I3D ResNet: clips `[N, 3, T, H, W]` to logits `[N, num_classes, 1, h, w]`, 1 x 1 x 1 at the training crop.
 
@@ -105,7 +102,8 @@ class ResNet3d(Net):
     ) -> None:
         given = locals()
         settings = {name: given[name] for name in RULES}
-        check({name: value for name, value in settings.items() if not callable(value)}, RULES, "model.net")
+        settings["norm"] = norm if isinstance(norm, str) else getattr(norm, "__name__", "a function")
+        check({name: settings[name] for name in RULES if name != "norm" or isinstance(norm, str)}, RULES, "model.net")
         if num_classes < 1:
             raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
         layer = norm if callable(norm) else make_norm(norm, **settings)

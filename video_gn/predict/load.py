@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from os import PathLike
 from typing import NamedTuple
 
+from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos
 from video_gn.predict.model_file import Trained, open_trained
 from video_gn.predict.score import score
+from video_gn.rules import check, one_of
 
 
 class Prediction(NamedTuple):
@@ -62,6 +64,7 @@ class Model:
         Raises:
             InputError: There is no such file.
         """
+        check({"backend": backend}, {"backend": one_of(BACKENDS)}, "predict")
         given = [paths] if isinstance(paths, str | PathLike) else list(paths)
         videos = find_videos([str(path) for path in given], IMAGE_SUFFIXES if self.clip["images"] else SUFFIXES)
         found = []

@@ -86,8 +86,11 @@ class VideoClassifier(pl.LightningModule):
             set_crop_size(crop_size)
         if weights:
             check_norm(weights, resnet(self.net, "model.start.init").norm, start.init_norm)
-        scale = input_scale(weights, start.mean, start.std)
+        own = (getattr(self.net, "mean", None), getattr(self.net, "std", None)) if not weights else (None, None)
+        scale = input_scale(weights, start.mean or own[0], start.std or own[1])
         self.mean, self.std = list(scale[0]), list(scale[1])
+        if isinstance(self.net, ResNet3d):
+            self.net.mean, self.net.std = tuple(self.mean), tuple(self.std)
         self._normalize = Normalize(self.mean, self.std)
         if weights:
             log.info(start_from(resnet(self.net, "model.start.init"), weights, self.class_names, self.std))
@@ -101,7 +104,7 @@ class VideoClassifier(pl.LightningModule):
             {
                 "format": FORMAT,
                 "class_names": self.class_names,
-                "net": described(self.net, getattr(self.net, "settings", {})),
+                "net": described(self.net, self._settings),
                 "optimizer": described(optimizer),
                 "schedule": described(schedule),
                 "start": described(start)["init_args"] | {"mean": self.mean, "std": self.std},
@@ -137,8 +140,13 @@ class VideoClassifier(pl.LightningModule):
             raise InputError(f"load_from_checkpoint takes no {next(iter(kwargs))}; the checkpoint says it")
         return model if map_location is None else model.to(map_location)
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Of a network of this project; those of another one are the user's."""
+        return self.net.settings if isinstance(self.net, ResNet3d) else {}
+
     def _check_groups(self) -> None:
-        ghost = getattr(self.net, "settings", {}).get("ghost_batch")
+        ghost = self._settings.get("ghost_batch")
         if ghost is not None and self.clips_per_gpu % ghost:
             raise InputError(
                 f"model.net.ghost_batch is {ghost}; data.batch_size={self.clips_per_gpu} clips have to be a whole "
@@ -217,7 +225,7 @@ class VideoClassifier(pl.LightningModule):
                 )
         if stage != "fit" or self.init is not None:
             return
-        settings = getattr(self.net, "settings", {})
+        settings = self._settings
         if settings.get("norm") == "frozen_bn" and settings["freeze_affine"]:
             raise InputError(
                 "model.net.norm=frozen_bn with freeze_affine learns no scale; set model.start.init to start from"
@@ -398,6 +406,12 @@ class VideoClassifier(pl.LightningModule):
         schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         if self.trainer.global_step and any(isinstance(one, LambdaLR) for one in schedulers):  # SWA has its own
             self._take_given()
+        endless = (self.trainer.max_epochs or -1) < 0 and self.trainer.max_steps < 0
+        if endless and self.schedule.warmup:
+            raise InputError(
+                f"model.schedule.warmup is {self.schedule.warmup:g} of a training without end: the rate would stay 0; "
+                "set trainer.max_epochs or trainer.max_steps, or model.schedule.warmup to 0"
+            )
         for name, value in self._figures.items():  # which callbacks may ask for before the next batch
             self.trainer.callback_metrics.setdefault(name, torch.tensor(value, device=self.device))
         self._sums = self._sums.to(self.device)

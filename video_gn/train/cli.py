@@ -25,6 +25,7 @@ from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
 from video_gn.models.norm import batch_norms
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.processes import end_with_parent
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.train.callbacks.bad_videos import BadVideos
@@ -45,9 +46,9 @@ DESCRIPTION = (
     "%(prog)s test --ckpt_path FILE, %(prog)s predict --ckpt_path FILE --videos FILE FOLDER ..."
 )
 PREFERRED = {  # classes whose settings need no class_path
-    "model.net": "video_gn.models.resnet3d.ResNet3d",
-    "model.optimizer": "video_gn.train.optim.SGD",
-    "model.schedule": "video_gn.train.schedule.Step",
+    "model.net": "video_gn.ResNet3d",
+    "model.optimizer": "video_gn.SGD",
+    "model.schedule": "video_gn.Step",
 }
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
 LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
@@ -180,7 +181,9 @@ class CLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         config = self.config[self.subcommand]
         if self.subcommand == "fit":
-            dumped = self._parser("fit").dump(config, skip_none=False)
+            said = config.clone()
+            said.ckpt_path = None  # which is no setting of the run
+            dumped = self._parser("fit").dump(said, skip_none=False)
             own = of_training(config, given, self.run_dir, self.name, dumped)
         else:
             own = of_evaluation(str(self.subcommand), config, given, self.run_dir, self.name)
@@ -245,7 +248,9 @@ class CLI(LightningCLI):
             return
         self._then_test()
         if first_process() and not self.config.fit.trainer.fast_dev_run:
-            print(next_steps(self.run_dir, self.parser.prog))
+            kind, _ = network(self.config.fit.model.net)
+            own = None if kind is ResNet3d else f"{kind.__module__}.{kind.__name__}"
+            print(next_steps(self.run_dir, self.parser.prog, own))
 
     def _then_test(self) -> None:
         if self.config.fit.test_after_fit:
@@ -304,6 +309,8 @@ def main(args: list[str] | None = None, prog: str = "train.py") -> int:
     if launcher := os.environ.pop(LAUNCHER, None):  # which started this process: it does not outlive that one
         end_with_parent(signal.SIGKILL, int(launcher))
     words = sys.argv[1:] if args is None else args
+    if (here := os.getcwd()) not in sys.path:  # where a network of the user's is, after all that is installed
+        sys.path.append(here)
     return exit_code(lambda: _job(words, prog), _stopped(signal.SIGINT, words), SLIPS, _explain)
 
 

@@ -108,7 +108,8 @@ def explain(error: str, keys: list[str]) -> str:
     text = " ".join(error.split())
     if match := re.search(r"[Kk]ey \"?(?:\w+\.)?((?:model|data)\.\w+)\"?: .*Option '([\w.]+)' is not accepted", text):
         name = f"{match[1]}.{match[2]}"
-        return f"there is no {name}{_meant(name, keys)}"
+        owners = [one.__name__ for key, one, _ in CLASSES if key == match[1] and match[2] in vars(one)]
+        return f"{name} is a setting of {owners[0]}" if owners else f"there is no {name}{_meant(name, keys)}"
     if match := re.search(r"Expected '([\w.]+)' to be a function that returns", text):
         return (
             f"model.net is {match[1]}, which is no class, and no function that says what it returns "

@@ -47,15 +47,13 @@ class Optimizer:
         """
         norms = {id(parameter) for parameter in norm_parameters(net)}
         new = {id(parameter) for parameter in head}
+        of_head = {"lr": self.head_lr * lr}
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if id(p) not in norms | new], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if id(p) in norms], "weight_decay": self.norm_weight_decay},
-            {
-                "params": [p for p in trained if id(p) in new],
-                "weight_decay": self.weight_decay,
-                "lr": self.head_lr * lr,
-            },
+            {"params": [p for p in trained if id(p) in norms - new], "weight_decay": self.norm_weight_decay},
+            {"params": [p for p in trained if id(p) in new - norms], "weight_decay": self.weight_decay, **of_head},
+            {"params": [p for p in trained if id(p) in new & norms], "weight_decay": self.norm_weight_decay, **of_head},
         ]
         return [group for group in groups if group["params"]]
 

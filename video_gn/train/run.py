@@ -44,13 +44,23 @@ def run_name(config: Any, data: type[DataModule]) -> str:
     return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
 
 
-def next_steps(run_dir: Path, prog: str) -> str:
-    """Where a run is that has ended, and the commands for its model."""
+def next_steps(run_dir: Path, prog: str, own: str | None = None) -> str:
+    """Where a run is that has ended, and the commands for its model.
+
+    Args:
+        run_dir: Its folder.
+        prog: What was typed to start it.
+        own: The class or function of a network of the user's, which the commands need.
+    """
     kept = [path for name in ("best.ckpt", "last.ckpt") if (path := run_dir / "checkpoints" / name).is_file()]
     if not kept:
         return f"the run is in {printable(str(run_dir))}"
     model = shlex.quote(str(kept[0]))
     start = "python -m video_gn" if prog == "train.py" else prog
+    if own:
+        return printable(
+            f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model} --model.net {own}"
+        )
     lines = (
         f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model}",
         f"classes of videos: {start} predict {model} VIDEO ...",

@@ -133,8 +133,9 @@ def net_settings(model: Mapping[str, Any], path: str) -> dict[str, Any]:
     class_path = model["net"]["class_path"]
     if class_path not in CLASSES["net"]:
         raise InputError(
-            f"the network in {path} is {printable(class_path)}, whose code a file may not import; name it: "
-            f"--model.net {printable(class_path)} with its settings (train.py), or net=... (Python)"
+            f"the network in {path} is {printable(class_path)}, whose code a file may not import; name what "
+            f"made it: --model.net {printable(class_path)} with its settings to fit, validate, test or predict "
+            "--ckpt_path, or net=... to VideoClassifier.load_from_checkpoint"
         )
     return model["net"]["init_args"]
 

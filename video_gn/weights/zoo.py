@@ -1,6 +1,7 @@
 """Networks by name: `i3d_r50_gn` is the arch `i3d`, 50 layers and GroupNorm."""
 
 import itertools
+import logging
 import re
 from fnmatch import fnmatchcase
 
@@ -10,6 +11,8 @@ from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import check_norm, input_scale, start_from
+
+log = logging.getLogger(__name__)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -50,6 +53,7 @@ def create_model(
     net.mean, net.std = tuple(mean), tuple(std)
     if weights:
         check_norm(weights, net.norm)
-        known = weights.settings.get("class_names", ())
-        start_from(net, weights, known if len(known) == num_classes else list(map(str, range(num_classes))), std)
+        names = weights.settings.get("class_names", ())
+        names = names if len(names) == num_classes else list(map(str, range(num_classes)))
+        log.info(start_from(net, weights, names, std))
     return net

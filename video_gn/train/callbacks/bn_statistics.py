@@ -48,12 +48,12 @@ class LayerStatistics:
     def __init__(self, layer: nn.modules.batchnorm._BatchNorm) -> None:
         self.layer, self.ghost_batch = layer, getattr(layer, "ghost_batch", None)
         self.groups = 0
-        self.sums = torch.zeros(5, layer.num_features, dtype=torch.float64, device=layer.weight.device)
+        self.sums = torch.zeros(5, layer.num_features, dtype=torch.float64, device=_running(layer).device)
 
     def add(self, x: Tensor) -> None:
         """Counts the groups of a batch `[N, C, T, H, W]`."""
         for group in x.split(self.ghost_batch or len(x)):
-            var, mean = torch.var_mean(group.float(), (0, 2, 3, 4), correction=0)
+            var, mean = torch.var_mean(group.float(), [0, *range(2, group.ndim)], correction=0)
             var, mean = var.double(), mean.double()
             log_var = (var + self.layer.eps).log2()
             self.sums += torch.stack([mean, mean**2, var, log_var, log_var**2])
@@ -80,6 +80,11 @@ class LayerStatistics:
         true_log = (var + self.layer.eps).log2()
         shift = (mean_square - mean**2) / (var + self.layer.eps)
         return Distance(_rms(shift), _rms(log_square - 2 * log_var * true_log + true_log**2))
+
+
+def _running(layer: nn.modules.batchnorm._BatchNorm) -> Tensor:
+    assert layer.running_mean is not None
+    return layer.running_mean
 
 
 def _rms(squares: Tensor) -> float:

