@@ -75,8 +75,9 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
 @pytest.mark.parametrize(
     ("name", "cells", "seeds", "reported"),
     [
-        ("table8", 6, 1, 6), ("groups", 14, 1, 9), ("batch", 24, 1, 7), ("motion", 12, 3, 6), ("start", 6, 3, 0),
-        ("imagenet/norms", 20, 1, 12), ("imagenet/groups", 14, 1, 9),
+        ("table8", 6, 1, 6), ("groups", 14, 1, 9), ("motion", 12, 3, 6), ("start", 6, 3, 0),
+        pytest.param("batch", 24, 1, 7, marks=pytest.mark.slow),
+        pytest.param("imagenet/norms", 20, 1, 12, marks=pytest.mark.slow), ("imagenet/groups", 14, 1, 9),
     ],
 )  # fmt: skip
 def test_shipped_grids(name, cells, seeds, reported, tmp_path):

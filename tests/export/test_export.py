@@ -128,6 +128,7 @@ def test_nothing_is_overwritten_in_silence(exported, tmp_path, capsys):
     assert "there is no checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_further_format_of_the_same_checkpoint_joins_the_card(tmp_path, capsys):
     """README's two lines one after the other; the card of other weights, and one that somebody wrote, stay."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -187,7 +188,8 @@ def test_pytorchvideo(arch, tmp_path):
         torch.testing.assert_close(open_trained(str(file)).scores(x), model.scores(x[None])[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", few(["gn", "bn"], ("gn",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["gn", "bn"])
 def test_detector(norm, tmp_path):
     """The trunk inside torchvision's Mask R-CNN with FPN: equal features, and it trains."""
     path = tmp_path / "run" / "last.ckpt"

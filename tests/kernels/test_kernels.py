@@ -423,6 +423,7 @@ def test_under_autocast_features_keep_their_type(clips):
     assert types == {(torch.bfloat16, torch.bfloat16)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("low_memory", few([False, True], (True,)))
 def test_activation_checkpointing(low_memory, clips):
     net = small(low_memory=low_memory)

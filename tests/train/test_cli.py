@@ -146,7 +146,7 @@ def test_a_signal_in_a_test_is_no_success(number, run, data_root, tmp_path, monk
         (signal.SIGTERM, 4, "on_train_batch_start", 5),  # in the middle of an epoch
         pytest.param(signal.SIGTERM, 5, "on_train_batch_start", 6, marks=pytest.mark.slow),  # in its last step
         pytest.param(signal.SIGTERM, 6, "validation_step", 6, marks=pytest.mark.slow),
-        (signal.SIGINT, 3, "on_train_batch_start", 4),  # in its first
+        pytest.param(signal.SIGINT, 3, "on_train_batch_start", 4, marks=pytest.mark.slow),  # in its first
     ],
 )
 def test_a_signal_ends_the_run_between_two_steps(
@@ -357,6 +357,7 @@ def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
     assert same(weights(tmp_path / "checkpoints" / "last.ckpt"), weights(run / "checkpoints" / "epoch=2.ckpt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("switches", "steps", "clips_per_step"),
     [

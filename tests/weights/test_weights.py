@@ -87,6 +87,7 @@ def detectron_blobs(net):
     return {name: blob.detach().numpy() for name, blob in blobs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", few([50, 101], (50,)))
 def test_detectron(depth, tmp_path):
     """The original sees BGR from 0 to 255 less a mean; ours RGB, normalized."""

@@ -7,7 +7,7 @@ axes:                                  # one cell for each combination of values
   norm: [gn, bn]                       # a list: of norm, clip (32x2), batch, or any key (model.optimizer.weight_decay)
   start:                               # or values by name, each with files (config) and keys
     scratch: {model.start.init: null}
-    imagenet: {config: configs/imagenet.yaml}
+    imagenet: {config: configs/bn.yaml}
 leave_out: [{norm: gn, start: scratch}]  # combinations that are no cell
 seeds: [0, 1, 2]
 rows: [norm]                           # axes down the table; the others go across

@@ -52,7 +52,7 @@ def with_configs(args: Sequence[str]) -> list[str]:
     """
     found = list(args)
     for i, word in enumerate(args):
-        before = "--config=" if word.startswith("--config=") else ""
+        before = next((start for start in ("--config=", "-c=") if word.startswith(start)), "")
         if before or (i and args[i - 1] in ("-c", "--config")):
             path = find_config(word.removeprefix(before))
             read_yaml(path)
