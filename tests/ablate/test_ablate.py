@@ -224,21 +224,23 @@ def test_cells_have_to_train_equally_long(tmp_path):
             ["--model.net.norm", "gn"],
             "sets model.net.norm to 'gn', and by the axis norm bn_.* has 'bn'; leave the option out",
         ),
-        (["--model.net.nor", "gn"], None),  # an abbreviation
+        pytest.param(["--model.net.nor", "gn"], None, marks=pytest.mark.slow),  # an abbreviation
         (["--data.batch_size", "2"], "sets data.batch_size to 2, and by the axis batch bn_b8_a has 8"),
-        (["--data.batch_s", "2"], None),
+        pytest.param(["--data.batch_s", "2"], None, marks=pytest.mark.slow),
         (["-c", "configs/b4.yaml"], "sets data.batch_size to 4"),
         (
             ["--model.start.init", "null"],
             "sets model.start.init to null, and by the axis start bn_b8_b has 'torchvision:resnet50'",
         ),
-        (["--trainer.max_epochs", "1", "--trainer.callbacks+", "RichProgressBar"], ""),
+        pytest.param(
+            ["--trainer.max_epochs", "1", "--trainer.callbacks+", "RichProgressBar"], "", marks=pytest.mark.slow
+        ),
         (["--run_dir", "x"], "sets run_dir to 'x'; the ablation sets it"),
-        (["--run_di", "x"], None),
-        (["--seed_everything", "0"], "sets seed_everything to 0; the ablation"),
+        pytest.param(["--run_di", "x"], None, marks=pytest.mark.slow),
+        pytest.param(["--seed_everything", "0"], "sets seed_everything to 0; the ablation", marks=pytest.mark.slow),
         (["--ckpt_path", "x.ckpt"], "sets ckpt_path"),
-        (["--ckpt_pat", "x.ckpt"], None),
-        (["--test_after_fit", "false"], "sets test_after_fit"),
+        pytest.param(["--ckpt_pat", "x.ckpt"], None, marks=pytest.mark.slow),
+        pytest.param(["--test_after_fit", "false"], "sets test_after_fit", marks=pytest.mark.slow),
     ],
 )
 def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):

@@ -126,16 +126,16 @@ def test_group_norm_of_every_width(shape, after, dtype):
     ("shape", "sets", "groups"),
     [
         ((2, 96, 2, 13, 17), 2, 32),  # 3 channels a group
-        ((2, 96, 2, 5, 5), 2, 32),
+        pytest.param((2, 96, 2, 5, 5), 2, 32, marks=pytest.mark.slow),
         ((2, 24, 3, 20, 21), 2, 6),  # 6 groups
-        ((1, 20, 2, 40, 41), 1, 5),
+        pytest.param((1, 20, 2, 40, 41), 1, 5, marks=pytest.mark.slow),
         ((2, 512, 2, 7, 7), 2, 1),  # LN
-        ((1, 384, 2, 12, 12), 1, 1),
+        pytest.param((1, 384, 2, 12, 12), 1, 1, marks=pytest.mark.slow),
         ((2, 64, 2, 7, 9), 2, 64),  # IN
-        ((2, 48, 2, 40, 23), 2, 48),
+        pytest.param((2, 48, 2, 40, 23), 2, 48, marks=pytest.mark.slow),
         ((4, 64, 2, 16, 16), 1, 64),  # BN
         ((4, 64, 2, 16, 16), 2, 64),  # BN by twos
-        ((3, 40, 1, 4, 5), 1, 40),
+        pytest.param((3, 40, 1, 4, 5), 1, 40, marks=pytest.mark.slow),
         ((1, 8, 1, 1, 1), 1, 2),
     ],
 )
@@ -492,7 +492,7 @@ OPCHECKS_OWN = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tenso
 
 
 @OPCHECKS_OWN
-@pytest.mark.parametrize("order", [torch.contiguous_format, LAST])
+@pytest.mark.parametrize("order", few([torch.contiguous_format, LAST], (LAST,)))
 @pytest.mark.parametrize(("has_residual", "relu"), [(False, True), (True, True), (True, False)])
 def test_registered_norm(order, has_residual, relu):
     x, residual = (features(2, 16, 2, 4, 4).clone(memory_format=order).requires_grad_() for _ in range(2))

@@ -8,7 +8,7 @@ import threading
 import av
 import numpy as np
 import pytest
-from conftest import VIDEOS
+from conftest import VIDEOS, few
 
 from video_gn.data.decoding.containers import CERTAIN, CONTAINERS, OpenFile, find_container, find_transport_stream
 from video_gn.data.decoding.damage import decode_all
@@ -64,7 +64,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", few(NAMES, NAMES[::2]))
 def test_a_name_is_a_name(name, good, server, tmp_path, monkeypatch):
     """Relative, with what libavformat takes as a protocol or a pattern: the file of that name is read."""
     monkeypatch.chdir(tmp_path)

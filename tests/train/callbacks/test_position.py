@@ -381,7 +381,11 @@ EARLY = {
 }
 
 
-@pytest.mark.parametrize("when", [("training_step", STEPS + 1), ("validation_step", 6), ("validation_step", 8), None])
+@pytest.mark.parametrize(
+    "when",
+    few([("training_step", STEPS + 1), ("validation_step", 6), ("validation_step", 8), None],
+        (("training_step", STEPS + 1), None)),
+)  # fmt: skip
 def test_a_run_that_ended_early_has_ended(when, pictures, tmp_path, monkeypatch):
     given = {"trainer.callbacks": json.dumps([EARLY]), "trainer.max_epochs": 6, "model.schedule": "Step"}
     if when:
