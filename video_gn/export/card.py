@@ -154,6 +154,7 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
         part: as_markdown(str(used.get(part) or hp.get(part, {}).get("class_path", "")))
         for part in ("optimizer", "schedule")
     }
+    at_64 = f"{optimizer.base_lr:g} at 64 clips" if optimizer else ""
     data = run.get("data", {})
     clip, fit = settings.clip, known.get("fit")
     crops = "a random part" if clip["images"] else f"random short side in {list(clip['short_side'])}"
@@ -169,8 +170,8 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
         ("started from", as_code(hp["start"]["init"]) if hp["start"].get("init") else "random weights"),
         ("length", f"{settings.run['steps']} steps, to epoch {settings.run['epochs']}"),
         ("epochs, steps of the whole run", f"{fit['epochs']:d}, {fit['steps']:d}" if fit else ""),
-        ("clips per step", f"{run['clips_per_step']:d} ({hp['batch_size']} per process)" if run else ""),
-        ("learning rate", f"{run['lr']:g}" if run else f"{optimizer.base_lr:g} at 64 clips" if optimizer else ""),
+        ("clips per step", f"{run['clips_per_step']:d} ({hp['batch_size']} per process)" if "lr" in run else ""),
+        ("learning rate", f"{run['lr']:g}" if "lr" in run else at_64),
         ("schedule", named["schedule"]),
         ("optimizer", named["optimizer"]),
         ("learning rate of the head", f"x {optimizer.head_lr:g}" if optimizer and optimizer.head_lr != 1 else ""),

@@ -163,6 +163,9 @@ def with_checkpoint(args: list[str]) -> list[str]:
         model["net"] = plain(checkpoint.model["net"])
     elif not {"--model.net", "-c", "--config"} & {arg.partition("=")[0] for arg in args}:
         net_settings(checkpoint.model, checkpoint.path)
+    for part in ("optimizer", "schedule"):  # for what results.json says of it
+        if part in checkpoint.model and checkpoint.model[part]["class_path"] in CLASSES[part]:
+            model[part] = plain(checkpoint.model[part])
     data = data_config(checkpoint.clip) | {"class_names": list(checkpoint.model["class_names"])}
     stored: dict[str, Any] = {
         "seed_everything": checkpoint.clip.get("seed", 0) % 2**32,

@@ -177,8 +177,7 @@ class RunReport(pl.Callback):
         return {
             "name": self.name,
             "clip": trainer.datamodule.label,
-            "clips_per_step": pl_module.clips_per_step,
-            "lr": pl_module.lr,
+            **({"clips_per_step": pl_module.clips_per_step, "lr": pl_module.lr} if trainer.state.fn == "fit" else {}),
             "world_size": trainer.world_size,
             "device": device,
             "norm_kernels": pl_module.norm_kernels,
