@@ -59,7 +59,7 @@ def test_demo_learns_motion(full_root, tmp_path, capsys):
     assert "lr 0.1 = base_lr 0.8 x 8 / 64 clips a step (1 processes x 8 clips x accumulation 1); 600 steps" in out.err
     run = results["run"]
     assert run["norm_kernels"] in out.err and ("PyTorch's kernels" in out.err) != torch.cuda.is_available()
-    assert run["model"]["norm"] == "gn" and run["clip"] == "16x4" and run["lr"] == pytest.approx(0.1)
+    assert flat(run["model"])["net.norm"] == "gn" and run["clip"] == "16x4" and run["lr"] == pytest.approx(0.1)
     assert run["clips_per_step"] == 8 and run["seed"] == 0
     assert results["fit"]["epochs"] == 8 and results["fit"]["steps"] == 600
     assert results["fit"]["clips_per_s"] > 1 and results["fit"]["peak_memory_gib"] > 0.1
