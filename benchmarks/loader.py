@@ -34,7 +34,7 @@ import torchvision.transforms.functional as vision
 from machine import cpu_name
 from tqdm import tqdm
 
-from video_gn.data import sampling, transforms
+from video_gn.data import protocols, sampling, transforms
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.loader import RowSampler, VideoLoader
@@ -45,7 +45,7 @@ from video_gn.files.text import write_text
 
 PEER = "pytorchvideo"
 BATCHES = 15  # of each worker
-PROTOCOL = sampling.PROTOCOLS["gn-10clip"]
+PROTOCOL = protocols.PROTOCOLS["gn-10clip"]
 
 
 def main(args: list[str] | None = None) -> None:

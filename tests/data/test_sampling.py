@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from video_gn.data.sampling import PROTOCOLS, clip_indices, find_protocol, random_start, span
+from video_gn.data.protocols import PROTOCOLS, find_protocol
+from video_gn.data.sampling import clip_indices, random_start, span
 from video_gn.errors import InputError
 
 

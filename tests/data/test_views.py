@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from video_gn.batch import BadVideo
-from video_gn.data import sampling, transforms
+from video_gn.data import protocols, transforms
 from video_gn.data.dataset import VideoDataset, collate
 from video_gn.data.decoding.open import open_video
 from video_gn.data.lists import read_list
@@ -72,9 +72,9 @@ def test_random_view_is_the_frames_crop_and_flip_that_were_drawn(videos):
     assert np.array_equal(view, expected[None])
 
 
-@pytest.mark.parametrize("name", sampling.PROTOCOLS)
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
 def test_views_of_one_read_are_those_of_separate_reads(name, videos, rng):
-    protocol = sampling.PROTOCOLS[name]
+    protocol = protocols.PROTOCOLS[name]
     views = VideoDataset(videos, ProtocolViews(8, 4, 40, protocol))
     views = spread(collate([views[0, 3]])).clips[0].permute(0, 2, 3, 4, 1).numpy()
     expected = []

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from video_gn.data import sampling
+from video_gn.data import protocols, sampling
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.errors import InputError
 from video_gn.rules import CLIP, EVALUATION, LOADING, check, one_of
@@ -53,7 +53,7 @@ class Evaluation:
     """How videos are seen in test and prediction."""
 
     protocol: str = "gn-10clip"
-    """Views of a video, a key of `video_gn.data.sampling.PROTOCOLS`."""
+    """Views of a video, a key of `video_gn.data.protocols.PROTOCOLS`."""
     short_side: int = 256
     """Short side of the frames, in pixels."""
     inspect: bool = False
@@ -62,7 +62,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         check(vars(self), EVALUATION, "data.evaluation")
-        sampling.find_protocol(self.protocol)
+        protocols.find_protocol(self.protocol)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from video_gn.data import motion12, sampling
+from video_gn.data import motion12, protocols
 from video_gn.data.datamodule import DataModule
 from video_gn.data.settings import Clip, Evaluation, Loading
 from video_gn.data.views import ProtocolViews, RandomView
@@ -60,7 +60,7 @@ class VideoData(DataModule):
             clip.num_frames, clip.frame_interval, clip.short_side, clip.crop_size, clip.flip
         )
         self.training_view = replace(self.validation_view, num_clips=clips_per_video)
-        protocol, side = sampling.find_protocol(evaluation.protocol), evaluation.short_side
+        protocol, side = protocols.find_protocol(evaluation.protocol), evaluation.short_side
         self.test_views = ProtocolViews(clip.num_frames, clip.frame_interval, side, protocol)
         crops = f"{protocol.num_clips} clips x {protocol.num_crops} crops, short side {side}"
         self.seen = {

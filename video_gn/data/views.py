@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from video_gn.batch import Batch
-from video_gn.data import sampling, transforms
+from video_gn.data import protocols, sampling, transforms
 from video_gn.data.decoding.image_reader import ImageFile
 from video_gn.data.decoding.reader import Finish, Frames, Video
 
@@ -74,7 +74,7 @@ class ProtocolViews:
     num_frames: int
     frame_interval: int
     short_side: int
-    protocol: sampling.Protocol
+    protocol: protocols.Protocol
 
     @property
     def num_crops(self) -> int:

@@ -24,9 +24,9 @@ from video_gn.extras import optional
 from video_gn.files.names import as_label, is_utf8
 from video_gn.files.writing import make_folder
 from video_gn.models.architectures import ARCHS, DEPTHS
+from video_gn.models.contract import resnet
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
-from video_gn.models.protocol import resnet
 from video_gn.predict.programs import Program
 from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions

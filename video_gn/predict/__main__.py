@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from video_gn.console import exit_code, set_up_messages
-from video_gn.data import sampling
+from video_gn.data import protocols
 from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos
 from video_gn.errors import DecodeError, InputError
 from video_gn.files.writing import make_folder
@@ -91,7 +91,7 @@ def main(args: list[str] | None = None, prog: str = "python -m video_gn.predict"
     parser.add_argument("--pictures", type=Path, help="folder for a picture (PNG) of each video")
     parser.add_argument("--cam", action="store_true", help="show in them where the model looks, over time")
     parser.add_argument("--mp4", action="store_true", help="and write each video with the classes beside it")
-    parser.add_argument("--protocol", choices=sampling.PROTOCOLS, help="views of a video (default: the model's)")
+    parser.add_argument("--protocol", choices=protocols.PROTOCOLS, help="views of a video (default: the model's)")
     parser.add_argument("--batch_size", type=int, default=8, help="clips at once (8)")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (2)")
     parser.add_argument("--backend", choices=("decord", "pyav"), default="decord", help="what decodes (decord)")

@@ -58,7 +58,7 @@ class Model:
             paths: A file, folder or pattern, or several.
             batch_size: Clips that go through the network at once.
             num_workers: Processes that decode; 0 decodes in this one.
-            protocol: A key of `video_gn.data.sampling.PROTOCOLS`; None takes the model's own.
+            protocol: A key of `video_gn.data.protocols.PROTOCOLS`; None takes the model's own.
             backend: decord or pyav.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from video_gn.data import sampling
+from video_gn.data import protocols
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.loader import RowSampler, VideoLoader
@@ -38,7 +38,7 @@ def score(
         videos: What to look at.
         batch_size: Clips that go through the network at once; of several videos, where their sizes are equal.
         num_workers: Processes that decode.
-        protocol: A name of `video_gn.data.sampling.PROTOCOLS`; None takes the model's.
+        protocol: A name of `video_gn.data.protocols.PROTOCOLS`; None takes the model's.
         backend: Which one decodes.
     """
     clip = model.settings.clip
@@ -84,5 +84,5 @@ def make_views(model: Trained, protocol: str | None) -> Views:
     clip = model.settings.clip
     if clip["images"]:
         return CentreImage(clip["test_short_side"], clip["crop_size"])
-    named = sampling.find_protocol(protocol or clip["test_protocol"])
+    named = protocols.find_protocol(protocol or clip["test_protocol"])
     return ProtocolViews(clip["num_frames"], clip["frame_interval"], clip["test_short_side"], named)

@@ -16,7 +16,7 @@ import yaml
 
 from video_gn.data import motion12
 from video_gn.data.decoding.open import BACKENDS
-from video_gn.data.sampling import find_protocol
+from video_gn.data.protocols import find_protocol
 from video_gn.errors import InputError
 from video_gn.files.names import is_utf8, utf8_named
 from video_gn.models.resnet3d import ResNet3d

@@ -16,8 +16,8 @@ from video_gn.batch import Batch
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
 from video_gn.models.blocks import select_kernels
+from video_gn.models.contract import needed, resnet
 from video_gn.models.input import Normalize
-from video_gn.models.protocol import needed, resnet
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import BATCH, CROP, SEED
 from video_gn.rules import check as check_rules

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from video_gn.console import one_line
 from video_gn.data.decoding.open import BACKENDS
-from video_gn.data.sampling import PROTOCOLS
+from video_gn.data.protocols import PROTOCOLS
 from video_gn.kernels.dispatch import SETTINGS
 from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.norm import NORMS

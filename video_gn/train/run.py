@@ -18,9 +18,9 @@ from video_gn.train.callbacks.check_resumed import CheckResumed
 from video_gn.train.callbacks.history import History
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.predictions import PredictionWriter
-from video_gn.train.callbacks.progress import Progress
 from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint
+from video_gn.train.callbacks.speed import Progress
 
 
 def network(given: Any) -> tuple[Any, Any]:

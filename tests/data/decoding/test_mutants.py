@@ -10,7 +10,7 @@ from conftest import VIDEOS
 from mutants import mutants
 from samples import write
 
-from video_gn.data import sampling
+from video_gn.data import protocols
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding import decord_reader, pyav_reader, reader
 from video_gn.data.decoding.damage import decode_all
@@ -90,7 +90,7 @@ RANDOM = RandomView(8, 2, (40, 48), 32, True)
 @pytest.mark.parametrize("training", [True, False])
 def test_no_worker_is_lost(training, damaged, sound):
     paths = [*damaged, *map(str, sound * 6)]
-    views = RANDOM if training else ProtocolViews(8, 2, 48, sampling.find_protocol("gn-10clip"))
+    views = RANDOM if training else ProtocolViews(8, 2, 48, protocols.find_protocol("gn-10clip"))
     samples = VideoDataset(VideoList(paths, [0] * len(paths)), views, 0, training, not training, timeout=20.0)
     told = []
     loader = VideoLoader(

@@ -26,7 +26,7 @@ from video_gn.rules import plain
 from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.history import HISTORY_FILE, medians
 from video_gn.train.callbacks.position import Position
-from video_gn.train.callbacks.progress import Progress
+from video_gn.train.callbacks.speed import Progress
 
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 PARTS, EVALUATIONS = ("run", "versions", "fit", "diverged"), ("tests", "validations")  # of results.json
