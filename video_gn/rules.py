@@ -68,6 +68,7 @@ SEED = whole(0, 2**63 - 1)
 MOST_PROCESSES = 256
 TIMEOUT = Rule(lambda x: number(0, 1e6).holds(x) and x > 0, "above 0 seconds, and at most a million")
 
+FORMAT = 2  # of the settings in a checkpoint and an export; those of 1 are flat and have no number
 _FRACTION = number(0, 1)
 # Of clips, evaluation, loading, and the rest of the data's settings.
 CLIP: dict[str, Rule] = {

@@ -26,10 +26,9 @@ from video_gn.data.video_list import VideoList
 from video_gn.data.views import Views, spread
 from video_gn.errors import InputError
 from video_gn.files.text import read_text
-from video_gn.rules import DATA, check, plain
+from video_gn.rules import DATA, FORMAT, check, plain
 
 log = logging.getLogger(__name__)
-FORMAT = 2  # of what checkpoints say of the data; 1 had no number
 
 
 class DataModule(pl.LightningDataModule):

@@ -19,7 +19,7 @@ from video_gn.models.blocks import select_kernels
 from video_gn.models.contract import needed, resnet
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
-from video_gn.rules import BATCH, CROP, SEED
+from video_gn.rules import BATCH, CROP, FORMAT, SEED
 from video_gn.rules import check as check_rules
 from video_gn.train.metrics import Accuracy, ranks, top
 from video_gn.train.optim import REFERENCE_CLIPS, SGD, Optimizer, ends_step, scaled_lr
@@ -28,7 +28,6 @@ from video_gn.train.schedule import Schedule, Step
 from video_gn.train.settings import Execution, Start, described
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import check_norm, input_scale, start_from
-from video_gn.weights.stored import FORMAT
 
 log = logging.getLogger(__name__)
 SETTINGS_OF: dict[type, str] = {  # callbacks that change one

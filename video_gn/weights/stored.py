@@ -6,7 +6,7 @@ never imported.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from video_gn.console import printable
@@ -18,6 +18,7 @@ from video_gn.rules import (
     CROP,
     EVALUATION,
     FLAG,
+    FORMAT,
     NAME,
     OPTIMIZER,
     SCHEDULE,
@@ -28,7 +29,6 @@ from video_gn.rules import (
 )  # fmt: skip
 from video_gn.weights.upgrade import upgrade_clip, upgrade_model
 
-FORMAT = 2  # of the settings in a checkpoint; 1 had no number and was flat
 # The classes that a file may name, with the rules of their settings.
 CLASSES: dict[str, dict[str, dict[str, Rule]]] = {
     "net": {"video_gn.models.resnet3d.ResNet3d": NET},
@@ -82,17 +82,9 @@ def model_settings(given: Any, path: str) -> dict[str, Any]:
         InputError: They are not settings, a needed one is missing, one is not known, or breaks its rule.
     """
     found = dict(_named(given, path))
-    if (number := found.get("format", 1)) not in (1, FORMAT):
-        raise InputError(
-            f"{path} has settings of format {shown(number)}, and this version reads 1 and {FORMAT}; use a newer one"
-        )
-    found = upgrade_model(found) if number == 1 else found
+    found = upgrade_model(found) if _is_flat(found, path) else found
     parts = {"format", *CLASSES, "start", *_MODEL}
-    if unknown := sorted(found.keys() - parts):
-        raise InputError(
-            f"{path} has settings of another version of this project ({printable(', '.join(unknown)[:200])}); "
-            "use that version, or export the model with this one"
-        )
+    _refuse_unknown(found.keys() - parts, path)
     if missing := sorted(parts - found.keys() - {"optimizer", "schedule", "batch_size", "seed"}):
         raise InputError(f"the settings in {path} lack {', '.join(missing)}; {_DAMAGED}")
     _check(found, _MODEL, path)
@@ -116,11 +108,7 @@ def _class(part: str, given: Any, known: Mapping[str, Mapping[str, Rule]], path:
     rules = known[class_path]
     needed = [name for name in rules if part == "net" and name in ("arch", "depth", "width", "norm", "num_groups")]
     settings = _checked(named.get("init_args"), rules, needed, path)
-    if unknown := sorted(_named(named.get("init_args"), path).keys() - rules.keys()):
-        raise InputError(
-            f"{path} has settings of another version of this project ({printable(', '.join(unknown)[:200])}); "
-            "use that version, or export the model with this one"
-        )
+    _refuse_unknown(_named(named.get("init_args"), path).keys() - rules.keys(), path)
     return {"class_path": class_path, "init_args": settings}
 
 
@@ -147,11 +135,7 @@ def clip_settings(given: Any, path: str) -> dict[str, Any]:
         InputError: As `model_settings`; or a clip would take more than a gigabyte.
     """
     named = _named(given, path)
-    if (number := named.get("format", 1)) not in (1, FORMAT):
-        raise InputError(
-            f"{path} has settings of format {shown(number)}, and this version reads 1 and {FORMAT}; use a newer one"
-        )
-    flat = upgrade_clip(named) if number == 1 else _flat(named, path)
+    flat = upgrade_clip(named) if _is_flat(named, path) else _flat(named, path)
     found = _checked(flat, CLIPS, [name for name in CLIPS if name not in OPTIONAL], path)
     frames, side = found["num_frames"], found["test_short_side"]
     if frames * side**2 > MAX_CLIP:
@@ -169,7 +153,7 @@ def clip_settings(given: Any, path: str) -> dict[str, Any]:
 
 
 def _flat(named: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """What the data module's settings say of clips, whether of videos or of images."""
+    """What a data module's settings of format 2 say of clips, whether of videos or of images."""
     found = {name: named[name] for name in ("seed",) if name in named}
     if (kind := named.get("kind", "videos")) not in ("videos", "images"):
         raise InputError(f"{path} says that its data are {shown(kind)}, which are videos or images; {_DAMAGED}")
@@ -177,11 +161,9 @@ def _flat(named: Mapping[str, Any], path: str) -> dict[str, Any]:
         clip = {"num_frames": 1, "frame_interval": 1, "short_side": [256, 320], "test_protocol": "gn-10clip"}
         sizes = {name: named.get(name) for name in ("crop_size", "flip")}
         return found | clip | sizes | {"test_short_side": named.get("short_side"), "images": True}
-    if "clip" not in named or "evaluation" not in named:  # an export's, which is flat
-        return {name: named[name] for name in CLIPS if name in named}
-    evaluation = _named(named["evaluation"], path)
+    evaluation = _named(named.get("evaluation"), path)
     tests = {f"test_{name}": evaluation.get(name) for name in ("protocol", "short_side")}
-    return found | _named(named["clip"], path) | tests | {"images": False}
+    return found | _named(named.get("clip"), path) | tests | {"images": False}
 
 
 def read_settings(text: Any, path: str) -> dict[str, Any]:
@@ -197,6 +179,28 @@ def read_settings(text: Any, path: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"the settings in {path} are not JSON of names and values; the file is damaged")
     return found
+
+
+def _is_flat(named: Mapping[str, Any], path: str) -> bool:
+    """Whether settings are of format 1.
+
+    Raises:
+        InputError: They are of one that this version does not know.
+    """
+    number = named.get("format", 1)
+    if number not in (1, FORMAT):
+        raise InputError(
+            f"{path} has settings of format {shown(number)}, and this version reads 1 and {FORMAT}; use a newer one"
+        )
+    return number == 1
+
+
+def _refuse_unknown(names: Set[str], path: str) -> None:
+    if names:
+        raise InputError(
+            f"{path} has settings of another version of this project ({printable(', '.join(sorted(names))[:200])}); "
+            "use that version, or export the model with this one"
+        )
 
 
 def _named(given: Any, path: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from video_gn.rules import FORMAT
+
 _NET = {
     **{name: name for name in ("norm", "num_groups", "channels_per_group", "r_max", "d_max", "freeze_affine")},
     **{name: name for name in ("depth", "width", "dropout", "zero_init_gamma")},
@@ -48,7 +50,7 @@ def upgrade_model(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: value for name, value in flat.items() if name not in known},
         **kept,
-        "format": 2,
+        "format": FORMAT,
         "net": _class("models.resnet3d.ResNet3d", {new: flat[old] for old, new in _NET.items() if old in flat}),
         "optimizer": _class("train.optim.SGD", {name: flat[name] for name in _OPTIMIZER if name in flat}),
         "schedule": _class(
@@ -72,7 +74,7 @@ def upgrade_data(flat: Mapping[str, Any]) -> dict[str, Any]:
     images = bool(flat.get("images"))
     moved = {*_CLIP, *_EVALUATION, *_LOADING, "images"}
     found = {name: value for name, value in flat.items() if name not in moved}
-    found |= {"format": 2, "kind": "images" if images else "videos"}
+    found |= {"format": FORMAT, "kind": "images" if images else "videos"}
     found["loading"] = {name: flat[name] for name in _LOADING if name in flat}
     if images:
         clip = {"crop_size": flat.get("crop_size"), "flip": flat.get("flip"), "short_side": flat.get("test_short_side")}
