@@ -1,6 +1,7 @@
 """What `fit --help` and its like show: every setting in a line or two, with its choices; and near misses of names."""
 
 import difflib
+import inspect
 import re
 from argparse import SUPPRESS
 from collections.abc import Iterable
@@ -38,7 +39,6 @@ CLASSES: tuple[tuple[str, type, set[str]], ...] = (
     *(("model.optimizer", one, set[str]()) for one in OPTIMIZERS.values()),
     *(("model.schedule", one, set[str]()) for one in SCHEDULES.values()),
 )
-TYPES = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false"}
 
 
 class Short(DefaultHelpFormatter):
@@ -51,9 +51,8 @@ class Short(DefaultHelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
     def _format_action_invocation(self, action: Any) -> str:
-        return ", ".join(
-            one for one in action.option_strings if not one.endswith("+")
-        ) or super()._format_action_invocation(action)
+        names = [one for one in action.option_strings if not one.endswith("+")]
+        return ", ".join(names) or super()._format_action_invocation(action)
 
     def _expand_help(self, action: Any) -> str:
         dest = re.sub(r"\[.*|^(fit|validate|test|predict)\.", "", str(action.dest))
@@ -91,8 +90,6 @@ def sections() -> str:
 
 def known_keys(classes: dict[str, type]) -> list[str]:
     """Every setting by its dotted name, of these classes by their keys, and of the classes in them."""
-    import inspect
-
     keys = [f"model.net.{name}" for name in RULES]
     for owner, one in classes.items():
         for name, parameter in inspect.signature(one).parameters.items():

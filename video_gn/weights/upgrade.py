@@ -32,11 +32,6 @@ RENAMED = {
     **{f"data.{name}": f"data.loading.{name}" for name in _LOADING},
     "data.images": "images",
 }
-# Of images, whose data has fewer.
-RENAMED_OF_IMAGES = RENAMED | {
-    **{f"data.{name}": f"data.{name}" for name in ("crop_size", "flip", "short_side")},
-    "data.test_short_side": "data.short_side",
-}
 _KNOWN = {*_NET, *_OPTIMIZER, *_START, *_EXECUTION, "decay_points", "warmup", "lr_schedule", "bn_statistics"}
 _KNOWN |= {"precise_steps", "class_names", "batch_size", "crop_size", "seed"}
 

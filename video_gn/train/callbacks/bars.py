@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +12,11 @@ from tqdm import tqdm
 
 WIDE = 110  # columns from which there is room for a bar between the words
 EVERY = 0.3  # seconds from one look at the figures to the next: each waits for a GPU
+
+
+def _reaches(stage: str) -> Callable[..., None]:
+    """The hook after a batch of an evaluation."""
+    return lambda bars, trainer, pl_module, outputs, batch, batch_idx, *_: bars._reach(stage, batch_idx)
 
 
 class ProgressBar(pl.callbacks.ProgressBar):
@@ -86,41 +92,31 @@ class ProgressBar(pl.callbacks.ProgressBar):
         self._say(trainer)
         self._close("train")
 
-    # Evaluation; the look at validation before training has none
+    # Evaluation; the look at validation before training has no bar
 
-    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
-        if not trainer.sanity_checking and "val" not in self._bars:
-            total, alone = sum(trainer.num_val_batches), trainer.state.fn == "validate"
-            self._open("val", "validation", total, leave=alone)
+    def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._evaluate("val", "validation", trainer.num_val_batches, trainer.state.fn == "validate")
 
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        self._reach("val", batch_idx)
+    def on_test_batch_start(self, trainer: Any, *_: Any) -> None:
+        self._evaluate("test", "test", trainer.num_test_batches)
+
+    def on_predict_batch_start(self, trainer: Any, *_: Any) -> None:
+        self._evaluate("predict", "prediction", trainer.num_predict_batches)
+
+    def _evaluate(self, stage: str, name: str, batches: list[float], leave: bool = True) -> None:
+        if stage not in self._bars:
+            self._open(stage, name, sum(batches), leave=leave)
+
+    on_validation_batch_end = _reaches("val")
+    on_test_batch_end = _reaches("test")
+    on_predict_batch_end = _reaches("predict")
 
     def on_validation_end(self, *_: Any) -> None:
         self._close("val")
 
-    def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
-        if "test" not in self._bars:
-            self._open("test", "test", sum(trainer.num_test_batches))
-
-    def on_test_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        self._reach("test", batch_idx)
-
     def on_test_end(self, *_: Any) -> None:
         self._close("test")
-
-    def on_predict_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
-        if "predict" not in self._bars:
-            self._open("predict", "prediction", sum(trainer.num_predict_batches))
-
-    def on_predict_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        self._reach("predict", batch_idx)
 
     def on_predict_end(self, *_: Any) -> None:
         self._close("predict")
