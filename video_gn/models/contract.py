@@ -38,6 +38,25 @@ def needed(net: nn.Module, name: str, purpose: str) -> Any:
     return getattr(net, name)
 
 
+def freeze(net: nn.Module, count: int) -> tuple[nn.Module, ...]:
+    """Fixes the first stages of a network, in evaluation mode; gives them.
+
+    Raises:
+        InputError: It has no stages, or fewer.
+    """
+    if not count:
+        return ()
+    stages = list(needed(net, "stages", "model.start.freeze_stages"))
+    if count > len(stages):
+        raise InputError(
+            f"model.start.freeze_stages is {count}; it has to be from 0 to {len(stages)}: the stem, then residual "
+            "stages"
+        )
+    for stage in stages[:count]:
+        stage.requires_grad_(False).eval()
+    return tuple(stages[:count])
+
+
 def resnet(net: nn.Module, purpose: str) -> ResNet3d:
     """A network of this project.
 

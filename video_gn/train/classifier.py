@@ -16,15 +16,16 @@ from video_gn.batch import Batch
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
 from video_gn.models.blocks import select_kernels
-from video_gn.models.contract import needed, resnet
+from video_gn.models.contract import freeze, needed, resnet
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import BATCH, CROP, FORMAT, SEED
 from video_gn.rules import check as check_rules
-from video_gn.train.metrics import Accuracy, ranks, top
+from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
 from video_gn.train.optim import REFERENCE_CLIPS, SGD, Optimizer, ends_step, scaled_lr
 from video_gn.train.rebuild import rebuild_checkpoint
-from video_gn.train.schedule import Schedule, Step
+from video_gn.train.resume import check_optimizer, take_given
+from video_gn.train.schedule import Schedule, Step, check_end, progress
 from video_gn.train.settings import Execution, Start, described
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import check_norm, input_scale, start_from
@@ -85,9 +86,11 @@ class VideoClassifier(pl.LightningModule):
             set_crop_size(crop_size)
         if weights:
             check_norm(weights, resnet(self.net, "model.start.init").norm, start.init_norm)
-        own = (getattr(self.net, "mean", None), getattr(self.net, "std", None)) if not weights else (None, None)
-        scale = input_scale(weights, start.mean or own[0], start.std or own[1])
-        self.mean, self.std = list(scale[0]), list(scale[1])
+        mean: Any = start.mean
+        std: Any = start.std
+        if isinstance(self.net, ResNet3d) and not weights:  # it may have been made with some
+            mean, std = mean or self.net.mean, std or self.net.std
+        self.mean, self.std = map(list, input_scale(weights, mean, std))
         if isinstance(self.net, ResNet3d):
             self.net.mean, self.net.std = tuple(self.mean), tuple(self.std)
         self._normalize = Normalize(self.mean, self.std)
@@ -97,7 +100,7 @@ class VideoClassifier(pl.LightningModule):
         self._check_groups()
         self.init = start.init
         self.norm_kernels = ""  # in words, once it is known where they run
-        self.frozen = self._freeze(start.freeze_stages)
+        self.frozen = freeze(self.net, start.freeze_stages)
         # In types that load without running code.
         self._set_hparams(
             {
@@ -114,9 +117,7 @@ class VideoClassifier(pl.LightningModule):
         )
         self._hparams_name = "kwargs"
         self.accuracy = Accuracy()
-        # Of the epoch's clips, on this process: loss, right ones, clips, unreadable videos, fallbacks.
-        self._sums = torch.zeros(5, dtype=torch.float64)
-        self._waiting = self._sums.clone()  # of batches whose gradients wait for the step's others
+        self._sums = EpochSums()
         self._figures: dict[str, float] = {}  # logged last before a run was resumed
         self.results: dict[str, dict[str, float]] = {}
         self.outcomes: list[tuple[int, int, int]] = []
@@ -152,19 +153,6 @@ class VideoClassifier(pl.LightningModule):
                 "number of groups of that many (to share statistics among more clips than a GPU holds: "
                 "trainer.sync_batchnorm)"
             )
-
-    def _freeze(self, count: int) -> tuple[nn.Module, ...]:
-        if not count:
-            return ()
-        stages = list(needed(self.net, "stages", "model.start.freeze_stages"))
-        if count > len(stages):
-            raise InputError(
-                f"model.start.freeze_stages is {count}; it has to be from 0 to {len(stages)}: the stem, then residual "
-                "stages"
-            )
-        for stage in stages[:count]:
-            stage.requires_grad_(False).eval()
-        return tuple(stages[:count])
 
     def train(self, mode: bool = True) -> "VideoClassifier":
         """Sets the mode of all but the frozen stages."""
@@ -257,35 +245,22 @@ class VideoClassifier(pl.LightningModule):
         loss = functional.cross_entropy(logits, labels)
         right = top(ranks(logits.detach(), labels), 1)
         self.log_dict({"train/loss": loss.detach(), "train/top1": right.float().mean()}, prog_bar=True)  # of this step
-        counts: tuple[Any, ...] = (
-            loss.detach() * len(labels),
-            right.sum(),
-            len(labels),
-            len(batch.failures),
-            len(batch.fallbacks),
-        )
-        for i, count in enumerate(counts):
-            self._waiting[i] += count
-        if ends_step(self.trainer, batch_idx):
-            self._sums += self._waiting
-            self._waiting.zero_()
+        counts = (loss.detach() * len(labels), right.sum(), len(labels), len(batch.failures), len(batch.fallbacks))
+        self._sums.add(counts, ends_step(self.trainer, batch_idx))
         return loss
 
     def on_train_epoch_start(self) -> None:
-        self._sums.zero_()
-        self._waiting.zero_()
+        self._sums.clear()
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"train/{name}": value for name, value in self.training_means().items()})
 
     def training_means(self) -> dict[str, float]:
         """Of the epoch's clips over all processes, mean loss and top-1; videos that were unreadable or fell back."""
-        loss, right, clips, unreadable, fallbacks = self._summed()
-        means = {"epoch_loss": loss / clips, "epoch_top1": right / clips} if clips else {}
-        return {**means, "unreadable": unreadable, "fallbacks": fallbacks}
+        return means(self._summed())
 
     def _summed(self) -> list[float]:
-        sums = self._sums.to(self.device, copy=True)
+        sums = self._sums.sums.to(self.device, copy=True)
         return self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -295,9 +270,10 @@ class VideoClassifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up an epoch's sums, on the first process, and the last validation."""
-        self._check_optimizer(checkpoint)
+        if self.trainer.state.fn == "fit":
+            check_optimizer(checkpoint, self.hparams["optimizer"]["class_path"], str(self.trainer.ckpt_path))
         if (sums := checkpoint.get("training_sums")) and self.trainer.is_global_zero:
-            self._sums = torch.tensor(sums, dtype=torch.float64)
+            self._sums = EpochSums(sums)
         if validation := checkpoint.get("validation"):
             self.results["val"] = validation
         self._figures = checkpoint.get("figures") or {}
@@ -368,53 +344,14 @@ class VideoClassifier(pl.LightningModule):
     def _lr_factor(self, step: int) -> float:
         # Asking for the number of steps before training begins would open the loader before a checkpoint has said
         # which epoch it is, and so replay the first epoch's order (Lightning issue 21938).
-        return self.schedule.factor(self.progress if step else 0.0)
-
-    def _check_optimizer(self, checkpoint: dict[str, Any]) -> None:
-        """Raises InputError where training was by another optimiser, whose state would be taken for this one's."""
-        before = (checkpoint["hyper_parameters"].get("optimizer") or described(SGD()))["class_path"]
-        now = self.hparams["optimizer"]["class_path"]
-        if self.trainer.state.fn == "fit" and before != now:
-            old, new = (path.rpartition(".")[2] for path in (before, now))
-            raise InputError(
-                f"{self.trainer.ckpt_path} was trained by {old}, and model.optimizer is {new}; resume with the same, "
-                f"or start a new run from its weights with --model.start.init {self.trainer.ckpt_path}"
-            )
-
-    @property
-    def progress(self) -> float:
-        """Fraction of training that is done, in epochs or in steps, whichever ends it first.
-
-        Batches of the epoch are counted, not steps from the start, so that it stays right where a run is resumed with
-        another batch size or number of processes.
-        """
-        trainer = self.trainer
-        batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs or -1, trainer.max_steps
-        done = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return max(done / (epochs * batches) if epochs > 0 else 0.0, trainer.global_step / steps if steps > 0 else 0.0)
-
-    def _take_given(self) -> None:
-        """Has a resumed optimiser use this run's settings; a checkpoint brings those that it was saved with."""
-        optimizer, scheduler = self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler
-        factor = self._lr_factor(self.trainer.global_step)
-        for group, given in zip(optimizer.param_groups, self._given, strict=True):
-            group.update(given, initial_lr=given["lr"], lr=given["lr"] * factor)
-        scheduler.base_lrs = [given["lr"] for given in self._given]  # type: ignore[union-attr]
+        return self.schedule.factor(progress(self.trainer) if step else 0.0)
 
     def on_train_start(self) -> None:
-        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-        if self.trainer.global_step and any(isinstance(one, LambdaLR) for one in schedulers):  # SWA has its own
-            self._take_given()
-        endless = (self.trainer.max_epochs or -1) < 0 and self.trainer.max_steps < 0
-        if endless and self.schedule.warmup:
-            raise InputError(
-                f"model.schedule.warmup is {self.schedule.warmup:g} of a training without end: the rate would stay 0; "
-                "set trainer.max_epochs or trainer.max_steps, or model.schedule.warmup to 0"
-            )
+        take_given(self.trainer, self._given, self._lr_factor(self.trainer.global_step))
+        check_end(self.trainer, self.schedule)
         for name, value in self._figures.items():  # which callbacks may ask for before the next batch
             self.trainer.callback_metrics.setdefault(name, torch.tensor(value, device=self.device))
-        self._sums = self._sums.to(self.device)
-        self._waiting = torch.zeros_like(self._sums)
+        self._sums.to(self.device)
         log.info(
             "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %.0f steps; %s; %s",
             self.lr, self.optimizer.base_lr, self.clips_per_step, REFERENCE_CLIPS,

@@ -1,5 +1,8 @@
 """Ranks of true classes, and accuracy over videos, exact over any number of processes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -67,3 +70,40 @@ class Accuracy(Metric):
             **{name: getattr(self, name) / self.videos for name in ("top1", "top5", "clip_top1")},
             **{name: getattr(self, name) for name in self.counts},
         }
+
+
+class EpochSums:
+    """Sums over an epoch's clips, of one process: loss, right ones, clips, unreadable videos, fallbacks.
+
+    Args:
+        sums: Of its clips so far.
+    """
+
+    def __init__(self, sums: Sequence[float] = (0.0,) * 5) -> None:
+        self.sums = torch.tensor(sums, dtype=torch.float64)
+        self._waiting = torch.zeros_like(self.sums)  # of batches whose gradients wait for the step's others
+
+    def add(self, counts: Sequence[Any], ends_step: bool) -> None:
+        """Counts a batch, and with the last of a step all of its batches."""
+        for i, count in enumerate(counts):
+            self._waiting[i] += count
+        if ends_step:
+            self.sums += self._waiting
+            self._waiting.zero_()
+
+    def clear(self) -> None:
+        """Begins an epoch."""
+        self.sums.zero_()
+        self._waiting.zero_()
+
+    def to(self, device: torch.device) -> None:
+        """Moves the sums to where batches are."""
+        self.sums = self.sums.to(device)
+        self._waiting = torch.zeros_like(self.sums)
+
+
+def means(sums: Sequence[float]) -> dict[str, float]:
+    """Mean loss and top-1 of such sums over all processes; videos that were unreadable or fell back."""
+    loss, right, clips, unreadable, fallbacks = sums
+    found = {"epoch_loss": loss / clips, "epoch_top1": right / clips} if clips else {}
+    return {**found, "unreadable": unreadable, "fallbacks": fallbacks}

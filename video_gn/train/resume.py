@@ -1,17 +1,20 @@
 """The checkpoint that a run resumes from: which one, and whether its state of training can be one."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from video_gn.console import printable
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.rules import shown
 from video_gn.train.checkpoint import Checkpoint, read_checkpoint
+from video_gn.train.optim import SGD
+from video_gn.train.settings import described
 
 log = logging.getLogger(__name__)
 POSITION = (
@@ -121,7 +124,7 @@ def check_state(checkpoint: Checkpoint) -> None:
     wrong += [shown(leaf) for leaf in named if ".." in Path(leaf).parts]
     for state in content["lr_schedulers"]:
         names = state.keys() if isinstance(state, dict) else [state]
-        known = torch.optim.lr_scheduler.LambdaLR
+        known = LambdaLR
         wrong += [
             shown(x) for x in names if not isinstance(x, str) or callable(getattr(known, x, None)) or x == "optimizer"
         ]
@@ -170,3 +173,41 @@ def not_restored(error: Exception, path: str) -> InputError | None:
             )
         frame = frame.tb_next
     return None
+
+
+# The optimiser
+
+
+def check_optimizer(checkpoint: Mapping[str, Any], now: str, path: str) -> None:
+    """Raises InputError where training was by another optimiser, whose state would be taken for this one's.
+
+    Args:
+        checkpoint: What is in it.
+        now: Class path of this run's.
+        path: The checkpoint.
+    """
+    before = (checkpoint["hyper_parameters"].get("optimizer") or described(SGD()))[
+        "class_path"
+    ]  # format 1 had SGD alone
+    if before != now:
+        old, new = (one.rpartition(".")[2] for one in (before, now))
+        raise InputError(
+            f"{path} was trained by {old}, and model.optimizer is {new}; resume with the same, or start a new run from "
+            f"its weights with --model.start.init {path}"
+        )
+
+
+def take_given(trainer: Any, groups: Sequence[Mapping[str, Any]], factor: float) -> None:
+    """Has a resumed optimiser use this run's settings; a checkpoint brings those that it was saved with.
+
+    Args:
+        trainer: Lightning's.
+        groups: Settings of each group of parameters.
+        factor: The schedule's.
+    """
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    if not trainer.global_step or not any(isinstance(one, LambdaLR) for one in schedulers):  # SWA has its own
+        return
+    for group, given in zip(trainer.optimizers[0].param_groups, groups, strict=True):
+        group.update(given, initial_lr=given["lr"], lr=given["lr"] * factor)
+    schedulers[0].base_lrs = [given["lr"] for given in groups]

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
+from video_gn.errors import InputError
 from video_gn.rules import SCHEDULE, check
 
 
@@ -71,3 +73,23 @@ def _warmup(schedule: Schedule) -> str:
 
 
 SCHEDULES: dict[str, type[Schedule]] = {"Step": Step, "Cosine": Cosine}
+
+
+def progress(trainer: Any) -> float:
+    """Fraction of training that is done, in epochs or in steps, whichever ends it first.
+
+    Batches of the epoch are counted, not steps from the start, so that it stays right where a run is resumed with
+    another batch size or number of processes.
+    """
+    batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs or -1, trainer.max_steps
+    done = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return max(done / (epochs * batches) if epochs > 0 else 0.0, trainer.global_step / steps if steps > 0 else 0.0)
+
+
+def check_end(trainer: Any, schedule: Schedule) -> None:
+    """Raises InputError where a rate would rise over a fraction of a training that has no end, and so stay 0."""
+    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0 and schedule.warmup:
+        raise InputError(
+            f"model.schedule.warmup is {schedule.warmup:g} of a training without end: the rate would stay 0; set "
+            "trainer.max_epochs or trainer.max_steps, or model.schedule.warmup to 0"
+        )
