@@ -15,6 +15,7 @@ from torch import nn
 
 import video_gn
 from video_gn.errors import InputError
+from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 
 LIGHT = "import json, sys, video_gn; print(json.dumps([sorted(sys.modules), video_gn.__version__, video_gn.__all__]))"
 
@@ -130,3 +131,58 @@ def test_networks_by_name():
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             video_gn.create_model(name, 3, **given)
+
+
+def test_a_network_keeps_the_scale_that_it_was_made_with():
+    net = video_gn.create_model("i3d_small_r11", 2, num_groups=8, width=16)
+    net.mean, net.std = (0.1, 0.2, 0.3), (0.2, 0.2, 0.4)  # as weights give them
+    model = video_gn.VideoClassifier(["a", "b"], lambda _: net)
+    assert model.mean == [0.1, 0.2, 0.3] and model.hparams["start"]["std"] == [0.2, 0.2, 0.4]
+    other = video_gn.Start(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    assert video_gn.VideoClassifier(["a", "b"], lambda _: net, start=other).mean == [0.5] * 3 == list(net.mean)
+
+
+class Odd(Mean):
+    """A norm in the head, a BatchNorm without gamma, and attributes of its own that ours have too."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("mean", torch.zeros(3))
+        self.settings = "mine"
+        self.batch_norm = nn.BatchNorm1d(3, affine=False)
+        self.head = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, num_classes))
+
+    def forward(self, clips):
+        return self.head(self.batch_norm(clips.mean((2, 3, 4))))
+
+
+def test_networks_with_parts_of_every_kind(little):
+    trainer, model = fitted(Odd, little)
+    assert trainer.global_step == 2 and model.hparams["net"]["init_args"] == {}
+    groups = video_gn.SGD(head_lr=10, norm_weight_decay=0.5).groups(model.net, list(model.net.head.parameters()), 0.1)
+    decays = [(group["weight_decay"], group.get("lr")) for group in groups]
+    assert decays == [(1e-4, None), (0.5, None), (1e-4, 1.0), (0.5, 1.0)]
+    together = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(together) == sorted(map(id, model.net.parameters()))
+    trainer.callbacks.append(EvaluationStatistics("precise", 1))
+    trainer.validate(model, little, verbose=False)
+    assert [one["layer"] for one in model.norm_layers] == ["batch_norm"]
+
+
+def test_each_pass_without_a_trainer_is_the_next_epoch(little):
+    little.setup("fit")
+    loader = little.train_dataloader()
+    first, second = ([row for batch in loader for row in batch.rows.tolist()] for _ in range(2))
+    assert first != second and sorted(first) == sorted(second) == list(range(24))
+    again = video_gn.VideoData(**{name: getattr(little, name) for name in ("root", "motion")} | {
+        "clip": video_gn.Clip(4, 8, 64, (40, 40), 32, False), "loading": video_gn.Loading(num_workers=0)})  # fmt: skip
+    again.setup("fit")
+    assert [row for batch in again.train_dataloader() for row in batch.rows.tolist()] == first
+
+
+def test_a_training_without_an_end_has_no_warm_up(little):
+    model = video_gn.VideoClassifier(little.class_names, Mean, schedule=video_gn.Cosine(0.1), crop_size=32)
+    trainer = pl.Trainer(max_epochs=-1, max_time={"seconds": 1}, accelerator="cpu", logger=False,
+                         enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+    with pytest.raises(InputError, match=r"warmup is 0\.1 of a training without end"):
+        trainer.fit(model, little)

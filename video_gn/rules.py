@@ -7,6 +7,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from os import PathLike
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -167,6 +168,8 @@ def plain(value: Any) -> Any:
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
+    if isinstance(value, PathLike):
+        return str(value)
     if value is not None and not isinstance(value, str | int | float):
         raise InputError(f"{shown(value)} cannot be kept in a checkpoint: settings are text, numbers and lists of them")
     return value

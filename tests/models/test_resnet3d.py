@@ -192,8 +192,9 @@ def test_positions_that_padding_does_not_reach(size, kernel, stride, border):
         ({"depth": 18}, "one of: 11, 14, 50, 101"),
         ({"arch": "x"}, "one of: i3d, "),
         ({"dropout": 1.0}, "below, 1"),
+        ({"norm": nn.Identity}, "layer res2.0: its norm has no gamma"),
     ],
 )
 def test_bad_settings(options, words):
     with pytest.raises(InputError, match=words):
-        resnet3d(5, make_norm("gn"), **options)
+        resnet3d(5, **({"norm": make_norm("gn")} | options))

@@ -212,6 +212,8 @@ def _res_block(
     # pytorchvideo's own init zeroes the gammas so marked, but only of BatchNorms.
     branch2.norm_c.block_final_bn = zero_init_gamma
     if zero_init_gamma:
+        if getattr(branch2.norm_c, "weight", None) is None:
+            raise InputError(f"layer {layer}: its norm has no gamma to start at 0; set zero_init_gamma to false")
         nn.init.zeros_(branch2.norm_c.weight)
     project = stride > 1 or dim_in != dim_out
     return Residual(
