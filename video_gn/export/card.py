@@ -212,7 +212,7 @@ def _pytorchvideo(settings: Settings) -> list[str]:
 
 def _detector(settings: Settings, file: Path) -> list[str]:
     hp, (mean, std) = settings.net, settings.scale
-    layer = make_norm(hp["norm"], num_groups=hp["num_groups"], channels_per_group=hp.get("channels_per_group"))(64)
+    layer = make_norm(hp["norm"], **hp)(64)
     norm = f"lambda c: nn.GroupNorm({_groups(hp)}, c)" if isinstance(layer, nn.GroupNorm) else "nn.BatchNorm2d"
     classes = len(settings.class_names)
     return [

@@ -186,7 +186,7 @@ def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
 
 
 def _norm(hp: Any) -> Callable[[int], nn.Module]:
-    return make_norm(hp["norm"], num_groups=hp["num_groups"], channels_per_group=hp.get("channels_per_group"))
+    return make_norm(hp["norm"], **hp)
 
 
 def _flat_norm(layer: nn.Module) -> nn.Module:

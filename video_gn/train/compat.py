@@ -1,4 +1,7 @@
-"""What is private in jsonargparse and Lightning, and used all the same: all of it is here."""
+"""What is private in jsonargparse and in Lightning's launchers, and used all the same.
+
+What of `LightningCLI` is private and replaced is marked in `cli.py`, where it belongs.
+"""
 
 from typing import Any
 
@@ -11,6 +14,7 @@ def forget_other_class() -> None:
 
     jsonargparse carries over what both have (SGD's `base_lr` to AdamW), which is hardly ever meant.
     """
+    assert callable(_typehints.discard_init_args_on_class_path_change)  # else another version has it elsewhere
     _typehints.discard_init_args_on_class_path_change = _discard
 
 
