@@ -132,7 +132,7 @@ def test_memory_order_does_not_change_the_logits(channels_last):
 )
 def test_memory_order_follows_the_device_unless_set(setting, device, last):
     order = torch.channels_last_3d if last else torch.contiguous_format
-    assert small(channels_last=setting)._layout(torch.device(device)) == order
+    assert Execution(channels_last=setting).layout(torch.device(device)) == order
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from video_gn.ablate.grid import Grid, read_grid, shell
 from video_gn.ablate.local import Clock, in_words, make_slots, run_all
-from video_gn.ablate.plan import Run, make_plan, plan_table
+from video_gn.ablate.plan import make_plan, plan_table
+from video_gn.ablate.run import Run
 from video_gn.console import exit_code, printable
 from video_gn.errors import InputError
 from video_gn.extras import optional

@@ -13,7 +13,7 @@ import yaml
 from submitit.helpers import DelayedSubmission
 
 from video_gn.ablate.local import POLL, Process
-from video_gn.ablate.plan import Run
+from video_gn.ablate.run import Run
 from video_gn.errors import InputError
 
 

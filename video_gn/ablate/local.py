@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from video_gn.ablate.plan import Run
+from video_gn.ablate.run import Run
 from video_gn.errors import InputError
 from video_gn.files.locks import take_lock
 from video_gn.files.text import write_json

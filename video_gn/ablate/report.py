@@ -3,16 +3,17 @@
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import Any
 
 from video_gn.ablate import plots
 from video_gn.ablate.grid import Grid, shell
+from video_gn.ablate.grid_table import grid_table, show_pair, show_spread
 from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
-from video_gn.ablate.plan import Run, differing
+from video_gn.ablate.plan import differing
+from video_gn.ablate.report_json import as_data
+from video_gn.ablate.run import Run
 from video_gn.ablate.statistics import (
     DRAWS,
     CellResult,
@@ -62,7 +63,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
             write_text(out / "figures" / f"{block.name}.svg", block.svg)
     write_text(out / "results.md", to_markdown(blocks, "figures"))
     write_text(out / "results.html", to_html(blocks, grid.title))
-    write_json(out / "results.json", _as_data(grid, runs, cells, differences))
+    write_json(out / "results.json", as_data(grid, runs, cells, differences))
     return to_text(table)
 
 
@@ -103,24 +104,8 @@ def _plan(grid: Grid, runs: Sequence[Run]) -> Table:
     return Table(["cell", "norm over", "clips per step", "learning rate"], rows)
 
 
-# The table
-
-
 def _table(grid: Grid, cells: Cells) -> Table:
-    return _grid_table(grid, cells, lambda values, cell: _pair(cell.test("top1"), cell.test("top5")))
-
-
-def _grid_table(grid: Grid, cells: Cells, shown: Any) -> Table:
-    """Rows and columns of the grid, with `shown(values, cell)` in each cell."""
-    axes = list(grid.axes)
-    down = list(dict.fromkeys(_pick(values, axes, grid.rows) for values in cells))
-    across = list(dict.fromkeys(_pick(values, axes, grid.columns) for values in cells))
-    across.sort(key=lambda column: [grid.axes[a].index(v) for a, v in zip(grid.columns, column, strict=True)])
-    at = {(_pick(v, axes, grid.rows), _pick(v, axes, grid.columns)): (v, cell) for v, cell in cells.items()}
-    head = [" ".join(grid.rows), *(_named(grid.columns, column) for column in across)]
-    return Table(
-        head, [[" ".join(row), *(shown(*at[row, c]) if (row, c) in at else "" for c in across)] for row in down]
-    )
+    return grid_table(grid, cells, lambda values, cell: show_pair(cell.test("top1"), cell.test("top5")))
 
 
 def _medians(grid: Grid, cells: Cells) -> list[Block]:
@@ -131,29 +116,8 @@ def _medians(grid: Grid, cells: Cells) -> list[Block]:
         Text(
             "Validation top-1 / top-5 in % as each epoch of training ended with it, the median over the last 5 epochs."
         ),
-        _grid_table(grid, cells, lambda values, cell: _pair(cell.val_median("top1"), cell.val_median("top5"))),
+        grid_table(grid, cells, lambda values, cell: show_pair(cell.val_median("top1"), cell.val_median("top5"))),
     ]
-
-
-def _pick(values: Values, axes: Sequence[str], wanted: Sequence[str]) -> Values:
-    return tuple(value for axis, value in zip(axes, values, strict=True) if axis in wanted)
-
-
-def _named(axes: Sequence[str], values: Values) -> str:
-    return ", ".join(f"{axis} {value}" for axis, value in zip(axes, values, strict=True)) or "all"
-
-
-def _pair(top1: Spread | None, top5: Spread | None) -> str:
-    if top1 is None or top5 is None:
-        return "-"
-    return f"{_spread(top1)} / {_spread(top5)} ({top1.count})"
-
-
-def _spread(one: Spread | None, digits: int = 1) -> str:
-    if one is None:
-        return "-"
-    deviation = f" ± {one.deviation:.{digits}f}" if one.deviation is not None else ""
-    return f"{one.mean:.{digits}f}{deviation}"
 
 
 def _paper(grid: Grid, cells: Cells) -> list[Block]:
@@ -168,11 +132,11 @@ def _paper(grid: Grid, cells: Cells) -> list[Block]:
         known = [(cell.test(name), value) for name, value in paper.figures.get(values, {}).items()]
         return " / ".join(f"{own.mean - value:+.1f}" for own, value in known if own)
 
-    blocks: list[Block] = [Text(f"What {paper.source} reports:"), _grid_table(grid, cells, reported)]
+    blocks: list[Block] = [Text(f"What {paper.source} reports:"), grid_table(grid, cells, reported)]
     if paper.note:
         blocks.append(Text(paper.note))
     if paper.same_data:
-        return [*blocks, Text("Ours less the paper's, in points:"), _grid_table(grid, cells, apart)]
+        return [*blocks, Text("Ours less the paper's, in points:"), grid_table(grid, cells, apart)]
     note = "Another data set: compare the differences between cells (below), not the levels."
     return [*blocks, Text(note)]
 
@@ -229,7 +193,7 @@ def _statistics(cells: Cells) -> list[Block]:
         accuracies = [cell.spread(partial(Measured.top1_by, choice=choice)) for choice in CHOICES]
         training = cell.spread(lambda run: run.training_top1)
         distances = [_median_layer(cell, kind, part) for part in plots.UNITS for kind in ("running", "batch")]
-        rows.append([cell.cell.label, *map(_spread, [training, *accuracies]), *distances])
+        rows.append([cell.cell.label, *map(show_spread, [training, *accuracies]), *distances])
     head = ["cell", "training clips", *(f"val., {choice}" for choice in CHOICES)]
     head += ["mean: running", "one batch", "variance: running", "one batch"]
     return [
@@ -252,7 +216,7 @@ def _median_layer(cell: CellResult, kind: str, part: str) -> str:
         layers = sorted(layer[kind][part] for layer in run.compared["precise"]["norm_layers"])
         return layers[len(layers) // 2]
 
-    return _spread(cell.spread(middle), 3)
+    return show_spread(cell.spread(middle), 3)
 
 
 def _speed(cells: Cells) -> Table:
@@ -262,7 +226,7 @@ def _speed(cells: Cells) -> Table:
         speed = Spread.of([fit["clips_per_s"] for fit in fits])
         memory = max((fit["peak_memory_gib"] for fit in fits), default=None)
         seconds = Spread.of([run.run.note().get("seconds", float("nan")) for run in cell.runs.values()])
-        rows.append([cell.cell.label, _spread(speed), f"{memory:.2f}" if memory else "-", _spread(seconds, 0)])
+        rows.append([cell.cell.label, show_spread(speed), f"{memory:.2f}" if memory else "-", show_spread(seconds, 0)])
     kinds = sorted({run.results["fit"]["peak_memory_of"] for cell in cells.values() for run in cell.runs.values()})
     return Table(["cell", "training clips/s", f"peak memory, GiB ({'; '.join(kinds)})", "whole run, s"], rows)
 
@@ -277,64 +241,6 @@ def _missing(runs: Sequence[Run]) -> list[Block]:
     if not rows and not unread:
         return [Heading("What failed"), Text("Nothing: every run is finished, and every test video could be read.")]
     return [Heading("What failed or is missing"), Table(["run", "state", "why"], [*rows, *unread])]
-
-
-# By machine
-
-
-def _as_data(grid: Grid, runs: Sequence[Run], cells: Cells, differences: Sequence[Contrast]) -> dict[str, Any]:
-    return {
-        "name": grid.name,
-        "title": grid.title,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "axes": grid.axes,
-        "seeds": grid.seeds,
-        "differing_settings": differing(runs),
-        "cells": [_cell_as_data(grid, values, cell, runs) for values, cell in cells.items()],
-        "differences": [
-            {
-                "kind": one.kind,
-                "difference": one.what,
-                "at": one.at,
-                "seeds": one.seeds,
-                **{f"{name}_mean_low_high": figures for name, figures in one.figures.items()},
-                **({"paper": one.paper} if one.paper else {}),
-            }
-            for one in differences
-        ],
-        "unfinished": {run.name: run.note() or {"status": "not begun"} for run in runs if not run.results()},
-    }
-
-
-def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[Run]) -> dict[str, Any]:
-    run = next(run for run in runs if run.cell is cell.cell)
-    paper = grid.paper.figures.get(values) if grid.paper else None
-    spreads = {name: cell.test(name) for name in ("top1", "top5", "clip_top1")}
-    spreads |= {f"val_median_{name}": cell.val_median(name) for name in ("top1", "top5")}
-    return {
-        **cell.cell.values,
-        "clips_per_step": run.clips_per_step,
-        "lr": run.lr,
-        "epochs": run.epochs,
-        **{name: one.__dict__ for name, one in spreads.items() if one},
-        **({"paper": paper} if paper else {}),
-        "runs": [
-            {
-                "seed": seed,
-                "folder": str(one.run.folder),
-                "seconds": one.run.note().get("seconds"),
-                "test": one.test,
-                "fit": one.results["fit"],
-                "history": [
-                    {key: None if isnan(value) else value for key, value in row.items()} for row in one.history
-                ],
-                "bn_statistics": one.compared,
-                "device": one.results["run"]["device"],
-                "versions": one.results["versions"],
-            }
-            for seed, one in cell.runs.items()
-        ],
-    }
 
 
 def _base_lr(model: Mapping[str, Any]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from video_gn import rules
 from video_gn.ablate.grid import Cell, Grid
-from video_gn.ablate.plan import Run
+from video_gn.ablate.run import Run
 from video_gn.errors import InputError
 from video_gn.files.tables import read_table
 from video_gn.train.callbacks.bn_statistics import CHOICES

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from video_gn.batch import NONE, BadVideo, Batch
+from video_gn.compat import shared_memory
 from video_gn.data.decoding.damage import find_damage
 from video_gn.data.decoding.open import BACKENDS, IMAGE, open_video
 from video_gn.data.video_list import NO_LABEL, VideoList
@@ -161,5 +162,5 @@ def _stack(clips: list[Tensor]) -> Tensor:
         return torch.empty(0, 1, 0, 0, 0, 3, dtype=torch.uint8)
     if get_worker_info() is None:
         return clips[0][None] if len(clips) == 1 else torch.stack(clips)
-    storage = clips[0]._typed_storage()._new_shared(sum(clip.numel() for clip in clips))
-    return torch.stack(clips, out=clips[0].new(storage).resize_(len(clips), *clips[0].shape))
+    memory = shared_memory(clips[0], sum(clip.numel() for clip in clips))
+    return torch.stack(clips, out=memory.resize_(len(clips), *clips[0].shape))

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from video_gn.batch import NONE, Batch
+from video_gn.compat import end_workers
 from video_gn.data.dataset import VideoDataset, collate
 from video_gn.errors import InputError
 from video_gn.processes import end_with_parent
@@ -166,9 +167,7 @@ class VideoLoader:
 
         Left to the garbage collector, each of them may be waited for 5 seconds: what tells it to end can be gone first.
         """
-        if self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
-            self._loader._iterator = None
+        end_workers(self._loader)
 
     def _blame(self) -> bool:
         """Sets aside the videos that ended workers had in hand; False if there are none, and so another reason."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from tqdm import tqdm
 
+from video_gn.compat import forget_inputs
 from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
 from video_gn.extras import optional
@@ -118,7 +119,7 @@ def _onnx(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
 
 def _torch(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     program = _program(model, settings)
-    program._example_inputs = None
+    forget_inputs(program)
     torch.export.save(program, path, extra_files={f"{METADATA}.json": settings.to_json()})
     again = Program(str(path))
     return lambda clips: again(clips)[0]

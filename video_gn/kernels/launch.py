@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from video_gn.kernels import norm_kernels
+from video_gn.kernels import norm_kernels, norm_small
 from video_gn.kernels.dispatch import on_device
 
 _TILE = 8192  # bytes of a step of a program, of each tensor that it reads; a kernel that only sums takes half
@@ -186,7 +186,7 @@ def forward(
     if whole:
         y = _like(x)
         _run(
-            norm_kernels.forward_small, (plan.blocks, sets.sets, 1), key,
+            norm_small.forward_small, (plan.blocks, sets.sets, 1), key,
             x, x if residual is None else residual, y, statistics, weight, bias, *follow, *sets[1:], float(eps),
             RELU=relu, RESIDUAL=residual is not None, RUNNING=running is not None, **layout,
         )  # fmt: skip
@@ -249,7 +249,7 @@ def backward(
     if whole:
         totals = x.new_empty((2, sets.sets, channels), dtype=torch.float32)
         _run(
-            norm_kernels.backward_small, (plan.blocks, sets.sets, 1), key,
+            norm_small.backward_small, (plan.blocks, sets.sets, 1), key,
             x, dy, y if masked else x, dz, dx, statistics, weight, bias, totals, positions, channels, groups,
             **flags, **layout,
         )  # fmt: skip

@@ -23,71 +23,32 @@ atomics. Offsets are 64-bit. A program works on BG groups, each padded to DP cha
 of R.
 """
 
-import triton
 import triton.language as tl
 
+from video_gn.kernels.norm_parts import (
+    channels_of_block,
+    follow_statistics,
+    kernel,
+    load_affine,
+    mask_of_rows,
+    normalize,
+    passed_by_relu,
+    place_of_program,
+    spread_to_channels,
+    sums_of_groups,
+)
+
 _STAGES = tl.constexpr(3)  # of a program's steps: so many less one are being loaded while one is worked on
-# Integers whose values make no other code: a clip of another size needs no compilation.
-_jit = triton.jit(do_not_specialize=["S", "M", "chunk", "chunks"])
 
 
-@triton.jit
-def _place():
-    """A program's block of groups, chunk and set, and how many sets there are."""
-    return tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64), tl.num_programs(2).to(tl.int64)
-
-
-@triton.jit
-def _columns(block, C, D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr):
-    """Channels `[1, BG * DP]` of a block of BG groups of D, padded to DP each; and which of them exist."""
-    local = tl.arange(0, BG * DP)[None, :]
-    columns = (block * BG + local // DP) * D + local % DP
-    return columns if D != DP else block * (BG * DP) + local, (local % DP < D) & (columns < C)
-
-
-@triton.jit
-def _mask(rows, count, exist, EVEN: tl.constexpr):
-    return rows < count if EVEN else (rows < count) & exist
-
-
-@triton.jit
-def _of_groups(values, DP: tl.constexpr, BG: tl.constexpr):
-    """Sums over the channels of each group: `[1, BG * DP]` to `[BG]`."""
-    return tl.sum(tl.reshape(values, (BG, DP)), 1)
-
-
-@triton.jit
-def _to_channels(values, DP: tl.constexpr, BG: tl.constexpr):
-    """Values of groups at each of their channels: `[BG]` to `[1, BG * DP]`."""
-    return tl.reshape(tl.broadcast_to(values[:, None], (BG, DP)), (1, BG * DP))
-
-
-@triton.jit
-def _affine(statistics, weight, bias, m, M, columns, exist, G, D: tl.constexpr):
-    """Of each channel: mean, 1 / deviation, gamma and beta, `[1, BG * DP]` in float32."""
-    group = columns // D
-    return (
-        tl.load(statistics + m * G + group, mask=exist, other=0),
-        tl.load(statistics + (M + m) * G + group, mask=exist, other=0),
-        tl.load(weight + columns, mask=exist, other=0).to(tl.float32),
-        tl.load(bias + columns, mask=exist, other=0).to(tl.float32),
-    )
-
-
-@triton.jit
-def _normalize(value, mu, deviation, gamma, beta):
-    """As forward and backward compute it, bit-identical, so that they agree on what a ReLU passes."""
-    return tl.fma(value - mu, tl.broadcast_to(deviation * gamma, value.shape), tl.broadcast_to(beta, value.shape))
-
-
-@_jit
+@kernel
 def moments(
     x, parts, S, C, G, chunk,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Mean and sum of squares about it of each group, over a chunk."""
-    block, part, m, M = _place()
-    columns, exist = _columns(block, C, D, DP, BG)
+    block, part, m, M = place_of_program()
+    columns, exist = channels_of_block(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     tile = rows * C + columns
     count = tl.minimum(chunk, S - part * chunk)
@@ -96,7 +57,7 @@ def moments(
     first = tl.zeros((R, BG * DP), tl.float32)
     second = tl.zeros((R, BG * DP), tl.float32)
     for start in tl.range(0, count, R, num_stages=_STAGES):
-        mask = _mask(rows, count - start, exist, EVEN)
+        mask = mask_of_rows(rows, count - start, exist, EVEN)
         value = tl.load(x + tile, mask=mask, other=0).to(tl.float32)
         value = tl.where(mask, value - shift, 0)
         first += value
@@ -106,25 +67,16 @@ def moments(
     first = tl.sum(first, 0)[None, :]
     second = tl.maximum(tl.sum(second, 0)[None, :] - first * first / n, 0)  # about each channel's own mean
     mean = shift + first / n
-    group_mean = _of_groups(tl.where(exist, mean, 0), DP, BG) / D
-    off = tl.where(exist, mean - _to_channels(group_mean, DP, BG), 0)
-    square = _of_groups(second + n * off * off, DP, BG)
+    group_mean = sums_of_groups(tl.where(exist, mean, 0), DP, BG) / D
+    off = tl.where(exist, mean - spread_to_channels(group_mean, DP, BG), 0)
+    square = sums_of_groups(second + n * off * off, DP, BG)
     groups = block * BG + tl.arange(0, BG)
     place = (m * tl.num_programs(1) + part) * G + groups
     tl.store(parts + place, group_mean, mask=groups < G)
     tl.store(parts + M * tl.num_programs(1) * G + place, square, mask=groups < G)
 
 
-@triton.jit
-def _follow(running_mean, running_var, momentum, mean, variance, groups, exist):
-    """Moves running statistics towards those of the first set."""
-    old = tl.load(running_mean + groups, mask=exist, other=0)
-    tl.store(running_mean + groups, old + momentum * (mean - old), mask=exist)
-    old = tl.load(running_var + groups, mask=exist, other=0)
-    tl.store(running_var + groups, old + momentum * (variance - old), mask=exist)
-
-
-@_jit
+@kernel
 def merge_moments(
     parts, statistics, running_mean, running_var, momentum, S, G, D, chunk, chunks, eps,
     RUNNING: tl.constexpr, B: tl.constexpr, R: tl.constexpr,
@@ -157,27 +109,27 @@ def merge_moments(
     tl.store(statistics, center, mask=groups < G)
     tl.store(statistics + M * G, 1 / tl.sqrt_rn(square / total + eps), mask=groups < G)
     if RUNNING and m == 0:
-        _follow(running_mean, running_var, momentum, center, square / (total - 1), groups, groups < G)
+        follow_statistics(running_mean, running_var, momentum, center, square / (total - 1), groups, groups < G)
 
 
-@_jit
+@kernel
 def apply(
     x, residual, y, statistics, weight, bias, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Normalizes by given statistics."""
-    block, part, m, M = _place()
-    columns, exist = _columns(block, C, D, DP, BG)
+    block, part, m, M = place_of_program()
+    columns, exist = channels_of_block(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
-    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
+    mu, deviation, gamma, beta = load_affine(statistics, weight, bias, m, M, columns, exist, G, D)
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
     for start in tl.range(0, count, R, num_stages=_STAGES):
-        mask = _mask(rows, count - start, exist, EVEN)
+        mask = mask_of_rows(rows, count - start, exist, EVEN)
         value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
-        value = _normalize(value, mu, deviation, gamma, beta)
+        value = normalize(value, mu, deviation, gamma, beta)
         if RESIDUAL:
             value += tl.load(residual + base + tile, mask=mask, other=0).to(tl.float32)
         if RELU:
@@ -186,42 +138,26 @@ def apply(
         base += R * C
 
 
-@triton.jit
-def _passed(
-    dy, value, y, tile, mask, mu, deviation, gamma, beta,
-    RELU: tl.constexpr, RESIDUAL: tl.constexpr,
-):  # fmt: skip
-    """dz: dy where the ReLU passes."""
-    gradient = tl.load(dy + tile, mask=mask, other=0).to(tl.float32)
-    if RELU:
-        if RESIDUAL:
-            before = tl.load(y + tile, mask=mask, other=0).to(tl.float32)
-        else:
-            before = _normalize(value, mu, deviation, gamma, beta)
-        gradient = tl.where(before > 0, gradient, 0)
-    return gradient
-
-
-@_jit
+@kernel
 def reduce(
     x, dy, y, dz, statistics, weight, bias, sums, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Sums of a chunk for the gradients, and dz."""
-    block, part, m, M = _place()
-    columns, exist = _columns(block, C, D, DP, BG)
+    block, part, m, M = place_of_program()
+    columns, exist = channels_of_block(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
-    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
+    mu, deviation, gamma, beta = load_affine(statistics, weight, bias, m, M, columns, exist, G, D)
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
     by_beta = tl.zeros((R, BG * DP), tl.float32)
     by_gamma = tl.zeros((R, BG * DP), tl.float32)
     for start in tl.range(0, count, R, num_stages=_STAGES):
-        mask = _mask(rows, count - start, exist, EVEN)
+        mask = mask_of_rows(rows, count - start, exist, EVEN)
         value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
-        gradient = _passed(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
+        gradient = passed_by_relu(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
         if RELU and RESIDUAL:
             tl.store(dz + base + tile, gradient.to(dz.dtype.element_ty), mask=mask)
         by_beta += gradient
@@ -233,37 +169,37 @@ def reduce(
     tl.store(sums + M * parts * C + place, tl.sum(by_beta, 0)[None, :], mask=exist)
 
 
-@_jit
+@kernel
 def merge_gradients(
     sums, weight, totals, coefficients, M, S, C, G, chunks,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Totals of each channel from the sums of chunks, and what each group's dx takes of them."""
     block, m, which = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    columns, exist = _columns(block, C, D, DP, BG)
+    columns, exist = channels_of_block(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     sums += (which * M + m) * chunks * C
     total = tl.zeros((R, BG * DP), tl.float32)
     for start in range(0, chunks, R):
-        mask = _mask(rows, chunks - start, exist, EVEN)
+        mask = mask_of_rows(rows, chunks - start, exist, EVEN)
         total += tl.load(sums + (start + rows) * C + columns, mask=mask, other=0)
     by_channel = tl.sum(total, 0)[None, :]
     tl.store(totals + (which * M + m) * C + columns, by_channel, mask=exist)
     gamma = tl.load(weight + columns, mask=exist, other=0).to(tl.float32)
     groups = block * BG + tl.arange(0, BG)
-    by_group = _of_groups(gamma * by_channel, DP, BG) / (S.to(tl.int64) * D).to(tl.float32)
+    by_group = sums_of_groups(gamma * by_channel, DP, BG) / (S.to(tl.int64) * D).to(tl.float32)
     tl.store(coefficients + (which * M + m) * G + groups, by_group, mask=groups < G)
 
 
-@_jit
+@kernel
 def input_gradient(
     x, dy, dx, statistics, weight, bias, totals, coefficients, dweight, dbias, S, C, G, chunk,
     RELU: tl.constexpr, FIXED: tl.constexpr, AFFINE: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """dx; and the gradients of gamma and beta, in the programs of the first chunk."""
-    block, part, m, M = _place()
-    columns, exist = _columns(block, C, D, DP, BG)
+    block, part, m, M = place_of_program()
+    columns, exist = channels_of_block(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     if AFFINE and ((part == 0) & (m == 0)):  # one program for each channel: the sums over sets
         by_gamma = tl.zeros((1, BG * DP), tl.float32)
@@ -273,7 +209,7 @@ def input_gradient(
             by_beta += tl.load(totals + (M + i) * C + columns, mask=exist, other=0)
         tl.store(dweight + columns, by_gamma.to(dweight.dtype.element_ty), mask=exist)
         tl.store(dbias + columns, by_beta.to(dbias.dtype.element_ty), mask=exist)
-    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
+    mu, deviation, gamma, beta = load_affine(statistics, weight, bias, m, M, columns, exist, G, D)
     if not FIXED:
         group = m * G + columns // D
         c1 = tl.load(coefficients + group, mask=exist, other=0)
@@ -282,81 +218,13 @@ def input_gradient(
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
     for start in tl.range(0, count, R, num_stages=_STAGES):
-        mask = _mask(rows, count - start, exist, EVEN)
+        mask = mask_of_rows(rows, count - start, exist, EVEN)
         if FIXED and not RELU:
             gradient = tl.load(dy + base + tile, mask=mask, other=0).to(tl.float32) * gamma
         else:
             value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
-            gradient = gamma * _passed(dy + base, value, x, tile, mask, mu, deviation, gamma, beta, RELU, False)
+            gradient = gamma * passed_by_relu(dy + base, value, x, tile, mask, mu, deviation, gamma, beta, RELU, False)
             if not FIXED:
                 gradient -= c2 + (value - mu) * deviation * c1
         tl.store(dx + base + tile, (deviation * gradient).to(dx.dtype.element_ty), mask=mask)
         base += R * C
-
-
-@_jit
-def forward_small(
-    x, residual, y, statistics, weight, bias, running_mean, running_var, momentum, S, C, G, eps,
-    RELU: tl.constexpr, RESIDUAL: tl.constexpr, RUNNING: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
-):  # fmt: skip
-    """Statistics and result at once."""
-    block, m, M = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1).to(tl.int64)
-    columns, exist = _columns(block, C, D, DP, BG)
-    rows = tl.arange(0, R)[:, None]
-    mask = _mask(rows, S, exist, EVEN)
-    base = m * S * C
-    tile = rows * C + columns
-    value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
-    total = (S.to(tl.int64) * D).to(tl.float32)
-    rough = _of_groups(tl.sum(value, 0)[None, :], DP, BG) / total
-    off = tl.where(mask, value - _to_channels(rough, DP, BG), 0)
-    rest = _of_groups(tl.sum(off, 0)[None, :], DP, BG) / total  # what rounding left of the mean
-    square = _of_groups(tl.sum(off * off, 0)[None, :], DP, BG) / total
-    center = rough + rest
-    variance = tl.maximum(square - rest * rest, 0)
-    deviation = 1 / tl.sqrt_rn(variance + eps)
-    groups = block * BG + tl.arange(0, BG)
-    tl.store(statistics + m * G + groups, center, mask=groups < G)
-    tl.store(statistics + (M + m) * G + groups, deviation, mask=groups < G)
-    if RUNNING and m == 0:
-        unbiased = variance * (total / (total - 1))
-        _follow(running_mean, running_var, momentum, center, unbiased, groups, groups < G)
-    gamma = tl.load(weight + columns, mask=exist, other=0).to(tl.float32)
-    beta = tl.load(bias + columns, mask=exist, other=0).to(tl.float32)
-    value = _normalize(value, _to_channels(center, DP, BG), _to_channels(deviation, DP, BG), gamma, beta)
-    if RESIDUAL:
-        value += tl.load(residual + base + tile, mask=mask, other=0).to(tl.float32)
-    if RELU:
-        value = tl.maximum(value, 0, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(y + base + tile, value.to(y.dtype.element_ty), mask=mask)
-
-
-@_jit
-def backward_small(
-    x, dy, y, dz, dx, statistics, weight, bias, totals, S, C, G,
-    RELU: tl.constexpr, RESIDUAL: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
-):  # fmt: skip
-    """All gradients at once; those of gamma and beta for each set."""
-    block, m, M = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1).to(tl.int64)
-    columns, exist = _columns(block, C, D, DP, BG)
-    rows = tl.arange(0, R)[:, None]
-    mask = _mask(rows, S, exist, EVEN)
-    base = m * S * C
-    tile = rows * C + columns
-    mu, deviation, gamma, beta = _affine(statistics, weight, bias, m, M, columns, exist, G, D)
-    value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
-    gradient = _passed(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
-    if RELU and RESIDUAL:
-        tl.store(dz + base + tile, gradient.to(dz.dtype.element_ty), mask=mask)
-    normalized = (value - mu) * deviation
-    by_gamma = tl.sum(gradient * normalized, 0)[None, :]
-    by_beta = tl.sum(gradient, 0)[None, :]
-    tl.store(totals + m * C + columns, by_gamma, mask=exist)
-    tl.store(totals + (M + m) * C + columns, by_beta, mask=exist)
-    total = (S.to(tl.int64) * D).to(tl.float32)
-    c1 = _to_channels(_of_groups(gamma * by_gamma, DP, BG) / total, DP, BG)
-    c2 = _to_channels(_of_groups(gamma * by_beta, DP, BG) / total, DP, BG)
-    gradient = deviation * (gamma * gradient - c2 - normalized * c1)
-    tl.store(dx + base + tile, gradient.to(dx.dtype.element_ty), mask=mask)

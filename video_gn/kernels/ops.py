@@ -172,7 +172,7 @@ def _norm_backward(
     found = _sets(x, sets, groups)
     y = None if y is None else _last(y)
     dx, dz, dweight, dbias = launch.backward(_last(dy), _last(x), y, weight, bias, statistics, found, relu)
-    if dweight._is_view():  # an operator's results have to be tensors of their own
+    if dweight.untyped_storage().nbytes() > dweight.nbytes:  # an operator's results share no memory
         dweight, dbias = dweight.clone(), dbias.clone()
     return dx, x.new_empty(0) if y is None else dz, dweight, dbias
 

@@ -14,12 +14,32 @@ predicts. Some settings ask for more, by these names; `video_gn.models.resnet3d.
 Weights of others (`model.start.init`), class-activation maps and exports are of `ResNet3d` alone.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.models.resnet3d import ResNet3d
+
+
+def make_net(make: Callable[[int], nn.Module], num_classes: int, crop_size: int) -> nn.Module:
+    """A network, which knows the side of the training crop where it asks for that.
+
+    Raises:
+        InputError: What is made is no module.
+    """
+    net = make(num_classes)
+    if not isinstance(net, nn.Module):
+        raise InputError(f"model.net gives {type(net).__name__}, which is no torch.nn.Module")
+    if set_crop_size := getattr(net, "set_crop_size", None):
+        set_crop_size(crop_size)
+    return net
+
+
+def settings_of(net: nn.Module) -> dict[str, Any]:
+    """Settings of a network of this project; those of another one are the user's."""
+    return net.settings if isinstance(net, ResNet3d) else {}
 
 
 def needed(net: nn.Module, name: str, purpose: str) -> Any:
@@ -66,3 +86,50 @@ def resnet(net: nn.Module, purpose: str) -> ResNet3d:
     if not isinstance(net, ResNet3d):
         raise InputError(f"{purpose} needs a network of video_gn (ResNet3d), and this one is {type(net).__name__}")
     return net
+
+
+def check_ghost_batch(net: nn.Module, batch_size: int) -> None:
+    """Raises InputError where the clips of a GPU are no whole number of the groups that share BN's statistics."""
+    ghost = settings_of(net).get("ghost_batch")
+    if ghost is not None and batch_size % ghost:
+        raise InputError(
+            f"model.net.ghost_batch is {ghost}; data.batch_size={batch_size} clips have to be a whole number of groups "
+            "of that many (to share statistics among more clips than a GPU holds: trainer.sync_batchnorm)"
+        )
+
+
+def check_random_start(net: nn.Module, frozen: int) -> None:
+    """Raises InputError where a part that is never trained would keep random weights.
+
+    Args:
+        net: The network, whose weights are random.
+        frozen: How many of its stages are fixed.
+    """
+    settings = settings_of(net)
+    if settings.get("norm") == "frozen_bn" and settings["freeze_affine"]:
+        raise InputError(
+            "model.net.norm=frozen_bn with freeze_affine learns no scale; set model.start.init to start from"
+        )
+    if frozen:
+        raise InputError(
+            f"model.start.freeze_stages={frozen} would keep random weights; set model.start.init to start from"
+        )
+
+
+def check_frames(net: nn.Module, clips: Tensor) -> None:
+    """Raises InputError where clips `[N, 3, T, H, W]` are shorter than a network's strides allow."""
+    least = getattr(net, "min_frames", 1)
+    if clips.shape[2] < least:
+        raise InputError(
+            f"clips of {clips.shape[2]} frames are too short for arch={getattr(net, 'arch', '')}, which halves T until "
+            f"{least} frames are the least; raise data.clip.num_frames"
+        )
+
+
+def check_logits(net: nn.Module, logits: Tensor, clips: int, num_classes: int) -> None:
+    """Raises InputError where what a network gives is not K logits a clip."""
+    if logits.ndim < 2 or logits.shape[:2] != (clips, num_classes):
+        raise InputError(
+            f"{type(net).__name__} gives {list(logits.shape)} for {clips} clips, and has to give logits "
+            f"[{clips}, {num_classes}] (its call takes the number of classes)"
+        )

@@ -26,6 +26,7 @@ from typing import Any
 
 from torch import nn
 
+from video_gn.compat import BatchNorm, NormBase
 from video_gn.errors import InputError
 from video_gn.models.norm_layers import EPS, BatchNorm3d, BatchRenorm3d, FrozenBatchNorm3d, GroupNorm
 
@@ -96,18 +97,18 @@ def norm_label(name: str, num_groups: int = 32, channels_per_group: int | None =
 
 def norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
     """Gamma and beta of every layer of the family, and of torch's other norms, once each."""
-    family = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, FrozenBatchNorm3d)
+    family = (NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, FrozenBatchNorm3d)
     for layer in module.modules():
         if isinstance(layer, family):
             yield from layer.parameters(recurse=False)
 
 
-def batch_norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+def batch_norms(module: nn.Module) -> dict[str, BatchNorm]:
     """Name and layer of every norm that takes its statistics from the batch: BN, synchronised BN, Batch Renorm.
 
     Those whose gamma is frozen are not among them: they are part of a frozen stage, which keeps its statistics.
     """
-    layers = {name: m for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    layers = {name: m for name, m in module.named_modules() if isinstance(m, BatchNorm)}
     kept = {name: layer for name, layer in layers.items() if layer.running_mean is not None}
     return {name: layer for name, layer in kept.items() if layer.weight is None or layer.weight.requires_grad}
 

@@ -7,35 +7,27 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
+from video_gn import rules
 from video_gn.batch import Batch
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
+from video_gn.models import contract
 from video_gn.models.blocks import select_kernels
-from video_gn.models.contract import freeze, needed, resnet
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
-from video_gn.rules import BATCH, CROP, FORMAT, SEED
-from video_gn.rules import check as check_rules
 from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
 from video_gn.train.optim import REFERENCE_CLIPS, SGD, Optimizer, ends_step, scaled_lr
 from video_gn.train.rebuild import rebuild_checkpoint
-from video_gn.train.resume import check_optimizer, take_given
+from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
 from video_gn.train.settings import Execution, Start, described
 from video_gn.weights.hub import load_weights
-from video_gn.weights.inflate import check_norm, input_scale, start_from
+from video_gn.weights.inflate import check_norm, set_input_scale, start_from
 
 log = logging.getLogger(__name__)
-SETTINGS_OF: dict[type, str] = {  # callbacks that change one
-    GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
-    BatchSizeFinder: "data.batch_size",
-    LearningRateFinder: "model.optimizer.base_lr",
-}
 
 
 class VideoClassifier(pl.LightningModule):
@@ -74,39 +66,29 @@ class VideoClassifier(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_rules(locals(), {"batch_size": BATCH, "crop_size": CROP, "seed": SEED}, "model")
+        rules.check(locals(), {"batch_size": rules.BATCH, "crop_size": rules.CROP, "seed": rules.SEED}, "model")
         self.class_names = list(class_names)
         self.optimizer, self.schedule, self.execution, self.seed = optimizer, schedule, execution, seed
         self.clips_per_gpu = batch_size
         weights = None if start.init is None else load_weights(start.init)
-        self.net = net(len(self.class_names))
-        if not isinstance(self.net, nn.Module):
-            raise InputError(f"model.net gives {type(self.net).__name__}, which is no torch.nn.Module")
-        if set_crop_size := getattr(self.net, "set_crop_size", None):
-            set_crop_size(crop_size)
+        self.net = contract.make_net(net, len(self.class_names), crop_size)
         if weights:
-            check_norm(weights, resnet(self.net, "model.start.init").norm, start.init_norm)
-        mean: Any = start.mean
-        std: Any = start.std
-        if isinstance(self.net, ResNet3d) and not weights:  # it may have been made with some
-            mean, std = mean or self.net.mean, std or self.net.std
-        self.mean, self.std = map(list, input_scale(weights, mean, std))
-        if isinstance(self.net, ResNet3d):
-            self.net.mean, self.net.std = tuple(self.mean), tuple(self.std)
+            check_norm(weights, contract.resnet(self.net, "model.start.init").norm, start.init_norm)
+        self.mean, self.std = map(list, set_input_scale(self.net, weights, start.mean, start.std))
         self._normalize = Normalize(self.mean, self.std)
         if weights:
-            log.info(start_from(resnet(self.net, "model.start.init"), weights, self.class_names, self.std))
+            log.info(start_from(contract.resnet(self.net, "model.start.init"), weights, self.class_names, self.std))
         select_kernels(self.net, execution.kernels, execution.low_memory)
-        self._check_groups()
+        contract.check_ghost_batch(self.net, batch_size)
         self.init = start.init
         self.norm_kernels = ""  # in words, once it is known where they run
-        self.frozen = freeze(self.net, start.freeze_stages)
+        self.frozen = contract.freeze(self.net, start.freeze_stages)
         # In types that load without running code.
         self._set_hparams(
             {
-                "format": FORMAT,
+                "format": rules.FORMAT,
                 "class_names": self.class_names,
-                "net": described(self.net, self._settings),
+                "net": described(self.net, contract.settings_of(self.net)),
                 "optimizer": described(optimizer),
                 "schedule": described(schedule),
                 "start": described(start)["init_args"] | {"mean": self.mean, "std": self.std},
@@ -140,20 +122,6 @@ class VideoClassifier(pl.LightningModule):
             raise InputError(f"load_from_checkpoint takes no {next(iter(kwargs))}; the checkpoint says it")
         return model if map_location is None else model.to(map_location)
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        """Of a network of this project; those of another one are the user's."""
-        return self.net.settings if isinstance(self.net, ResNet3d) else {}
-
-    def _check_groups(self) -> None:
-        ghost = self._settings.get("ghost_batch")
-        if ghost is not None and self.clips_per_gpu % ghost:
-            raise InputError(
-                f"model.net.ghost_batch is {ghost}; data.batch_size={self.clips_per_gpu} clips have to be a whole "
-                "number of groups of that many (to share statistics among more clips than a GPU holds: "
-                "trainer.sync_batchnorm)"
-            )
-
     def train(self, mode: bool = True) -> "VideoClassifier":
         """Sets the mode of all but the frozen stages."""
         super().train(mode)
@@ -171,25 +139,11 @@ class VideoClassifier(pl.LightningModule):
         Raises:
             InputError: The clips are too short for the network's strides; or what it gives is not K logits a clip.
         """
-        least = getattr(self.net, "min_frames", 1)
-        if clips.shape[2] < least:
-            raise InputError(
-                f"clips of {clips.shape[2]} frames are too short for arch={getattr(self.net, 'arch', '')}, "
-                f"which halves T until {least} frames are the least; raise data.clip.num_frames"
-            )
-        x = self._normalize(clips).contiguous(memory_format=self._layout(clips.device))
+        contract.check_frames(self.net, clips)
+        x = self._normalize(clips).contiguous(memory_format=self.execution.layout(clips.device))
         logits = self.net(x)
-        if logits.ndim < 2 or logits.shape[:2] != (len(clips), len(self.class_names)):
-            raise InputError(
-                f"{type(self.net).__name__} gives {list(logits.shape)} for {len(clips)} clips, and has to give logits "
-                f"[{len(clips)}, {len(self.class_names)}] (its call takes the number of classes)"
-            )
+        contract.check_logits(self.net, logits, len(clips), len(self.class_names))
         return logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
-
-    def _layout(self, device: torch.device) -> torch.memory_format:
-        given = self.execution.channels_last
-        last = device.type == "cuda" if given is None else given
-        return torch.channels_last_3d if last else torch.contiguous_format
 
     def scores(self, clips: Tensor) -> Tensor:
         """Softmax scores `[B, V, K]` of clips uint8 `[B, V, 3, T, H, W]`.
@@ -204,31 +158,17 @@ class VideoClassifier(pl.LightningModule):
         return scores.unflatten(0, clips.shape[:2])
 
     def setup(self, stage: str) -> None:
-        for callback in self.trainer.callbacks if self._trainer else ():  # type: ignore[attr-defined]
-            if setting := SETTINGS_OF.get(type(callback)):
-                raise InputError(
-                    f"{type(callback).__name__} changes {setting} within the run, which a resumed run would not know; "
-                    f"set {setting} instead"
-                )
-        if stage != "fit" or self.init is not None:
-            return
-        settings = self._settings
-        if settings.get("norm") == "frozen_bn" and settings["freeze_affine"]:
-            raise InputError(
-                "model.net.norm=frozen_bn with freeze_affine learns no scale; set model.start.init to start from"
-            )
-        if self.frozen:
-            raise InputError(
-                f"model.start.freeze_stages={len(self.frozen)} would keep random weights; set model.start.init to "
-                "start from"
-            )
+        if self._trainer:
+            check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
+        if stage == "fit" and self.init is None:
+            contract.check_random_start(self.net, len(self.frozen))
 
     def configure_model(self) -> None:
         device = self.trainer.strategy.root_device
         before, self.norm_kernels = self.norm_kernels, check(self.execution.kernels, device)
         if self.norm_kernels != before:  # once where a test follows training
             log.info(self.norm_kernels)
-        self.net.to(memory_format=self._layout(device))  # type: ignore[call-overload]
+        self.net.to(memory_format=self.execution.layout(device))  # type: ignore[call-overload]
         if self.execution.compile:
             self.net.compile()
 
@@ -242,7 +182,7 @@ class VideoClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.clips.flatten(0, 1)).mean(2)
         labels = batch.labels.repeat_interleave(batch.clips.shape[1])
-        loss = functional.cross_entropy(logits, labels)
+        loss = nn.functional.cross_entropy(logits, labels)
         right = top(ranks(logits.detach(), labels), 1)
         self.log_dict({"train/loss": loss.detach(), "train/top1": right.float().mean()}, prog_bar=True)  # of this step
         counts = (loss.detach() * len(labels), right.sum(), len(labels), len(batch.failures), len(batch.fallbacks))
@@ -335,7 +275,7 @@ class VideoClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         head = []
         if self.optimizer.head_lr != 1:
-            head = list(needed(self.net, "head", "model.optimizer.head_lr").parameters())
+            head = list(contract.needed(self.net, "head", "model.optimizer.head_lr").parameters())
         optimizer = self.optimizer.make(self.optimizer.groups(self.net, head, self.lr), self.lr)
         self._given = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
         scheduler = LambdaLR(optimizer, self._lr_factor)

@@ -1,11 +1,13 @@
-"""What is private in jsonargparse and in Lightning's launchers, and used all the same.
+"""What is private in jsonargparse and Lightning, and used all the same.
 
-What of `LightningCLI` is private and replaced is marked in `cli.py`, where it belongs.
+Methods of `LightningCLI` and of argparse's formatter that are replaced are where their classes are, `commands.py` and
+`help.py`.
 """
 
 from typing import Any
 
-from jsonargparse import _typehints
+from jsonargparse import ArgumentParser, _typehints
+from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 
@@ -26,3 +28,39 @@ def _discard(parser_or_action: Any, prev_val: Any, value: Any) -> None:
 def starts_processes(trainer: Any) -> bool:
     """Whether the trainer starts further processes of this program by itself."""
     return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+
+
+def cluster_environment(trainer: Any) -> Any:
+    """What started the run's processes, as Lightning sees it; None on one device."""
+    return trainer._accelerator_connector.cluster_environment
+
+
+def last_rates(scheduler: Any) -> list[Any]:
+    """Learning rates that a schedule set last, by group, whatever a checkpoint has in their place."""
+    return scheduler._last_lr
+
+
+def begin_epoch(trainer: Any) -> None:
+    """Has a resumed fit begin an epoch; the loop's own setter takes `max_steps` for a restart within one."""
+    _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
+
+
+def enter_epoch(trainer: Any, validated: bool) -> None:
+    """Has a resumed fit take up an epoch at its position, which Lightning has repeat a validation there.
+
+    Args:
+        trainer: With the loops' counters at the position.
+        validated: Whether the validation that is due there has been made.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        return
+    loop._batches_that_stepped -= 1  # counted after a validation
+    if not validated:  # which Lightning repeats if it was broken off in a batch
+        loop.val_loop.batch_progress.total.ready = 1
+        loop.val_loop.batch_progress.total.started = 1
+
+
+def actions(parser: ArgumentParser) -> list[Any]:
+    """Options of a parser."""
+    return parser._actions

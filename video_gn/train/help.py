@@ -17,6 +17,7 @@ from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import RULES, ResNet3d
 from video_gn.train.callbacks.bn_statistics import CHOICES as STATISTICS
+from video_gn.train.compat import actions
 from video_gn.train.optim import OPTIMIZERS
 from video_gn.train.schedule import SCHEDULES
 from video_gn.weights.upgrade import RENAMED
@@ -69,7 +70,7 @@ class Short(DefaultHelpFormatter):
 def shorten(parser: ArgumentParser, usage: str) -> None:
     """Has a command's help show its settings alone, and those of the classes that its configs name."""
     parser.usage = usage
-    for action in parser._actions:
+    for action in actions(parser):
         name = (action.option_strings or [""])[0]
         is_group = type(action).__name__ == "_ActionConfigLoad"
         if name.endswith(".help") or is_group or "link" in type(action).__name__.lower():

@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.callbacks import BatchSizeFinder, Callback, GradientAccumulationScheduler, LearningRateFinder
 from torch.optim.lr_scheduler import LambdaLR
 
 from video_gn.console import printable
@@ -26,6 +27,22 @@ POSITION = (
     "seed",
     "stopped",
 )  # as video_gn/train/callbacks/position.py keeps it
+
+SETTINGS_OF: dict[type, str] = {  # callbacks that change one
+    GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
+    BatchSizeFinder: "data.batch_size",
+    LearningRateFinder: "model.optimizer.base_lr",
+}
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Raises InputError for a callback by which a run has other settings than those that it is resumed with."""
+    for callback in callbacks:
+        if setting := SETTINGS_OF.get(type(callback)):
+            raise InputError(
+                f"{type(callback).__name__} changes {setting} within the run, which a resumed run would not know; "
+                f"set {setting} instead"
+            )
 
 
 def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:

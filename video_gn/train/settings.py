@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal
 
+import torch
+
 from video_gn.errors import InputError
 from video_gn.rules import FLAG, START, check, one_of, or_none, plain
 
@@ -57,6 +59,11 @@ class Execution:
                 "model.execution.low_memory and model.execution.compile are both true; a compiled graph decides itself "
                 "what to keep"
             )
+
+    def layout(self, device: torch.device) -> torch.memory_format:
+        """Memory order of activations on a device."""
+        last = device.type == "cuda" if self.channels_last is None else self.channels_last
+        return torch.channels_last_3d if last else torch.contiguous_format
 
 
 def described(one: Any, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

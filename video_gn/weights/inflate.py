@@ -7,9 +7,10 @@ statistics are carried over; loaded gammas replace zero-initialised ones.
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.models.resnet3d import Net, ResNet3d, ResStage
@@ -33,12 +34,13 @@ def places(net: Net) -> dict[str, Place]:
     return found
 
 
-def input_scale(
-    weights: Weights | None, mean: Sequence[float] | None, std: Sequence[float] | None
+def set_input_scale(
+    net: nn.Module, weights: Weights | None, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of a model's input: those given, else those of its weights.
+    """Mean and standard deviation of a model's input: those given, else those of its weights, else of its network.
 
-    Where a file does not tell, they are ImageNet's for torchvision's and timm's layout, and else Kinetics'.
+    Where a file does not tell, they are ImageNet's for torchvision's and timm's layout, and else Kinetics'. A network
+    of this project keeps them.
 
     Raises:
         InputError: Another mean is given than the weights were trained with. The padding's zeros stand for it, so that
@@ -52,7 +54,12 @@ def input_scale(
             f"{weights.source} was trained on inputs less the mean {_numbers(known[0])}, and model.start.mean is "
             f"{_numbers(mean)}; set model.start.mean to null, which takes the file's"
         )
-    return tuple(mean or known[0]), tuple(std or known[1])
+    if isinstance(net, ResNet3d) and not weights:  # it may have been made with some
+        known = (net.mean, net.std)
+    own: Any = (tuple(mean or known[0]), tuple(std or known[1]))
+    if isinstance(net, ResNet3d):
+        net.mean, net.std = own
+    return own
 
 
 def start_from(

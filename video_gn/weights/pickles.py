@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_gn.compat import PythonUnpickler
 from video_gn.errors import InputError
 from video_gn.weights.archives import MOST_VALUES, check_pickle, look_through
 
@@ -38,7 +39,7 @@ def _check_content(content: Any, size: int) -> None:
     while waiting:
         one = waiting[-1]
         if isinstance(one, Tensor) and one.layout == torch.strided and one.device.type == "cpu":
-            storages[one.untyped_storage()._cdata] = one.untyped_storage().nbytes()
+            storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
         inside = _inside(one)
         if id(one) not in counts:
             counts[id(one)] = None
@@ -114,7 +115,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+class _ArrayUnpickler(PythonUnpickler):
     """Admits numpy's arrays of numbers and nothing else that can be called.
 
     It is Python's own, not the one in C, which takes as much memory as a pickle says it remembers.

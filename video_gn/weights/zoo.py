@@ -10,7 +10,7 @@ from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.weights.hub import load_weights
-from video_gn.weights.inflate import check_norm, input_scale, start_from
+from video_gn.weights.inflate import check_norm, set_input_scale, start_from
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,7 @@ def create_model(
     except TypeError as error:
         raise InputError(f"ResNet3d: {error}") from None
     weights = load_weights(pretrained) if pretrained else None
-    mean, std = input_scale(weights, None, None)
-    net.mean, net.std = tuple(mean), tuple(std)
+    _, std = set_input_scale(net, weights, None, None)
     if weights:
         check_norm(weights, net.norm)
         names = weights.settings.get("class_names", ())

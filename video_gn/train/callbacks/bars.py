@@ -16,7 +16,7 @@ EVERY = 0.3  # seconds from one look at the figures to the next: each waits for 
 
 def _reaches(stage: str) -> Callable[..., None]:
     """The hook after a batch of an evaluation."""
-    return lambda bars, trainer, pl_module, outputs, batch, batch_idx, *_: bars._reach(stage, batch_idx)
+    return lambda bars, trainer, pl_module, outputs, batch, batch_idx, *_: bars.reach(stage, batch_idx)
 
 
 class ProgressBar(pl.callbacks.ProgressBar):
@@ -49,7 +49,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
             bar_format=f"{{desc}}{middle} {{n_fmt}}/{{total_fmt}}, {{remaining}} left{{postfix}}",
         )
 
-    def _reach(self, stage: str, batch_idx: int) -> None:
+    def reach(self, stage: str, batch_idx: int) -> None:
         if bar := self._bars.get(stage):
             bar.update(batch_idx + 1 - bar.n)
 
@@ -76,7 +76,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._shown and time.monotonic() - self._looked > EVERY:
             self._say(trainer)
-        self._reach("train", batch_idx)
+        self.reach("train", batch_idx)
 
     def _say(self, trainer: Any) -> None:
         """Puts the figures behind the bar of training."""

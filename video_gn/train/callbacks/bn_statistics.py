@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
+from video_gn.compat import BatchNorm
 from video_gn.models.norm import batch_norms, own_statistics
 from video_gn.rules import Rule, check, one_of, whole
 
@@ -45,7 +46,7 @@ class LayerStatistics:
         sums: float64 `[5, C]`: over groups, of mu, mu^2, sigma^2, log2(sigma^2 + eps) and its square.
     """
 
-    def __init__(self, layer: nn.modules.batchnorm._BatchNorm) -> None:
+    def __init__(self, layer: BatchNorm) -> None:
         self.layer, self.ghost_batch = layer, getattr(layer, "ghost_batch", None)
         self.groups = 0
         self.sums = torch.zeros(5, layer.num_features, dtype=torch.float64, device=_running(layer).device)
@@ -82,7 +83,7 @@ class LayerStatistics:
         return Distance(_rms(shift), _rms(log_square - 2 * log_var * true_log + true_log**2))
 
 
-def _running(layer: nn.modules.batchnorm._BatchNorm) -> Tensor:
+def _running(layer: BatchNorm) -> Tensor:
     assert layer.running_mean is not None
     return layer.running_mean
 

@@ -7,6 +7,7 @@ import torch
 
 from video_gn.errors import InputError
 from video_gn.rules import shown
+from video_gn.train.compat import last_rates
 from video_gn.train.resume import is_count
 
 
@@ -33,7 +34,7 @@ def _wrong_state(trainer: Any) -> Any:
                     yield f"{name} of a parameter {list(parameter.shape)}"
     for config in trainer.lr_scheduler_configs:
         scheduler = config.scheduler
-        rates, groups = [*scheduler.base_lrs, *scheduler._last_lr], len(scheduler.optimizer.param_groups)
+        rates, groups = [*scheduler.base_lrs, *last_rates(scheduler)], len(scheduler.optimizer.param_groups)
         if len(rates) != 2 * groups or not all(type(rate) in (int, float) and 0 <= rate < 1e15 for rate in rates):
             yield f"learning rates {shown(rates)}"
         if not is_count(scheduler.last_epoch) or scheduler.last_epoch is None:

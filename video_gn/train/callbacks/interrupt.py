@@ -12,6 +12,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from video_gn.errors import InputError
+from video_gn.train.compat import cluster_environment
 from video_gn.train.optim import ends_step
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class StopAfterStep(pl.Callback):
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:  # a shell has its background jobs ignore Ctrl-C
                 self._before[number] = signal.signal(number, self._note)
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._requeue_signal = environment.requeue_signal or signal.SIGUSR1
             self._requeue = signal.getsignal(self._requeue_signal)

@@ -17,11 +17,11 @@ from pytorch_lightning.callbacks import (
     StochasticWeightAveraging,
     Timer,
 )
-from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor
 
 from video_gn.errors import InputError
 from video_gn.rules import plain
+from video_gn.train.compat import begin_epoch, enter_epoch
 from video_gn.train.configs import flat
 from video_gn.weights.upgrade import upgrade_data, upgrade_model
 
@@ -166,12 +166,9 @@ class Position(pl.Callback):
         loop = trainer.fit_loop
         loop.load_state_dict(loop.state_dict() | _counters(trainer, self.epoch, self.batch, state["steps"]))
         if not self.batch:
-            _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]  # its own takes max_steps for a restart
-        elif loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
-            loop.epoch_loop._batches_that_stepped -= 1  # counted after a validation
-            if not self.validated:  # which Lightning repeats if it was broken off in a batch
-                loop.epoch_loop.val_loop.batch_progress.total.ready = 1
-                loop.epoch_loop.val_loop.batch_progress.total.started = 1
+            begin_epoch(trainer)
+        else:
+            enter_epoch(trainer, self.validated)
         loop.update_restart_stage()
         for callback in trainer.callbacks if self.batch else ():
             if isinstance(callback, StochasticWeightAveraging):  # it makes its schedule at an epoch's start

@@ -1,0 +1,67 @@
+"""An ablation's results.json: the figures of its report, for programs."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from math import isnan
+from typing import Any
+
+from video_gn.ablate.grid import Grid
+from video_gn.ablate.plan import differing
+from video_gn.ablate.run import Run
+from video_gn.ablate.statistics import CellResult, Cells, Contrast, Values
+
+
+def as_data(grid: Grid, runs: Sequence[Run], cells: Cells, differences: Sequence[Contrast]) -> dict[str, Any]:
+    """The content of `results.json`: each cell with its runs, and the differences between cells."""
+    return {
+        "name": grid.name,
+        "title": grid.title,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "axes": grid.axes,
+        "seeds": grid.seeds,
+        "differing_settings": differing(runs),
+        "cells": [_cell_as_data(grid, values, cell, runs) for values, cell in cells.items()],
+        "differences": [
+            {
+                "kind": one.kind,
+                "difference": one.what,
+                "at": one.at,
+                "seeds": one.seeds,
+                **{f"{name}_mean_low_high": figures for name, figures in one.figures.items()},
+                **({"paper": one.paper} if one.paper else {}),
+            }
+            for one in differences
+        ],
+        "unfinished": {run.name: run.note() or {"status": "not begun"} for run in runs if not run.results()},
+    }
+
+
+def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[Run]) -> dict[str, Any]:
+    run = next(run for run in runs if run.cell is cell.cell)
+    paper = grid.paper.figures.get(values) if grid.paper else None
+    spreads = {name: cell.test(name) for name in ("top1", "top5", "clip_top1")}
+    spreads |= {f"val_median_{name}": cell.val_median(name) for name in ("top1", "top5")}
+    return {
+        **cell.cell.values,
+        "clips_per_step": run.clips_per_step,
+        "lr": run.lr,
+        "epochs": run.epochs,
+        **{name: one.__dict__ for name, one in spreads.items() if one},
+        **({"paper": paper} if paper else {}),
+        "runs": [
+            {
+                "seed": seed,
+                "folder": str(one.run.folder),
+                "seconds": one.run.note().get("seconds"),
+                "test": one.test,
+                "fit": one.results["fit"],
+                "history": [
+                    {key: None if isnan(value) else value for key, value in row.items()} for row in one.history
+                ],
+                "bn_statistics": one.compared,
+                "device": one.results["run"]["device"],
+                "versions": one.results["versions"],
+            }
+            for seed, one in cell.runs.items()
+        ],
+    }

@@ -1,0 +1,33 @@
+"""What is private in torch and in Python's library, and used all the same."""
+
+import pickle
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BatchNorm = nn.modules.batchnorm._BatchNorm  # what BN of any dimension and synchronised BN are
+NormBase = nn.modules.batchnorm._NormBase  # InstanceNorm too
+PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]  # the one in C trusts the sizes that a file says
+
+
+def shared_memory(like: Tensor, size: int) -> Tensor:
+    """An empty tensor of `size` elements in memory that a loader's worker hands over without a copy.
+
+    Args:
+        like: A tensor of the same type.
+        size: Elements that there is room for.
+    """
+    return like.new(like._typed_storage()._new_shared(size))
+
+
+def end_workers(loader: torch.utils.data.DataLoader) -> None:
+    """Ends the worker processes of a loader, if it has any."""
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        loader._iterator = None
+
+
+def forget_inputs(program: torch.export.ExportedProgram) -> None:
+    """Takes away the inputs with which a program was traced, so that no file holds them."""
+    program._example_inputs = None
