@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from conftest import assert_children_end
+from children import assert_children_end
 
 from video_gn.processes import Ended, end_with_parent, run_jobs
 

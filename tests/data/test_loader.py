@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import assert_children_end
+from children import assert_children_end
 
 from video_gn.data import transforms
 from video_gn.data.dataset import VideoDataset

@@ -4,7 +4,7 @@ from functools import partial
 import av
 import numpy as np
 import pytest
-from conftest import assert_children_end
+from children import assert_children_end
 
 from video_gn.data.motion12 import CLASSES, Motion, _offsets, prepare, render
 from video_gn.errors import InputError

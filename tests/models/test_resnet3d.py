@@ -2,9 +2,8 @@ import copy
 
 import pytest
 import torch
-from conftest import randomize
 from pytorchvideo.models.resnet import ResBlock, create_resnet
-from samples import resnet3d
+from samples import randomize, resnet3d
 from torch import nn
 
 from video_gn.errors import InputError

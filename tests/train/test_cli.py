@@ -16,9 +16,11 @@ import sys
 import av
 import pytest
 import torch
-from conftest import DEMO, REPO, assert_children_end, fit, short
+from children import assert_children_end
+from conftest import REPO
 from pytorch_lightning.utilities import rank_zero_only
 
+from runs import DEMO, fit, short
 from video_gn.data.decoding import decord_reader
 from video_gn.data.motion12 import CLASSES, Motion, prepare
 from video_gn.kernels import dispatch
@@ -46,6 +48,7 @@ def same(a, b):
 # Learning
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_demo_learns_motion(full_root, tmp_path, capsys):
     """The README's first command: GN, 8 epochs; chance is 8.3 %."""
@@ -66,6 +69,7 @@ def test_demo_learns_motion(full_root, tmp_path, capsys):
     assert results["versions"]["torch"] == torch.__version__.split("+")[0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_single_frame_is_at_chance(full_root, tmp_path):
     """The same network on one frame, repeated: 8.3 % is chance, 3.9 standard deviations of 240 videos are 7 %."""

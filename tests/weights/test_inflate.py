@@ -2,9 +2,8 @@ import pytest
 import timm
 import torch
 import torchvision
-from conftest import randomize
 from safetensors.torch import save_file
-from samples import resnet3d
+from samples import randomize, resnet3d
 
 from video_gn.errors import InputError
 from video_gn.models.norm import make_norm

@@ -13,12 +13,12 @@ import pytest
 import timm
 import torch
 import torchvision
-from conftest import few, randomize
+from conftest import few
 from numpy._core import multiarray
 from pytorchvideo.models.hub.resnet import c2d_r50, i3d_r50, slow_r50
 from pytorchvideo.models.resnet import ResStage, create_resnet
 from safetensors.torch import save_file
-from samples import classifier
+from samples import classifier, randomize
 from torch import nn
 
 from video_gn.errors import InputError

@@ -2,8 +2,7 @@
 
 import re
 
-from conftest import tiny
-
+from runs import tiny
 from video_gn.train import cli
 from video_gn.train.callbacks import interrupt
 

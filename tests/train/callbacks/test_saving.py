@@ -9,12 +9,12 @@ import time
 
 import pytest
 import torch
-from conftest import stopped, tiny
 
+from runs import stopped, tiny
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
 from video_gn.files.text import to_json, write_json, write_text
-from video_gn.train import cli
+from video_gn.train import cli, commands
 from video_gn.train.callbacks.saving import WholeCheckpoints
 
 
@@ -123,7 +123,7 @@ def holding(folder):
 
 
 def test_the_second_run_in_a_folder_is_refused_until_the_first_ends(pictures, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "PATIENCE", 0.3)
+    monkeypatch.setattr(commands, "PATIENCE", 0.3)
     child = holding(tmp_path)
     assert cli.main(tiny(pictures, tmp_path)) == 2
     assert f"{tmp_path} is in use by another run (process {child} on " in capsys.readouterr().err
