@@ -6,6 +6,7 @@ import sys
 import pytest
 from conftest import REPO
 
+from video_gn.export.formats import export
 from video_gn.extras import EXTRAS
 
 PURE = """
@@ -29,12 +30,13 @@ except InputError as error:
 
 
 @pytest.mark.slow
-def test_prediction_needs_none_of_them(exported, motion_folder, tmp_path):
+def test_prediction_needs_none_of_them(run, motion_folder, tmp_path):
     """In a process of its own, in which they cannot be imported; what needs one says which extra brings it."""
-    last, files = exported
+    last = run / "checkpoints" / "last.ckpt"
+    exported = export(last, ["safetensors"], tmp_path / "export").with_suffix(".safetensors")
     video = motion_folder / "val" / "slow_up" / "0000.mp4"
     absent = ",".join(name for names in EXTRAS.values() for name in names)
-    command = [sys.executable, "-c", PURE, absent, *map(str, (tmp_path, last, files[".safetensors"], video))]
+    command = [sys.executable, "-c", PURE, absent, *map(str, (tmp_path, last, exported, video))]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
     codes = [line for line in done.stdout.splitlines() if line.startswith("CODE")]
     assert codes == ["CODE 0", "CODE 0", "CODE 2 2"], done.stderr[-2000:]
