@@ -5,9 +5,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from command_lines import STEPS, fit, short
 from PIL import Image
 
-from runs import STEPS, fit, short
 from video_gn.data.motion12 import Motion, prepare
 from video_gn.export.__main__ import main as export
 from video_gn.train import cli

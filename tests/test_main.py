@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from command_lines import fit, short
 from conftest import REPO
 
-from runs import fit, short
 from video_gn import __main__ as command
 from video_gn.models.architectures import ARCHS
 from video_gn.models.norm import NORMS

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from command_lines import fit, short
 from conftest import REPO
 
-from runs import fit, short
 from video_gn.console import printable
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.lists import read_list

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_lines import fit, short
 from safetensors import safe_open
 from safetensors.torch import save_file
 from samples import NAMES, SMALL, checkpoint, classifier, nested, video_data
 
-from runs import fit, short
 from video_gn.console import set_up_messages
 from video_gn.errors import InputError
 from video_gn.export.__main__ import main as export

@@ -17,10 +17,10 @@ import av
 import pytest
 import torch
 from children import assert_children_end
+from command_lines import DEMO, fit, short
 from conftest import REPO
 from pytorch_lightning.utilities import rank_zero_only
 
-from runs import DEMO, fit, short
 from video_gn.data.decoding import decord_reader
 from video_gn.data.motion12 import CLASSES, Motion, prepare
 from video_gn.kernels import dispatch

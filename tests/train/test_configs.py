@@ -7,10 +7,10 @@ import pytest
 import timm
 import torch
 import torchvision
+from command_lines import fit
 from conftest import REPO, few
 from jsonargparse import dict_to_namespace
 
-from runs import fit
 from video_gn.ablate.grid import read_grid
 from video_gn.errors import InputError
 from video_gn.train import cli

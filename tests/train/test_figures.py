@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
+from command_lines import stopped, tiny
 
-from runs import stopped, tiny
 from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.metrics import Accuracy, ranks, top

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 import torch
+from command_lines import stop_at, tiny
 
-from runs import stop_at, tiny
 from video_gn.export.__main__ import main as export
 from video_gn.train import cli
 

@@ -2,7 +2,8 @@
 
 import re
 
-from runs import tiny
+from command_lines import tiny
+
 from video_gn.train import cli
 from video_gn.train.callbacks import interrupt
 

@@ -9,9 +9,9 @@ import signal
 import numpy as np
 import pytest
 import torch
+from command_lines import EPOCHS, STEPS, stop_at, stopped, tiny
 from conftest import REPO, few
 
-from runs import EPOCHS, STEPS, stop_at, stopped, tiny
 from video_gn.train import cli
 from video_gn.train.callbacks import interrupt, results
 from video_gn.train.classifier import VideoClassifier

@@ -9,8 +9,8 @@ import time
 
 import pytest
 import torch
+from command_lines import stopped, tiny
 
-from runs import stopped, tiny
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
 from video_gn.files.text import to_json, write_json, write_text
