@@ -1,11 +1,13 @@
 """What tests are given: small data sets, a finished run and what is exported of it."""
 
+import os
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from command_lines import STEPS, fit, short
+from filelock import FileLock
 from PIL import Image
 
 from video_gn.data.motion12 import Motion, prepare
@@ -44,9 +46,12 @@ def run(data_root, tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(run, tmp_path_factory):
     """The last checkpoint of that run, and all formats that a small network has, by their endings."""
-    out = tmp_path_factory.mktemp("export")
     last = run / "checkpoints" / "epoch=2.ckpt"
-    assert export([str(last), "--out", str(out)]) == 0
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "export"
+    with FileLock(f"{out}.lock"):  # once for all test processes: the weights are the same in each
+        if not out.exists():
+            assert export([str(last), "--out", str(out)]) == 0
     return last, {path.suffix: path for path in out.iterdir()}
 
 

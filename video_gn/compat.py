@@ -1,14 +1,26 @@
 """What is private in torch and in Python's library, and used all the same."""
 
 import pickle
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 BatchNorm = nn.modules.batchnorm._BatchNorm  # what BN of any dimension and synchronised BN are
 NormBase = nn.modules.batchnorm._NormBase  # InstanceNorm too
 PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]  # the one in C trusts the sizes that a file says
+
+
+def constant_result(function: F) -> F:
+    """Has `torch.compile` take a function's result for a constant.
+
+    As `torch.compiler.assume_constant_result`, which imports the compiler: 4 seconds, for whoever compiles nothing.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def shared_memory(like: Tensor, size: int) -> Tensor:

@@ -569,6 +569,8 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     assert results["run"]["world_size"] == 2 and results["fit"]["steps"] == 3
     assert results["fit"]["val"]["videos"] == 25
     assert "damaged.mp4,validate,bad" in (tmp_path / "run" / "bad_videos.csv").read_text()
+    if launcher == TORCHRUN:
+        return  # its weights are tested as the first case's, of the same norm
     test = ["test", "--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]
     forked(3, [*test, *ON_THREE], tmp_path)
     assert cli.main(test) == 0

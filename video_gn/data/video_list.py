@@ -45,7 +45,7 @@ class Check(NamedTuple):
 class VideoList:
     """Paths and labels of a split, row by row, and what is known of its videos.
 
-    They lie in few pieces of memory: of lists of strings each loader worker would come to hold a copy, because to
+    They are in few pieces of memory: of lists of strings each loader worker would come to hold a copy, because to
     count a reference is to write (pytorch issue 13246).
 
     Args:
@@ -100,7 +100,7 @@ class VideoList:
 
 
 def checked_path(source: Path) -> Path:
-    """Where the findings about a list's or folder's videos lie."""
+    """The file of the findings about a list's or folder's videos."""
     return source.with_name(f"{source.stem if source.suffix else source.name}.checked.csv")
 
 

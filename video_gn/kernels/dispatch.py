@@ -14,6 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from video_gn.compat import constant_result
 from video_gn.errors import InputError
 
 SETTINGS = ("auto", "triton", "torch")
@@ -68,7 +69,7 @@ def takes(setting: str, x: Tensor, group_size: int = 1) -> bool:
     """Whether features go through the kernels.
 
     Args:
-        setting: "torch" never; "auto" where they lie in channels_last_3d on a CUDA device that can; "triton" in any
+        setting: "torch" never; "auto" where they are in channels_last_3d on a CUDA device that can; "triton" in any
             memory order, which costs copies.
         x: The features.
         group_size: Channels of a group.
@@ -82,7 +83,7 @@ def takes(setting: str, x: Tensor, group_size: int = 1) -> bool:
     return _able(x.device)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _able(device: torch.device) -> bool:
     return obstacle(device) is None
 

@@ -19,7 +19,6 @@ from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
 from video_gn.models.norm import batch_norms
-from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.train.callbacks.bad_videos import BadVideos
 from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
@@ -31,7 +30,17 @@ from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import look_through
 from video_gn.train.help import sections, shorten
 from video_gn.train.resume import find_resume, not_restored
-from video_gn.train.run import bar, loggers, network, next_steps, of_evaluation, of_training, run_name, writes_last
+from video_gn.train.run import (
+    bar,
+    loggers,
+    network,
+    next_steps,
+    of_evaluation,
+    of_training,
+    run_name,
+    words_of_own_network,
+    writes_last,
+)
 from video_gn.train.shipped import shipped
 
 PREFERRED = {  # classes whose settings need no class_path
@@ -238,9 +247,7 @@ class CLI(LightningCLI):
             return
         self._then_test()
         if first_process() and not self.config.fit.trainer.fast_dev_run:
-            kind, _ = network(self.config.fit.model.net)
-            own = None if kind is ResNet3d else f"{kind.__module__}.{kind.__name__}"
-            print(next_steps(self.run_dir, self.parser.prog, own))
+            print(next_steps(self.run_dir, self.parser.prog, words_of_own_network(self.config.fit.model.net)))
 
     def _then_test(self) -> None:
         if self.config.fit.test_after_fit:

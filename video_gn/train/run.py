@@ -1,5 +1,6 @@
 """What a run is called, what Lightning's trainer has for it, and what to do with it when it has ended."""
 
+import inspect
 import shlex
 from pathlib import Path
 from pydoc import locate
@@ -13,6 +14,7 @@ from video_gn.console import printable
 from video_gn.data.datamodule import DataModule
 from video_gn.data.image_data import ImageData
 from video_gn.files.names import utf8_name
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.callbacks.bars import ProgressBar
 from video_gn.train.callbacks.check_resumed import CheckResumed
 from video_gn.train.callbacks.history import History
@@ -44,13 +46,25 @@ def run_name(config: Any, data: type[DataModule]) -> str:
     return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
 
 
-def next_steps(run_dir: Path, prog: str, own: str | None = None) -> str:
+def words_of_own_network(given: Any) -> str:
+    """How a command line names a network of the user's, with the settings that are not its defaults; else nothing."""
+    kind, settings = network(given)
+    if kind is ResNet3d:
+        return ""
+    known = inspect.signature(kind).parameters
+    changed = {name: value for name, value in settings.items() if name not in known or known[name].default != value}
+    options = {"": f"{kind.__module__}.{kind.__name__}"} | {f".{name}": value for name, value in changed.items()}
+    words = {key: shlex.quote("null" if value is None else str(value)) for key, value in options.items()}
+    return " ".join(f"--model.net{key} {word}" for key, word in words.items())
+
+
+def next_steps(run_dir: Path, prog: str, own: str = "") -> str:
     """Where a run is that has ended, and the commands for its model.
 
     Args:
         run_dir: Its folder.
         prog: What was typed to start it.
-        own: The class or function of a network of the user's, which the commands need.
+        own: What names a network of the user's (`words_of_own_network`), which no file may.
     """
     kept = [path for name in ("best.ckpt", "last.ckpt") if (path := run_dir / "checkpoints" / name).is_file()]
     if not kept:
@@ -58,9 +72,7 @@ def next_steps(run_dir: Path, prog: str, own: str | None = None) -> str:
     model = shlex.quote(str(kept[0]))
     start = "python -m video_gn" if prog == "train.py" else prog
     if own:
-        return printable(
-            f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model} --model.net {own}"
-        )
+        return printable(f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model} {own}")
     lines = (
         f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model}",
         f"classes of videos: {start} predict {model} VIDEO ...",

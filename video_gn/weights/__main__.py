@@ -11,7 +11,7 @@ from typing import Any
 
 from video_gn.models.architectures import ARCHS, DEPTHS, Arch
 from video_gn.models.norm import NORMS
-from video_gn.weights.hub import PUBLIC
+from video_gn.weights.public import PUBLIC
 
 
 def main(args: list[str] | None = None, prog: str = "python -m video_gn.weights") -> int:

@@ -18,20 +18,10 @@ from pytorchvideo.models.hub.resnet import checkpoint_paths
 from video_gn.errors import InputError
 from video_gn.extras import optional
 from video_gn.files.locks import locked
+from video_gn.weights.public import DETECTRON, NONLOCAL, PYTORCHVIDEO
 from video_gn.weights.reader import Weights, read_weights
 
 log = logging.getLogger(__name__)
-_FACEBOOK = "https://dl.fbaipublicfiles.com"
-_DETECTRON = {
-    name: f"{_FACEBOOK}/detectron/ImageNetPretrained/{number}/{name}.pkl"
-    for name, number in {"R-50-GN": 47261647, "R-101-GN": 47592356}.items()
-}
-_PYTORCHVIDEO = {name: checkpoint_paths[name] for name in ("i3d_r50", "c2d_r50", "slow_r50")}
-_NONLOCAL = {
-    f"{name}_400k": f"{_FACEBOOK}/video-nonlocal/{name}_400k.pkl"
-    for name in ("i3d_baseline_32x2_IN_pretrain", "i3d_baseline_8x8_IN_pretrain")
-}
-
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -126,15 +116,7 @@ def _download(url: str) -> Path:
 HUBS: dict[str, Callable[[str], Public]] = {
     "torchvision": _torchvision,
     "timm": _timm,
-    "pytorchvideo": _listed("pytorchvideo", _PYTORCHVIDEO),
-    "detectron": _listed("detectron", _DETECTRON),
-    "nonlocal": _listed("nonlocal", _NONLOCAL),
-}
-# What is known to fit, with its data, norm and network; timm and torchvision have more.
-PUBLIC = {
-    **dict.fromkeys(("torchvision:resnet50", "torchvision:resnet101"), "ImageNet, BN, flat"),
-    "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
-    **{f"detectron:{name}": "ImageNet, GN, flat" for name in _DETECTRON},
-    **{f"pytorchvideo:{name}": f"Kinetics-400, BN, {name.partition('_')[0]}_8x8" for name in _PYTORCHVIDEO},
-    **{f"nonlocal:{name}": "Kinetics-400, BN, i3d_nonlocal" for name in _NONLOCAL},
+    "pytorchvideo": _listed("pytorchvideo", {name: checkpoint_paths[name] for name in PYTORCHVIDEO}),
+    "detectron": _listed("detectron", DETECTRON),
+    "nonlocal": _listed("nonlocal", NONLOCAL),
 }

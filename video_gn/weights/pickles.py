@@ -136,7 +136,7 @@ class _ArrayUnpickler(PythonUnpickler):
 
 
 def read_arrays(path: str) -> dict[str, Tensor]:
-    """The arrays of a Caffe2 pickle under their names, which lie bare or under "blobs"; text beside them is left out.
+    """The arrays of a Caffe2 pickle under their names, at the top or under "blobs"; text beside them is left out.
 
     Raises:
         InputError: It holds something that could be called. Damaged ones raise what pickle does.

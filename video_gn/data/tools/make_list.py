@@ -2,7 +2,7 @@
 
 From Kinetics-400, -600 or -700 as CVDF distributes them: reads each `ROOT/annotations/SPLIT.csv` (label, youtube_id,
 time_start, time_end, split) and looks for `YOUTUBEID_START_END` with any video ending, anywhere below `ROOT/SPLIT`;
-some may lie in `ROOT/replacement`, as CVDF has them. Without annotations, from class folders:
+some may be in `ROOT/replacement`, as CVDF has them. Without annotations, from class folders:
 `ROOT/SPLIT/CLASS/*.mp4`. A split without labels (the later sets' test split) is left out, and said so.
 
 Counts what is expected, found and missing, for each split and (in `ROOT/counts.csv`) each class; names what is missing

@@ -67,7 +67,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Encoding, worker
     """Prepares the videos of a list.
 
     Raises:
-        InputError: There is no list, or copies would lie over originals or among others of other settings.
+        InputError: There is no list, or copies would replace originals, or be among others of other settings.
     """
     if workers < 1 or not 0 < timeout < math.inf or min(settings.gop, settings.quality) < 1:
         raise InputError(

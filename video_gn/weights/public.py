@@ -1,0 +1,20 @@
+"""Names of public weights that are known to fit, and where those of Facebook are; imports nothing."""
+
+_FACEBOOK = "https://dl.fbaipublicfiles.com"
+DETECTRON = {
+    name: f"{_FACEBOOK}/detectron/ImageNetPretrained/{number}/{name}.pkl"
+    for name, number in {"R-50-GN": 47261647, "R-101-GN": 47592356}.items()
+}
+PYTORCHVIDEO = ("i3d_r50", "c2d_r50", "slow_r50")
+NONLOCAL = {
+    f"{name}_400k": f"{_FACEBOOK}/video-nonlocal/{name}_400k.pkl"
+    for name in ("i3d_baseline_32x2_IN_pretrain", "i3d_baseline_8x8_IN_pretrain")
+}
+# What is known to fit, with its data, norm and network; timm and torchvision have more.
+PUBLIC = {
+    **dict.fromkeys(("torchvision:resnet50", "torchvision:resnet101"), "ImageNet, BN, flat"),
+    "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
+    **{f"detectron:{name}": "ImageNet, GN, flat" for name in DETECTRON},
+    **{f"pytorchvideo:{name}": f"Kinetics-400, BN, {name.partition('_')[0]}_8x8" for name in PYTORCHVIDEO},
+    **{f"nonlocal:{name}": "Kinetics-400, BN, i3d_nonlocal" for name in NONLOCAL},
+}
