@@ -21,9 +21,8 @@ def short(*args):
     """Two quick epochs of a narrower network on the small set, without a test."""
     settings = {
         "data.motion": "{train_per_class: 2, val_per_class: 2}", "data.loading.num_workers": 0,
-        "data.clip.num_frames": 8,
-        "data.clip.frame_interval": 8, "model.net.width": 8, "model.net.dropout": 0.5, "trainer.max_epochs": 2,
-        "trainer.log_every_n_steps": 1,
+        "data.clip.num_frames": 8, "data.clip.frame_interval": 8, "model.net.width": 8, "model.net.dropout": 0.5,
+        "trainer.max_epochs": 2, "trainer.num_sanity_val_steps": 0, "trainer.log_every_n_steps": 1,
         "trainer.enable_progress_bar": "false", "test_after_fit": "false",
     }  # fmt: skip
     return (*(word for key, value in settings.items() for word in (f"--{key}", value)), *args)

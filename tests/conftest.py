@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two test processes share the cores, and so do their runs
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # the lines after fit are the same however the tests are started
 REPO = Path(__file__).parents[1]
 # Real clips, sound and damaged, with their MANIFEST.tsv; the tests on them are skipped where there are none.
 VIDEOS = Path(os.environ.get("VIDEO_GN_TEST_VIDEOS", REPO.parent / "shared" / "videos"))
@@ -38,7 +39,6 @@ def _set_up(config):
     # PyTorch looks every 5 seconds whether the loader's workers live.
     _MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.3,)
     config.pluginmanager.import_plugin("shared_fixtures")
-    gc.freeze()  # what is imported so far need not be looked through again and again
 
 
 def _patch_once():
@@ -57,6 +57,10 @@ def _patch_once():
         return interpreter._LangPatchScope() if exchanged else patch(fn)
 
     interpreter._patch_lang = patch_once
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported and collected need not be looked through again and again
 
 
 def pytest_sessionfinish():

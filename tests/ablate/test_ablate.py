@@ -224,9 +224,8 @@ def test_cells_have_to_train_equally_long(tmp_path):
             ["--model.net.norm", "gn"],
             "sets model.net.norm to 'gn', and by the axis norm bn_.* has 'bn'; leave the option out",
         ),
-        pytest.param(["--model.net.nor", "gn"], None, marks=pytest.mark.slow),  # an abbreviation
         (["--data.batch_size", "2"], "sets data.batch_size to 2, and by the axis batch bn_b8_a has 8"),
-        pytest.param(["--data.batch_s", "2"], None, marks=pytest.mark.slow),
+        (["--data.batch_s", "2"], "unrecognized arguments: --data.batch_s 2"),  # no abbreviations
         (["-c", "configs/b4.yaml"], "sets data.batch_size to 4"),
         (
             ["--model.start.init", "null"],
@@ -236,10 +235,8 @@ def test_cells_have_to_train_equally_long(tmp_path):
             ["--trainer.max_epochs", "1", "--trainer.callbacks+", "RichProgressBar"], "", marks=pytest.mark.slow
         ),
         (["--run_dir", "x"], "sets run_dir to 'x'; the ablation sets it"),
-        pytest.param(["--run_di", "x"], None, marks=pytest.mark.slow),
         pytest.param(["--seed_everything", "0"], "sets seed_everything to 0; the ablation", marks=pytest.mark.slow),
         (["--ckpt_path", "x.ckpt"], "sets ckpt_path"),
-        pytest.param(["--ckpt_pat", "x.ckpt"], None, marks=pytest.mark.slow),
         pytest.param(["--test_after_fit", "false"], "sets test_after_fit", marks=pytest.mark.slow),
     ],
 )
@@ -251,7 +248,6 @@ def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):
     if words == "":
         assert plan.make_plan(grid, tmp_path)
         return
-    # An abbreviation is refused in whatever words: as what it stands for, or by the parser of fit.
     with pytest.raises(InputError, match=words):
         plan.make_plan(grid, tmp_path)
 

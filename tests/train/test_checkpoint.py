@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import math
+import os
 import resource
 import shutil
 import struct
@@ -293,7 +294,7 @@ def test_files_that_are_no_checkpoints(sound, tmp_path, capsys, monkeypatch):
         (tmp_path / f"{name}.ckpt").write_bytes(content)
         assert "damaged" in refused(tmp_path / f"{name}.ckpt", capsys, tmp_path)
     (tmp_path / "folder.ckpt").mkdir()
-    assert "there is no checkpoint" in refused(tmp_path / "folder.ckpt", capsys, tmp_path)
+    assert "folder.ckpt is a folder; name a file" in refused(tmp_path / "folder.ckpt", capsys, tmp_path)
     for name, value in {"list": [1], "tensor": torch.zeros(3), "text": "text", "odd": {1: 2}}.items():
         torch.save(value, tmp_path / f"{name}.ckpt")
         assert "not a checkpoint of this project" in refused(tmp_path / f"{name}.ckpt", capsys, tmp_path)
@@ -624,3 +625,28 @@ def test_safetensors_that_promise_more_than_they_have(tmp_path, capsys):
     for size in (len(header), 2**62):
         (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", size) + header + bytes(4))
         assert "damaged" in one_line(lambda: predict([str(tmp_path / "x.safetensors"), "x.mp4"]), capsys)
+
+
+def flip_a_weight(path):
+    """Changes bytes of a tensor where they are in a checkpoint's archive."""
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+    data = bytearray(path.read_bytes())
+    middle = entry.header_offset + entry.file_size // 2
+    data[middle : middle + 64] = bytes(byte ^ 0x55 for byte in data[middle : middle + 64])
+    path.write_bytes(data)
+    return entry.filename
+
+
+def test_bytes_that_changed_are_noticed(run, tmp_path, capsys):
+    """Torch reads them as they are, and would train or test with another weight."""
+    shutil.copytree(run, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    shutil.copy(folder / "last.ckpt", folder / "previous.ckpt")
+    os.utime(folder / "previous.ckpt", (1, 1))
+    name = flip_a_weight(folder / "last.ckpt")
+    with pytest.raises(InputError, match=f"last.ckpt is damaged: the checksum of '{name}' in it is wrong"):
+        read_checkpoint(str(folder / "last.ckpt"))
+    assert find_resume(tmp_path / "run", "last") == str(folder / "previous.ckpt")
+    with pytest.raises(InputError, match=r"checkpoints is a folder; name a file"):
+        read_checkpoint(str(folder))

@@ -131,6 +131,25 @@ def signal_at(monkeypatch, step, number, hook="on_train_batch_start"):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run_is_one_line(number, data_root, tmp_path, monkeypatch, capfd):
+    """As a terminal's Ctrl-C and a cluster's end of a job are: the loader's workers get it too."""
+    real, sent = VideoClassifier.training_step, []
+
+    def sends(self, *args):
+        if not sent:
+            workers = [child.pid for child in multiprocessing.active_children()]
+            sent.extend(os.kill(one, number) or one for one in (*workers, os.getpid()))
+        return real(self, *args)
+
+    monkeypatch.setattr(VideoClassifier, "training_step", sends)
+    words = short("--data.loading.num_workers", 2)
+    assert cli.main(fit(tmp_path / "run", data_root, *words)) == 128 + number
+    assert len(sent) == 3
+    said = capfd.readouterr().err
+    assert said.count("stopping after this step") == 1 and said.count(signal.Signals(number).name) == 2, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_a_test_is_no_success(number, run, data_root, tmp_path, monkeypatch, capsys):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tmp_path / "run"
@@ -642,6 +661,10 @@ def slip(capsys, args):
     [
         (("--model.nrom", "gn"), "unrecognized arguments: --model.nrom gn (did you mean model.net.norm?)"),
         (("--model.norm", "gn"), "model.norm is now model.net.norm"),
+        (
+            ("--trainer.max_epoch", "3"),
+            "--trainer.max_epoch 3 (did you mean trainer.max_epochs?)",
+        ),
         (("--model.lr_schedule", "step"), "model.lr_schedule is now model.schedule"),
         (("--model.net.nrom", "gn"), "there is no model.net.nrom (did you mean model.net.norm"),
         (("--model.schedule", "cosin"), "there is no model.schedule 'cosin'; the names are: Cosine, Step"),

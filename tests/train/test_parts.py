@@ -41,6 +41,33 @@ def last(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+WRONG = """
+import torch
+from torch import nn
+
+class NoClasses(nn.Module):
+    def __init__(self):
+        super().__init__()
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("my_modul.Net", "model.net: there is no module my_modul; it is looked for in the current folder and in"),
+        ("my_module.Nett", "model.net: my_module has no Nett (did you mean Net?)"),
+        ("broken.Net", "model.net: broken cannot be imported: No module named 'not_there'"),
+        ("wrong.NoClasses", "takes 1 positional argument but 2 were given; its call has to take the number of classes"),
+    ],
+)
+def test_mistakes_in_a_network_of_your_own_are_one_line(path, words, own, pictures, tmp_path, capsys):
+    (tmp_path / "broken.py").write_text("import not_there")
+    (tmp_path / "wrong.py").write_text(WRONG)
+    assert cli.main([*command(pictures, tmp_path / "run", "--model.net."), "--model.net", path]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert words in line
+
+
 def test_a_network_of_your_own(own, pictures, tmp_path, monkeypatch, capsys):
     words = command(pictures, tmp_path / "whole", "--model.net.")
     given = [word for key, value in own.items() for word in (f"--{key}", str(value))]
@@ -65,6 +92,8 @@ def test_a_network_of_your_own(own, pictures, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert cli.main(["test", "--ckpt_path", checkpoint]) == 2
     assert "the network in " in (err := capsys.readouterr().err) and "--model.net my_module.Net" in err
+    assert cli.main(["test", "--ckpt_path", checkpoint, "--model.net", "my_module.Net", "--model.net.hidden", "5"]) == 2
+    assert "layers.0.weight is [6, 3] there and [5, 3] here; name the settings" in capsys.readouterr().err
     assert cli.main(["test", "--ckpt_path", checkpoint, *given]) == 0
     out = tmp_path / "out.jsonl"
     assert (
@@ -94,8 +123,8 @@ def number(num_classes: int) -> int:
     ("name", "words"),
     [
         ("others.Net", None), ("others.make", None), ("others.silent", "no function that says what it returns"),
-        ("others.number", "no function that says"), ("others.Nett", "there is no model.net 'others.Nett'"),
-        ("gone.Net", "there is no model.net 'gone.Net'"),
+        ("others.number", "no function that says"), ("others.Nett", "others has no Nett (did you mean Net?)"),
+        ("gone.Net", "there is no module gone"),
     ],
 )  # fmt: skip
 def test_what_can_be_a_network(name, words, own, pictures, tmp_path, capsys):

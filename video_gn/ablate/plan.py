@@ -59,7 +59,7 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
 def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Sequence[Run], out: Path) -> None:
     """Raises InputError where options of the command line change what tells cells or runs from each other.
 
-    What was resolved is compared, so that it does not matter how an option was written: abbreviated, or in a file.
+    What was resolved is compared, so that it does not matter whether an option is on the command line or in a file.
     """
     if not grid.extra:
         return

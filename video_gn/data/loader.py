@@ -207,6 +207,8 @@ def _start_worker(number: int) -> None:
     worker = get_worker_info()
     assert worker is not None and isinstance(worker.dataset, VideoDataset)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for one in (signal.SIGINT, signal.SIGTERM):  # a terminal and a cluster send them to all processes of a run, and
+        signal.signal(one, signal.SIG_IGN)  # the run's own needs its workers until it has ended its step
     if worker.dataset.parent:
         direct = multiprocessing.get_start_method() != "forkserver"
         end_with_parent(signal.SIGKILL, worker.dataset.parent if direct else None)

@@ -27,9 +27,14 @@ def make_net(make: Callable[[int], nn.Module], num_classes: int, crop_size: int)
     """A network, which knows the side of the training crop where it asks for that.
 
     Raises:
-        InputError: What is made is no module.
+        InputError: It takes no number of classes, or what is made is no module.
     """
-    net = make(num_classes)
+    try:
+        net = make(num_classes)
+    except TypeError as error:
+        if "positional argument" not in str(error) or "were given" not in str(error):
+            raise
+        raise InputError(f"model.net: {error}; its call has to take the number of classes") from None
     if not isinstance(net, nn.Module):
         raise InputError(f"model.net gives {type(net).__name__}, which is no torch.nn.Module")
     if set_crop_size := getattr(net, "set_crop_size", None):

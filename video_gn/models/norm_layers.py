@@ -72,7 +72,7 @@ def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Ten
 
 
 class BatchNorm3d(nn.BatchNorm3d):
-    """BatchNorm whose statistics in training are those of consecutive groups of clips.
+    """BatchNorm; with a ghost batch, its statistics in training are those of consecutive groups of clips.
 
     A batch of 32 clips with `ghost_batch=4` gives the outputs and gradients of 8 processes with 4 clips each. So do its
     running statistics: they follow the first group alone, as DDP keeps (and evaluates with) those of its first

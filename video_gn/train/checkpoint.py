@@ -23,6 +23,7 @@ from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import DATA, FLAG, LOADING, Rule, one_of, plain, shown
 from video_gn.train.callbacks.bn_statistics import RULES as STATISTICS
 from video_gn.train.configs import flat
+from video_gn.weights.archives import wrong_sum
 from video_gn.weights.inflate import own_state
 from video_gn.weights.pickles import load_torch
 from video_gn.weights.reader import Weights, read_weights
@@ -90,13 +91,18 @@ def read_checkpoint(path: str) -> Checkpoint:
     Raises:
         InputError: There is no such file, it is something else, or says what makes no sense.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder; name a file, as checkpoints/best.ckpt in a run's folder")
     if not Path(path).is_file():
         raise InputError(f"there is no checkpoint {path}")
     try:
         with utf8_named(path) as name:
             content = load_torch(name, mmap=True)
+            wrong = wrong_sum(name)
     except Exception as error:  # torch.load fails in many ways on what is no checkpoint
         raise InputError(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from None
+    if wrong:
+        raise InputError(f"{path} is damaged: the checksum of {shown(wrong)} in it is wrong")
     needed = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch", "global_step"}
     if not isinstance(content, dict) or not needed <= content.keys():
         raise InputError(

@@ -117,6 +117,7 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        self.parser.allow_abbrev = False  # nor its subcommands
         parser.set_defaults({"weights_only": True})
         if subcommand in ("test", "validate"):
             parser.set_defaults({"verbose": False})

@@ -1,6 +1,7 @@
 """What `fit --help` and its like show: every setting in a line or two, with its choices; and near misses of names."""
 
 import difflib
+import importlib
 import inspect
 import re
 from argparse import SUPPRESS
@@ -115,6 +116,8 @@ def explain(error: str, keys: list[str]) -> str:
         )
     no_class = "(?:import path string: |(?:No module named|has no attribute) .*Got value: )"
     if match := re.search(rf'[Kk]ey "(model\.(?:optimizer|schedule|net))": .*{no_class}(\S+)', text):
+        if "." in match[2] and (why := _not_importable(match[2])):
+            return f"{match[1]}: {why}"
         known = ", ".join(sorted(map(str, CHOICES[match[1]])))
         return f"there is no {match[1]} {match[2]!r}; the names are: {known}"
     if match := re.search(r"[Kk]ey \"(model\.net)\": .*Parser key \"(\w+)\": (.*?)\.? Got value: Namespace", text):
@@ -126,6 +129,23 @@ def explain(error: str, keys: list[str]) -> str:
         if match[1] not in keys:
             return f"{one_line(error, [])}{_meant(match[1], keys)}"
     return one_line(error, keys)
+
+
+def _not_importable(path: str) -> str | None:
+    """Why there is no such class or function, whose path a user has typed."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return f"there is no module {error.name}; it is looked for in the current folder and in what is installed"
+        return f"{module} cannot be imported: {error}"
+    return None if hasattr(found, name) else f"{module} has no {name}{_close(name, vars(found))}"
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _meant(name: str, keys: list[str]) -> str:

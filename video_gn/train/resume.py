@@ -1,6 +1,7 @@
 """The checkpoint that a run resumes from: which one, and whether its state of training can be one."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -18,6 +19,8 @@ from video_gn.train.optim import SGD
 from video_gn.train.settings import described
 
 log = logging.getLogger(__name__)
+# As torch says that a tensor of a network has another shape in a checkpoint.
+MISMATCH = r"size mismatch for (?:net\.)?(\S+): .* shape torch.Size\(\[(.*?)\]\) .* is torch.Size\(\[(.*?)\]\)"
 POSITION = (
     "epoch",
     "videos",
@@ -183,6 +186,11 @@ def not_restored(error: Exception, path: str) -> InputError | None:
         if code.co_filename.endswith("checkpoint_connector.py") and (
             "restore" in code.co_name or "resume" in code.co_name
         ):
+            if match := re.search(MISMATCH, str(error)):
+                return InputError(
+                    f"{path} is of another network, or of other settings of it: {printable(match[1])} is [{match[2]}] "
+                    f"there and [{match[3]}] here; name the settings that it was trained with (config.yaml has them)"
+                )
             why = printable(" ".join(str(error).split())[:200])
             return InputError(
                 f"{path} cannot be loaded ({type(error).__name__}: {why}); it is damaged, or of other settings or "

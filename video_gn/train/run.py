@@ -1,6 +1,7 @@
 """What a run is called, what Lightning's trainer has for it, and what to do with it when it has ended."""
 
 import inspect
+import os
 import shlex
 from pathlib import Path
 from pydoc import locate
@@ -71,6 +72,8 @@ def next_steps(run_dir: Path, prog: str, own: str = "") -> str:
         return f"the run is in {printable(str(run_dir))}"
     model = shlex.quote(str(kept[0]))
     start = "python -m video_gn" if prog == "train.py" else prog
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:  # typed after `uv run`, in whose environment alone this may be
+        start = f"uv run {start}"
     if own:
         return printable(f"the run is in {run_dir}; to test its model: {start} test --ckpt_path {model} {own}")
     lines = (

@@ -48,7 +48,7 @@ class BadVideos(pl.Callback):
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
         raise InputError(
             f"{count} of {total} training videos cannot be read, more than data.loading.max_bad={most:g} of them; they "
-            f"are named in {self.path}. See what is wrong (data/check_videos.py names all of them), or raise "
+            f"are named in {self.path}. See what is wrong (video-gn data check names all of them), or raise "
             f"data.loading.max_bad, and resume with --ckpt_path last"
         )
 
