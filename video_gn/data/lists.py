@@ -38,7 +38,8 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
         ]
     elif not source.is_file():
         raise InputError(
-            f"there is no list or folder {source}; in a run, data.train, data.val and data.test are below data.root"
+            f"there is no list or folder {source}; in a run, data.train, data.val and data.test are below data.root "
+            "(--data.root FOLDER)"
         )
     elif source.suffix.lower() == ".csv":
         rows = [(line, row["path"], row["label"].strip()) for line, row in numbered_rows(source, ("path", "label"))]

@@ -207,8 +207,11 @@ def _start_worker(number: int) -> None:
     worker = get_worker_info()
     assert worker is not None and isinstance(worker.dataset, VideoDataset)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    for one in (signal.SIGINT, signal.SIGTERM):  # a terminal and a cluster send them to all processes of a run, and
-        signal.signal(one, signal.SIG_IGN)  # the run's own needs its workers until it has ended its step
+    # A terminal and a cluster send these to all processes of a run, whose own one ends its step first and its workers
+    # after that. Where it has not taken SIGTERM, it ends at once, and they by it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if callable(signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if worker.dataset.parent:
         direct = multiprocessing.get_start_method() != "forkserver"
         end_with_parent(signal.SIGKILL, worker.dataset.parent if direct else None)
