@@ -21,16 +21,8 @@ from video_gn.train.settings import described
 log = logging.getLogger(__name__)
 # As torch says that a tensor of a network has another shape in a checkpoint.
 MISMATCH = r"size mismatch for (?:net\.)?(\S+): .* shape torch.Size\(\[(.*?)\]\) .* is torch.Size\(\[(.*?)\]\)"
-POSITION = (
-    "epoch",
-    "videos",
-    "validated",
-    "steps",
-    "list",
-    "seed",
-    "stopped",
-)  # as video_gn/train/callbacks/position.py keeps it
-
+# As video_gn/train/callbacks/position.py keeps it.
+POSITION = ("epoch", "videos", "validated", "steps", "list", "seed", "stopped")
 SETTINGS_OF: dict[type, str] = {  # callbacks that change one
     GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
     BatchSizeFinder: "data.batch_size",
@@ -144,10 +136,8 @@ def check_state(checkpoint: Checkpoint) -> None:
     wrong += [shown(leaf) for leaf in named if ".." in Path(leaf).parts]
     for state in content["lr_schedulers"]:
         names = state.keys() if isinstance(state, dict) else [state]
-        known = LambdaLR
-        wrong += [
-            shown(x) for x in names if not isinstance(x, str) or callable(getattr(known, x, None)) or x == "optimizer"
-        ]
+        methods = {name for name in names if isinstance(name, str) and callable(getattr(LambdaLR, name, None))}
+        wrong += [shown(x) for x in names if not isinstance(x, str) or x in methods or x == "optimizer"]
     if wrong:
         raise InputError(f"{path} has a state of training that cannot be ({wrong[0]}); take another checkpoint")
 
@@ -211,10 +201,8 @@ def check_optimizer(checkpoint: Mapping[str, Any], now: str, path: str) -> None:
         now: Class path of this run's.
         path: The checkpoint.
     """
-    before = (checkpoint["hyper_parameters"].get("optimizer") or described(SGD()))[
-        "class_path"
-    ]  # format 1 had SGD alone
-    if before != now:
+    stored = checkpoint["hyper_parameters"].get("optimizer") or described(SGD())  # format 1 had SGD alone
+    if (before := stored["class_path"]) != now:
         old, new = (one.rpartition(".")[2] for one in (before, now))
         raise InputError(
             f"{path} was trained by {old}, and model.optimizer is {new}; resume with the same, or start a new run from "

@@ -56,10 +56,10 @@ def set_input_scale(
         )
     if isinstance(net, ResNet3d) and not weights:  # it may have been made with some
         known = (net.mean, net.std)
-    own: Any = (tuple(mean or known[0]), tuple(std or known[1]))
+    scale: Any = (tuple(mean or known[0]), tuple(std or known[1]))
     if isinstance(net, ResNet3d):
-        net.mean, net.std = own
-    return own
+        net.mean, net.std = scale
+    return scale
 
 
 def start_from(
