@@ -2,10 +2,12 @@
 
 import re
 
+import pytest
 from command_lines import tiny
 
 from video_gn.train import cli
 from video_gn.train.callbacks import interrupt
+from video_gn.train.run import next_steps
 
 
 def shown(capsys):
@@ -39,3 +41,16 @@ def test_a_line_an_epoch_and_what_to_do_next(pictures, tmp_path, monkeypatch, ca
         f"the run is in {tmp_path / 'run'}; to test its model: python -m video_gn test --ckpt_path "
     )
     assert "predict" in lines[-3] and "export" in lines[-2]
+
+
+@pytest.mark.parametrize(("started", "start"), [("", "python -m video_gn"), ("1", "uv run python -m video_gn")])
+def test_the_lines_after_fit_begin_as_fit_did(started, start, tmp_path, monkeypatch):
+    """What `uv run` has started is outside its environment not to be found."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    if started:
+        monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", started)
+    lines = next_steps(tmp_path, "train.py").splitlines()
+    assert len(lines) == 3
+    for line, command in zip(lines, ("test", "predict", "export"), strict=True):
+        assert f": {start} {command} " in line
