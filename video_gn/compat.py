@@ -1,7 +1,7 @@
 """What is private in torch and in Python's library, and used all the same."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +21,18 @@ def constant_result(function: F) -> F:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies each source to its target, in few kernels."""
+    torch._foreach_copy_(list(targets), list(sources))
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody wants to be called with a module's forward or backward."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def shared_memory(like: Tensor, size: int) -> Tensor:

@@ -122,7 +122,7 @@ def test_memory_order_does_not_change_the_logits(channels_last):
     clips = torch.arange(3 * 8 * 32 * 32, dtype=torch.uint8).view(1, 3, 8, 32, 32) * 37
     with torch.no_grad():
         logits = model(clips)
-        model.execution = Execution(channels_last=not channels_last)
+        model.call.execution = Execution(channels_last=not channels_last)
         torch.testing.assert_close(logits, model(clips), rtol=1e-3, atol=1e-4)
 
 
@@ -140,6 +140,7 @@ def test_memory_order_follows_the_device_unless_set(setting, device, last):
     [
         ({"kernels": "fast"}, "one of: auto, triton, torch"),
         ({"low_memory": True, "compile": True}, "low_memory and model.execution.compile"),
+        ({"cuda_graph": True, "compile": True}, "cuda_graph and model.execution.compile are both true"),
         ({"std": (0.2, 0.0, 0.2)}, "model.start.std"),
         ({"decay_points": [150_000]}, "fractions of training"),
         ({"norm": "x"}, "one of: bn, gn"),

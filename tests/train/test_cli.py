@@ -692,6 +692,7 @@ def slip(capsys, args):
             ("--model.execution.low_memory", "true", "--model.execution.compile", "true"),
             "model.execution.low_memory and model.execution.compile are both true",
         ),
+        (("--model.execution.cuda_graph", "true"), "cuda_graph is true, and there is no CUDA device; take null"),
         (("--model.start.init", "gone.pth"), "there is no file gone.pth to start from"),
         (("--trainer.accelerator", "gpu"), "gpu"),
         (("--trainer.devices", "some"), "trainer: "),
@@ -702,7 +703,7 @@ def slip(capsys, args):
 def test_slips(change, words, data_root, tmp_path, capsys):
     (data_root / "none.csv").write_text("path,label\n")
     (data_root / "out.csv").write_text("path,label\nx.mp4,7\n")
-    if "gpu" in change and torch.cuda.is_available():
+    if {"gpu", "--model.execution.cuda_graph"} & {*change} and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert words in slip(capsys, fit(tmp_path / "run", data_root, *short(), *change))
 

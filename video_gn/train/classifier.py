@@ -13,19 +13,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from video_gn import rules
 from video_gn.batch import Batch
 from video_gn.errors import InputError
-from video_gn.kernels.dispatch import check
 from video_gn.models import contract
 from video_gn.models.blocks import select_kernels
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
+from video_gn.train.network_call import NetworkCall
 from video_gn.train.optim import REFERENCE_CLIPS, SGD, Optimizer, ends_step, scaled_lr
 from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
 from video_gn.train.settings import Execution, Start, described
 from video_gn.weights.hub import load_weights
-from video_gn.weights.inflate import check_norm, set_input_scale, start_from
+from video_gn.weights.inflate import start_net
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class VideoClassifier(pl.LightningModule):
         std: Of each colour, by which the input is divided.
         results: Of the last validation and test, in full precision.
         outcomes: Of the test's videos: row, predicted label, rank of the true one.
+        call: Of the network, by its `execution`.
         norm_layers: Distances of running from true statistics, where they were measured.
     """
 
@@ -68,20 +69,16 @@ class VideoClassifier(pl.LightningModule):
         super().__init__()
         rules.check(locals(), {"batch_size": rules.BATCH, "crop_size": rules.CROP, "seed": rules.SEED}, "model")
         self.class_names = list(class_names)
-        self.optimizer, self.schedule, self.execution, self.seed = optimizer, schedule, execution, seed
+        self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
         self.clips_per_gpu = batch_size
         weights = None if start.init is None else load_weights(start.init)
         self.net = contract.make_net(net, len(self.class_names), crop_size)
-        if weights:
-            check_norm(weights, contract.resnet(self.net, "model.start.init").norm, start.init_norm)
-        self.mean, self.std = map(list, set_input_scale(self.net, weights, start.mean, start.std))
-        self._normalize = Normalize(self.mean, self.std)
-        if weights:
-            log.info(start_from(contract.resnet(self.net, "model.start.init"), weights, self.class_names, self.std))
+        scale = start_net(self.net, weights, self.class_names, start.init_norm, start.mean, start.std)
+        self.mean, self.std = scale
         select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)
+        self.call = NetworkCall(self.net, Normalize(*scale), execution, batch_size)
         self.init = start.init
-        self.norm_kernels = ""  # in words, once it is known where they run
         self.frozen = contract.freeze(self.net, start.freeze_stages)
         # In types that load without running code.
         self._set_hparams(
@@ -140,8 +137,7 @@ class VideoClassifier(pl.LightningModule):
             InputError: The clips are too short for the network's strides; or what it gives is not K logits a clip.
         """
         contract.check_frames(self.net, clips)
-        x = self._normalize(clips).contiguous(memory_format=self.execution.layout(clips.device))
-        logits = self.net(x)
+        logits = self.call(clips)
         contract.check_logits(self.net, logits, len(clips), len(self.class_names))
         return logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
 
@@ -164,13 +160,7 @@ class VideoClassifier(pl.LightningModule):
             contract.check_random_start(self.net, len(self.frozen))
 
     def configure_model(self) -> None:
-        device = self.trainer.strategy.root_device
-        before, self.norm_kernels = self.norm_kernels, check(self.execution.kernels, device)
-        if self.norm_kernels != before:  # once where a test follows training
-            log.info(self.norm_kernels)
-        self.net.to(memory_format=self.execution.layout(device))  # type: ignore[call-overload]
-        if self.execution.compile:
-            self.net.compile()
+        self.call.prepare(self.trainer.strategy)
 
     # Steps
 
@@ -194,6 +184,9 @@ class VideoClassifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"train/{name}": value for name, value in self.training_means().items()})
+
+    def on_train_end(self) -> None:
+        self.call.forget()
 
     def training_means(self) -> dict[str, float]:
         """Of the epoch's clips over all processes, mean loss and top-1; videos that were unreadable or fell back."""

@@ -50,15 +50,20 @@ class Execution:
     low_memory: bool = False
     """Whether those kernels keep less for backward: what convolutions read after a norm and ReLU is computed again. Not
     with `compile`."""
+    cuda_graph: bool | None = None
+    """Whether forward and backward of a training step are recorded once, as CUDA graphs, and then launched whole, which
+    saves the host its time. Not with `compile`. None for: on a GPU, where the network is one of this project's."""
 
     def __post_init__(self) -> None:
         rules = {"compile": FLAG, "channels_last": or_none(FLAG), "kernels": one_of(("auto", "triton", "torch"))}
-        check(vars(self), rules | {"low_memory": FLAG}, "model.execution")
+        check(vars(self), rules | {"low_memory": FLAG, "cuda_graph": or_none(FLAG)}, "model.execution")
         if self.low_memory and self.compile:
             raise InputError(
                 "model.execution.low_memory and model.execution.compile are both true; a compiled graph decides itself "
                 "what to keep"
             )
+        if self.cuda_graph and self.compile:
+            raise InputError("model.execution.cuda_graph and model.execution.compile are both true; take one of them")
 
     def layout(self, device: torch.device) -> torch.memory_format:
         """Memory order of activations on a device."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
+from video_gn.models.contract import resnet
 from video_gn.models.resnet3d import Net, ResNet3d, ResStage
 from video_gn.weights.layouts import IMAGENET, KINETICS, Place
 from video_gn.weights.reader import Weights
@@ -32,6 +33,35 @@ def places(net: Net) -> dict[str, Place]:
         else:
             found[name] = Place(0 if number == "0" else 5, 0, inner[-2], inner[-1])
     return found
+
+
+def start_net(
+    net: nn.Module,
+    weights: Weights | None,
+    class_names: Sequence[str],
+    file_norm: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> tuple[list[float], list[float]]:
+    """Starts a network from weights, if there are any; gives mean and standard deviation of its input.
+
+    Args:
+        net: The network; with weights, one of this project.
+        weights: Of `video_gn.weights.reader.read_weights`.
+        class_names: The network's.
+        file_norm: The norm that the weights were trained with, where they do not say.
+        mean: Of the input, where it is not the weights'.
+        std: Of the input, likewise.
+
+    Raises:
+        InputError: The weights are not of this network, norm or mean.
+    """
+    if weights:
+        check_norm(weights, resnet(net, "model.start.init").norm, file_norm)
+    scale = set_input_scale(net, weights, mean, std)
+    if weights:
+        log.info(start_from(resnet(net, "model.start.init"), weights, class_names, scale[1]))
+    return list(scale[0]), list(scale[1])
 
 
 def set_input_scale(

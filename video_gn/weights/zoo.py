@@ -1,7 +1,6 @@
 """Networks by name: `i3d_r50_gn` is the arch `i3d`, 50 layers and GroupNorm."""
 
 import itertools
-import logging
 import re
 from fnmatch import fnmatchcase
 
@@ -10,9 +9,7 @@ from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.weights.hub import load_weights
-from video_gn.weights.inflate import check_norm, set_input_scale, start_from
-
-log = logging.getLogger(__name__)
+from video_gn.weights.inflate import start_net
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -49,10 +46,6 @@ def create_model(
     except TypeError as error:
         raise InputError(f"ResNet3d: {error}") from None
     weights = load_weights(pretrained) if pretrained else None
-    _, std = set_input_scale(net, weights, None, None)
-    if weights:
-        check_norm(weights, net.norm)
-        names = weights.settings.get("class_names", ())
-        names = names if len(names) == num_classes else list(map(str, range(num_classes)))
-        log.info(start_from(net, weights, names, std))
+    names = weights.settings.get("class_names", ()) if weights else ()
+    start_net(net, weights, names if len(names) == num_classes else list(map(str, range(num_classes))))
     return net

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.files.text import write_json
@@ -49,7 +50,8 @@ class Progress(pl.Callback):
         if self._last:
             clips, seconds = trainer.world_size * pl_module.clips_per_gpu, now - self._last
             self.clips, self.seconds = self.clips + clips, self.seconds + seconds
-            pl_module.log("train/clips_per_s", self._moving(clips, seconds), prog_bar=True)
+            found = torch.tensor(self._moving(clips, seconds))  # Lightning would send a number to the GPU, and wait
+            pl_module.log("train/clips_per_s", found, prog_bar=True)
         self._last = now
         if now - self._written > EVERY:
             self._written = now

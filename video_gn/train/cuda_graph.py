@@ -1,0 +1,106 @@
+"""Forward and backward of a call as two CUDA graphs: recorded once, then launched whole, each at once.
+
+A training step of the I3D ResNet-50 launches over 600 kernels, one after the other, for which a slow host needs longer
+than the GPU for the step (docs/kernels.md).
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from video_gn.compat import copy_all
+from video_gn.errors import InputError
+
+_WARM_UP = 3  # calls in which kernels are compiled and convolutions chosen, which no graph can hold
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Graphs:
+    """Forward and backward of a call, for inputs of one shape.
+
+    Recording changes no buffer of the network and takes no random number.
+    """
+
+    def __init__(self, net: nn.Module, run: Run, x: Tensor) -> None:
+        self._parameters = [one for one in net.parameters() if one.requires_grad]
+        self._x, self._turn = x.clone(), 0
+        buffers = [one.clone() for one in net.buffers()]
+        kind = x.device.type
+        uncached = torch.autocast(
+            kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
+        )
+        try:
+            with torch.random.fork_rng([x.device] if x.is_cuda else []), uncached:
+                self._record(run)
+        finally:
+            with torch.no_grad():
+                for one, kept in zip(net.buffers(), buffers, strict=True):
+                    one.copy_(kept)
+
+    def _record(self, run: Run) -> None:
+        stream, pool = torch.cuda.Stream(self._x.device), torch.cuda.graph_pool_handle()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                y = run(self._x)
+                found = torch.autograd.grad(y, self._parameters, torch.zeros_like(y), allow_unused=True)
+            used = [one is not None for one in found]
+            del y, found
+        self._parameters = list(itertools.compress(self._parameters, used))
+        torch.cuda.current_stream().wait_stream(stream)
+        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        # What other threads do meanwhile, such as the loader's that pins memory, is no part of the graph.
+        with torch.cuda.graph(self._forward, pool, stream, capture_error_mode="thread_local"):
+            y = run(self._x)
+        # Not in the pool, whose memory the next forward writes over: they become the parameters' own gradients.
+        self._gradients = [torch.empty_like(one) for one in self._parameters]
+        self._dy = torch.empty_like(y)
+        with torch.cuda.graph(self._backward, pool, stream, capture_error_mode="thread_local"):
+            copy_all(self._gradients, torch.autograd.grad(y, self._parameters, self._dy))
+        self._y = y.detach()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _Launch.apply(self, x, *self._parameters)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        """The output, and the turn that backward has to name."""
+        self._turn += 1
+        self._x.copy_(x)
+        self._forward.replay()
+        return self._y.detach(), self._turn
+
+    def backward(self, dy: Tensor, turn: int) -> list[Tensor]:
+        """Gradients of the parameters.
+
+        Raises:
+            InputError: Another forward, or this backward, was run since; what it kept is written over.
+        """
+        if turn != self._turn:
+            raise InputError(
+                "a backward of the network has to come once, and before its next forward, where it runs as a CUDA "
+                "graph; set model.execution.cuda_graph to false"
+            )
+        self._turn += 1
+        for one, kept in zip(self._parameters, self._gradients, strict=True):
+            if one.grad is not None and one.grad.data_ptr() == kept.data_ptr():  # gradients are being accumulated
+                one.grad = kept.clone()
+        self._dy.copy_(dy)
+        self._backward.replay()
+        return [one.detach() for one in self._gradients]
+
+
+class _Launch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, graphs: Graphs, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.graphs = graphs
+        y, ctx.turn = graphs.forward(x)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+        return None, None, *ctx.graphs.backward(dy, ctx.turn)
