@@ -193,7 +193,7 @@ class VideoClassifier(pl.LightningModule):
         return means(self._summed())
 
     def _summed(self) -> list[float]:
-        sums = self._sums.sums.to(self.device, copy=True)
+        sums = self._sums.sums.to(self.trainer.strategy.root_device, copy=True)
         return self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
