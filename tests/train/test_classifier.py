@@ -109,6 +109,18 @@ def test_top5():
         assert accuracy.compute()["top5"] == right
 
 
+def test_training_is_summed_where_processes_meet():
+    """NCCL sums on GPUs alone, and at training's end Lightning has moved the module to the CPU."""
+
+    def reduce(sums, reduce_op):
+        assert sums.device.type == "meta" and reduce_op == "sum"
+        return torch.full(sums.shape, 2.0)
+
+    model = small()
+    model.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"), reduce=reduce))
+    assert set(model.training_means().values()) == {1, 2}
+
+
 def test_too_short_clips_say_what_to_do():
     with pytest.raises(InputError, match=r"3 frames are too short .* raise data\.clip\.num_frames"):
         small()(torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8))

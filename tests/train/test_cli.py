@@ -415,7 +415,8 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
         "bf16-mixed",
     )
     little = ("--data.batch_size", 2, "--data.clip.num_frames", 4, "--data.clip.crop_size", 8)
-    args = short(*one_step, *kernels, *little)
+    where = ("--trainer.accelerator", "gpu" if torch.cuda.is_available() else "cpu")
+    args = short(*one_step, *kernels, *little, *where)
     assert cli.main(fit(tmp_path / "run", data_root, *args)) == 0
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     hyper_parameters = torch.load(last, weights_only=True)["hyper_parameters"]

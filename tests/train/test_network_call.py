@@ -250,5 +250,8 @@ def test_a_run_by_graphs_is_the_same(pictures, tmp_path, monkeypatch):
         run = tmp_path / cuda_graph
         assert cli.main(tiny(pictures, run, **settings, **{"model.execution.cuda_graph": cuda_graph})) == 0
         found[cuda_graph] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-        assert json.loads((run / "results.json").read_text())["run"]["cuda_graph"] == (cuda_graph == "null")
+        results = json.loads((run / "results.json").read_text())
+        assert results["run"]["cuda_graph"] == (cuda_graph == "null")
+        assert (torch.cuda.is_available() and torch.cuda.get_device_name()) in (False, results["run"]["device"])
+        assert results["fit"]["peak_memory_of"].startswith("GPU" if DEVICE == "cuda" else "main process")
     assert_equal(found["null"]["state_dict"], found["false"]["state_dict"])

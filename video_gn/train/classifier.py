@@ -17,6 +17,7 @@ from video_gn.models import contract
 from video_gn.models.blocks import select_kernels
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
+from video_gn.train.callbacks.bars import asks_each_step
 from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
 from video_gn.train.network_call import NetworkCall
 from video_gn.train.optim import REFERENCE_CLIPS, SGD, Optimizer, ends_step, scaled_lr
@@ -174,7 +175,8 @@ class VideoClassifier(pl.LightningModule):
         labels = batch.labels.repeat_interleave(batch.clips.shape[1])
         loss = nn.functional.cross_entropy(logits, labels)
         right = top(ranks(logits.detach(), labels), 1)
-        self.log_dict({"train/loss": loss.detach(), "train/top1": right.float().mean()}, prog_bar=True)  # of this step
+        figures = {"train/loss": loss.detach(), "train/top1": right.float().mean()}  # of this step
+        self.log_dict(figures, prog_bar=asks_each_step(self.trainer))
         counts = (loss.detach() * len(labels), right.sum(), len(labels), len(batch.failures), len(batch.fallbacks))
         self._sums.add(counts, ends_step(self.trainer, batch_idx))
         return loss

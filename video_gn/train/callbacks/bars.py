@@ -14,6 +14,11 @@ WIDE = 110  # columns from which there is room for a bar between the words
 EVERY = 0.3  # seconds from one look at the figures to the next: each waits for a GPU
 
 
+def asks_each_step(trainer: Any) -> bool:
+    """Whether there is a bar other than this one, for which Lightning asks the GPU for figures at each step."""
+    return not isinstance(trainer.progress_bar_callback, ProgressBar | None)
+
+
 def _reaches(stage: str) -> Callable[..., None]:
     """The hook after a batch of an evaluation."""
     return lambda bars, trainer, pl_module, outputs, batch, batch_idx, *_: bars.reach(stage, batch_idx)
@@ -81,9 +86,9 @@ class ProgressBar(pl.callbacks.ProgressBar):
     def _say(self, trainer: Any) -> None:
         """Puts the figures behind the bar of training."""
         self._looked = time.monotonic()
-        found, bar = trainer.progress_bar_metrics, self._bars.get("train")
+        found, bar = trainer.callback_metrics, self._bars.get("train")
         forms = {"train/clips_per_s": "{:.1f} clips/s", "train/loss": "loss {:.3f}"}
-        words = [form.format(found[name]) for name, form in forms.items() if name in found]
+        words = [form.format(float(found[name])) for name, form in forms.items() if name in found]
         words += [f"val/top1 {100 * found['val/top1']:.1f} %"] if "val/top1" in found else []
         if bar:
             bar.set_postfix_str(", ".join(words), refresh=False)

@@ -74,7 +74,7 @@ class RunReport(pl.Callback):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         train = pl_module.training_means()
         position, progress = (_callback(trainer, kind) for kind in (Position, Progress))
-        cuda = pl_module.device.type == "cuda"
+        cuda = trainer.strategy.root_device.type == "cuda"  # the module itself is back on the CPU by now
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         fit = {
             "epochs": position.begun,
@@ -173,7 +173,8 @@ class RunReport(pl.Callback):
     def _run(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
         model, data = dict(pl_module.hparams), dict(trainer.datamodule.hparams)
         model.pop("class_names", None)
-        device = torch.cuda.get_device_name() if pl_module.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+        cuda = trainer.strategy.root_device.type == "cuda"
+        device = torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} CPU cores"
         return {
             "name": self.name,
             "clip": trainer.datamodule.label,

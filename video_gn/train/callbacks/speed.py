@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.files.text import write_json
+from video_gn.train.callbacks.bars import asks_each_step
 
 EVERY = 2.0  # seconds from one progress.json to the next
 WINDOW = 10.0  # seconds over which the speed that is shown is taken
@@ -51,7 +52,7 @@ class Progress(pl.Callback):
             clips, seconds = trainer.world_size * pl_module.clips_per_gpu, now - self._last
             self.clips, self.seconds = self.clips + clips, self.seconds + seconds
             found = torch.tensor(self._moving(clips, seconds))  # Lightning would send a number to the GPU, and wait
-            pl_module.log("train/clips_per_s", found, prog_bar=True)
+            pl_module.log("train/clips_per_s", found, prog_bar=asks_each_step(trainer))
         self._last = now
         if now - self._written > EVERY:
             self._written = now
