@@ -259,6 +259,7 @@ def measure_steps(
     steps: dict[str, Step] = {}
     found: dict[str, list[dict[str, float]]] = {}
     own: dict[str, int] = {}
+    base = torch.cuda.memory_allocated() if device.type == "cuda" else 0  # workspaces of earlier workloads
     for name, way in ways.items():  # the first two steps compile and choose algorithms
         before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
         try:
@@ -277,7 +278,7 @@ def measure_steps(
         own[name] = (torch.cuda.memory_allocated() if device.type == "cuda" else 0) - before
     for _ in tqdm(range(rounds), workload.name, unit=" rounds"):
         for name, step in steps.items():
-            others = sum(own.values()) - own[name]
+            others = base + sum(own.values()) - own[name]
             one = timed(step, repeats)
             if "peak_bytes" in one:
                 one["peak_bytes"] -= others
