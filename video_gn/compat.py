@@ -1,7 +1,7 @@
 """What is private in torch and in Python's library, and used all the same."""
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -28,10 +28,15 @@ def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     torch._foreach_copy_(list(targets), list(sources))
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether somebody wants to be called with a module's forward or backward."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+def hooked(modules: Iterable[nn.Module], parameters: Iterable[Tensor]) -> bool:
+    """Whether somebody wants to be called with what passes a module, or with a parameter's gradient."""
+    return (
+        nn.modules.module._has_any_global_hook()
+        or any(
+            one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
+            for one in modules
+        )
+        or any(one._backward_hooks for one in parameters)
     )
 
 

@@ -23,25 +23,22 @@ CUDA = SingleDeviceStrategy(torch.device("cuda"))
 CLIPS = torch.arange(4 * 3 * 8 * 32 * 32).mul(37).view(4, 3, 8, 32, 32).remainder(251).to(torch.uint8)
 
 
-def record_on_cpu(graphs, run):
+def record_on_cpu(graphs):
     """Changes buffers and takes random numbers as recording does; each launch computes into the same memory."""
-
-    def differentiate(y, dy):
-        return torch.autograd.grad(y, graphs._parameters, dy, allow_unused=True)
 
     def forward():
         with torch.enable_grad():
-            kept.append(run(graphs._x))
+            kept.append(graphs._call())
         graphs._y.copy_(kept[-1].detach())
 
     def backward():
-        for target, found in zip(graphs._gradients, differentiate(kept.pop(), graphs._dy), strict=True):
+        for target, found in zip(graphs._gradients, graphs._differentiate(kept.pop(), graphs._dy), strict=True):
             target.copy_(found)
         kept.clear()
 
-    for _ in range(3):
-        y = run(graphs._x)
-        used = [one is not None for one in differentiate(y, torch.zeros_like(y))]
+    for _ in range(4):  # three before, and one that is recorded
+        y = graphs._call()
+        used = [one is not None for one in graphs._differentiate(y, torch.zeros_like(y))]
     graphs._parameters = list(itertools.compress(graphs._parameters, used))
     kept, graphs._y, graphs._dy = [], y.detach().clone(), torch.empty_like(y)
     graphs._gradients = [torch.empty_like(one) for one in graphs._parameters]
@@ -56,13 +53,19 @@ def recorded(monkeypatch):
     return count
 
 
+def prepare(call, strategy=CUDA):
+    call.prepare(strategy, True)
+    if call._device_type:
+        call._device_type = DEVICE
+
+
 def made(cuda_graph=None, strategy=CUDA, **settings):
     """A classifier of 4 clips, for training."""
     torch.manual_seed(0)
     settings = SMALL | {"dropout": 0.5, "batch_size": 4} | settings
     model = classifier(NAMES, **settings, cuda_graph=cuda_graph).to(DEVICE).train()
     nn.init.normal_(model.net.blocks[-1].proj.weight)
-    model.call.prepare(strategy)
+    prepare(model.call, strategy)
     return model
 
 
@@ -118,9 +121,16 @@ def test_gradients_are_accumulated(recorded):
 
 
 def test_what_a_graph_takes_for_granted_is_looked_at(recorded):
-    """Frozen layers, layers in another mode, parameters elsewhere, other sizes: recorded again, no other result."""
+    """What is frozen, layers' modes and values, other parameters, other sizes: recorded again, no other result."""
+
+    def replace(layer):
+        layer.weight = nn.Parameter(layer.weight.data)  # at the same address
+
     changes = [
         lambda model: None,
+        lambda model: setattr(model.net.blocks[1].res_blocks[0].branch2.norm_a, "momentum", 0.5),
+        lambda model: setattr(model.net.blocks[-1].dropout, "p", 0.1),
+        lambda model: replace(model.net.blocks[-1].proj),
         lambda model: model.net.blocks[1].requires_grad_(False),
         lambda model: model.net.blocks[1].eval(),
         lambda model: [setattr(one, "data", one.data.clone()) for one in model.net.parameters()],
@@ -143,19 +153,60 @@ def test_what_is_no_full_training_step_is_not_by_graphs(recorded):
     step(model, CLIPS[:3])
     with torch.no_grad():
         model(CLIPS.to(DEVICE))
-    hook = model.net.blocks[2].register_forward_hook(lambda *_: None)
-    step(model)
-    hook.remove()
-    model.eval()
-    model(CLIPS.to(DEVICE))
+    step(model.eval())
     assert not recorded and not model.call.graphed
     step(model.train())
+    assert len(recorded) == 1 and model.call.graphed
+    model.call.end()
+    step(model)
     assert len(recorded) == 1
 
 
+def averages_all_batches(model):
+    layer = model.net.blocks[1].res_blocks[0].branch2.norm_a
+    layer.momentum, layer.num_batches_tracked = None, layer.num_batches_tracked + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda model: model.net.blocks[2].register_forward_hook(lambda *_: None), "there are hooks on the network"),
+        (lambda model: model.net.blocks[2].register_full_backward_hook(lambda *_: None), "there are hooks"),
+        (lambda model: nn.modules.module.register_module_forward_hook(lambda *_: None), "there are hooks"),
+        (lambda model: model.net.blocks[-1].proj.weight.register_hook(lambda grad: grad / 2), "there are hooks"),
+        (lambda model: setattr(model.net.blocks[1], "extra", nn.SyncBatchNorm(2)), "between processes"),
+        (averages_all_batches, "averages over all batches"),
+        (lambda model: torch.autograd.set_detect_anomaly(True, False), "looks for anomalies"),
+    ],
+)
+def test_what_hinders_graphs(change, words, recorded):
+    """It may come at any time. The steps are the same; where graphs are demanded, they are refused."""
+    results, handles = [], []
+    for cuda_graph in (None, False):
+        model = made(cuda_graph, norm="bn", num_groups=32)
+        found = trained(model, 1)
+        handles.append(change(model))
+        results.append({str(name): value.clone() for name, value in found.items()} | trained(model, 2))
+        assert not model.call.graphed
+    demanded = made(True, norm="bn", num_groups=32)
+    handles.append(change(demanded))
+    with pytest.raises(InputError, match=rf"cuda_graph is true, and .*{words}.*; take null"):
+        step(demanded)
+    for handle in handles:
+        if hasattr(handle, "remove"):
+            handle.remove()
+    torch.autograd.set_detect_anomaly(False)
+    assert len(recorded) == 1
+    assert_equal(*results)
+
+
 def test_a_graph_keeps_one_forward_for_one_backward():
-    model = made()
-    first, second = model(CLIPS.to(DEVICE)), model(CLIPS.to(DEVICE))
+    """What it gave stays as it was."""
+    model = made(dropout=0.0)
+    first = model(CLIPS.to(DEVICE))
+    before = first.detach().clone()
+    second = model(CLIPS.roll(1, 4).to(DEVICE))
+    assert torch.equal(first, before) and not torch.equal(first, second)
     with pytest.raises(InputError, match=r"once, and before its next forward.* set model\.execution\.cuda_graph to"):
         first.sum().backward()
     second.sum().backward(retain_graph=True)
@@ -164,53 +215,83 @@ def test_a_graph_keeps_one_forward_for_one_backward():
 
 
 class Asks(nn.Module):
-    """It asks the device for a number, which cannot be recorded; half of its parameters it does not use."""
+    """It cannot be recorded; half of its parameters it does not use."""
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes, error=None):
         super().__init__()
         self.layer, self.other = nn.Conv3d(3, num_classes, 1), nn.Linear(2, 2)
         self.register_buffer("seen", torch.zeros(()))
-        self.fails = True
+        self.error = error
 
     def forward(self, x):
         self.seen += 1
-        if self.fails and self.seen == 2:
-            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        if self.error and (torch.cuda.is_current_stream_capturing() if x.is_cuda else self.seen == 4):
+            raise self.error
         return self.layer(x).mean((2, 3, 4))
 
 
-def own(cuda_graph, fails=True):
+def own(cuda_graph, error=None):
     torch.manual_seed(0)
-    net = Asks(len(NAMES)).to(DEVICE)
-    net.fails = fails
+    net = Asks(len(NAMES), error).to(DEVICE)
     call = NetworkCall(net, lambda clips: clips / 255, Execution(cuda_graph=cuda_graph), 4)
-    call.prepare(CUDA)
+    prepare(call)
     return net, call
 
 
-def test_what_cannot_be_recorded(recorded, caplog):
-    """Of another's network only where that is asked for, and then it is an error; of ours it is a warning."""
-    net, call = own(None)
+def test_what_cannot_be_recorded(recorded, caplog, monkeypatch):
+    """Networks of others are recorded only where that is asked for. Too little memory is no error by itself."""
+    forbidden = RuntimeError("operation not permitted when stream is capturing\nand more")
+    net, call = own(None, forbidden)
     call(CLIPS.to(DEVICE)).sum().backward()
     assert not recorded and net.seen == 1
-    net, call = own(True)
-    with pytest.raises(
-        InputError, match=r"cannot be recorded: operation not permitted when .* capturing; set it to fa"
-    ):
+    net, call = own(True, forbidden)
+    with pytest.raises(InputError, match=r"cannot be recorded .* when stream is capturing; set model.*_graph to false"):
         call(CLIPS.to(DEVICE))
     assert net.seen == 0
-    ours = made(norm="bn", num_groups=32)
-    ours.net.blocks[1].extra = nn.SyncBatchNorm(2)
-    step(ours)
-    step(ours)
-    assert caplog.text.count("kernels are launched one by one: BatchNorm's statistics are exchanged") == 1
-    assert not ours.call.graphed
+    monkeypatch.setattr("video_gn.train.network_call._is_ours", lambda net: True)
+    net, call = own(None, torch.OutOfMemoryError("too large"))
+    for _ in range(2):
+        call(CLIPS.to(DEVICE)).sum().backward()
+    assert net.seen == 2 and not call.graphed
+    assert caplog.text.count("too little memory to record CUDA graphs; kernels are launched one by one") == 1
+
+
+def test_blocks_of_others_are_not_recorded_by_themselves(recorded):
+    model = made()
+    model.net.blocks[2].extra = Asks(2)
+    prepare(model.call)
+    step(model)
+    assert not recorded
 
 
 def test_parameters_that_are_not_used_get_no_gradients():
-    net, call = own(True, fails=False)
+    net, call = own(True)
     call(CLIPS.to(DEVICE)).sum().backward()
     assert net.other.weight.grad is None and net.layer.weight.grad is not None and net.seen == 1
+
+
+class Sees(torch.autograd.Function):
+    """Whether backward is under autocast."""
+
+    @staticmethod
+    def forward(ctx, x, seen):
+        ctx.seen = seen
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        ctx.seen.append(torch.is_autocast_enabled(DEVICE))
+        return dy, None
+
+
+def test_backward_is_outside_autocast_as_lightnings_is(monkeypatch):
+    seen = []
+    net, call = own(True)
+    monkeypatch.setattr(net, "forward", lambda x: Sees.apply(net.layer(x).mean((2, 3, 4)), seen))
+    with torch.autocast(DEVICE, torch.bfloat16):
+        y = call(CLIPS.to(DEVICE))
+    y.sum().backward()
+    assert y.dtype == torch.bfloat16 and seen and not any(seen)
 
 
 def test_where_graphs_can_be(recorded):
@@ -235,11 +316,11 @@ def test_a_copy_has_no_graphs(recorded):
 
 def test_a_run_by_graphs_is_the_same(pictures, tmp_path, monkeypatch):
     """Through the command: weights after steps of two batches."""
-    prepare = NetworkCall.prepare
+    real = NetworkCall.prepare
 
-    def as_on_a_gpu(call, strategy):
-        prepare(call, strategy)
-        call._records = call.execution.cuda_graph is None
+    def as_on_a_gpu(call, strategy, trains):
+        real(call, strategy, trains)
+        call._device_type = "cpu" if trains and call.execution.cuda_graph is None else ""
 
     if DEVICE == "cpu":
         monkeypatch.setattr(NetworkCall, "prepare", as_on_a_gpu)
@@ -251,7 +332,7 @@ def test_a_run_by_graphs_is_the_same(pictures, tmp_path, monkeypatch):
         assert cli.main(tiny(pictures, run, **settings, **{"model.execution.cuda_graph": cuda_graph})) == 0
         found[cuda_graph] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
         results = json.loads((run / "results.json").read_text())
-        assert results["run"]["cuda_graph"] == (cuda_graph == "null")
+        assert results["fit"]["cuda_graph"] == (cuda_graph == "null")
         assert (torch.cuda.is_available() and torch.cuda.get_device_name()) in (False, results["run"]["device"])
         assert results["fit"]["peak_memory_of"].startswith("GPU" if DEVICE == "cuda" else "main process")
     assert_equal(found["null"]["state_dict"], found["false"]["state_dict"])

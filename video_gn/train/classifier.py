@@ -161,7 +161,7 @@ class VideoClassifier(pl.LightningModule):
             contract.check_random_start(self.net, len(self.frozen))
 
     def configure_model(self) -> None:
-        self.call.prepare(self.trainer.strategy)
+        self.call.prepare(self.trainer.strategy, self.trainer.state.fn == "fit")
 
     # Steps
 
@@ -188,7 +188,7 @@ class VideoClassifier(pl.LightningModule):
         self.log_dict({f"train/{name}": value for name, value in self.training_means().items()})
 
     def on_train_end(self) -> None:
-        self.call.forget()
+        self.call.end()
 
     def training_means(self) -> dict[str, float]:
         """Of the epoch's clips over all processes, mean loss and top-1; videos that were unreadable or fell back."""

@@ -6,6 +6,7 @@ than the GPU for the step (docs/kernels.md).
 
 import itertools
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,51 +17,63 @@ from video_gn.errors import InputError
 
 _WARM_UP = 3  # calls in which kernels are compiled and convolutions chosen, which no graph can hold
 
-Run = Callable[[Tensor], Tensor]
-
 
 class Graphs:
     """Forward and backward of a call, for inputs of one shape.
 
     Recording changes no buffer of the network and takes no random number.
+
+    Args:
+        net: The network, whose parameters get gradients.
+        run: Its call, from an input without gradient to one tensor.
+        x: Such an input, on a GPU.
+
+    Raises:
+        RuntimeError: What is called cannot be recorded.
     """
 
-    def __init__(self, net: nn.Module, run: Run, x: Tensor) -> None:
+    def __init__(self, net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        self._run = run
         self._parameters = [one for one in net.parameters() if one.requires_grad]
         self._x, self._turn = x.clone(), 0
         buffers = [one.clone() for one in net.buffers()]
-        kind = x.device.type
-        uncached = torch.autocast(
-            kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
-        )
         try:
-            with torch.random.fork_rng([x.device] if x.is_cuda else []), uncached:
-                self._record(run)
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                self._record()
         finally:
             with torch.no_grad():
                 for one, kept in zip(net.buffers(), buffers, strict=True):
                     one.copy_(kept)
 
-    def _record(self, run: Run) -> None:
+    def _call(self) -> Tensor:
+        """Without the casts of weights that autocast keeps from call to call: a graph would have the old ones."""
+        kind = self._x.device.type
+        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, dtype, enabled, cache_enabled=False):
+            return self._run(self._x)
+
+    def _differentiate(self, y: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of the parameters, and None for those that have no part in `y`; as Lightning, outside autocast."""
+        with torch.autocast(self._x.device.type, enabled=False):
+            return torch.autograd.grad(y, self._parameters, dy, allow_unused=True)
+
+    def _record(self) -> None:
         stream, pool = torch.cuda.Stream(self._x.device), torch.cuda.graph_pool_handle()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with _meanwhile(stream):
             for _ in range(_WARM_UP):
-                y = run(self._x)
-                found = torch.autograd.grad(y, self._parameters, torch.zeros_like(y), allow_unused=True)
-            used = [one is not None for one in found]
-            del y, found
+                y = self._call()
+                used = [one is not None for one in self._differentiate(y, torch.zeros_like(y))]
+            del y
         self._parameters = list(itertools.compress(self._parameters, used))
-        torch.cuda.current_stream().wait_stream(stream)
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         # What other threads do meanwhile, such as the loader's that pins memory, is no part of the graph.
         with torch.cuda.graph(self._forward, pool, stream, capture_error_mode="thread_local"):
-            y = run(self._x)
+            y = self._call()
         # Not in the pool, whose memory the next forward writes over: they become the parameters' own gradients.
         self._gradients = [torch.empty_like(one) for one in self._parameters]
         self._dy = torch.empty_like(y)
         with torch.cuda.graph(self._backward, pool, stream, capture_error_mode="thread_local"):
-            copy_all(self._gradients, torch.autograd.grad(y, self._parameters, self._dy))
+            copy_all(self._gradients, self._differentiate(y, self._dy))
         self._y = y.detach()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -71,7 +84,7 @@ class Graphs:
         self._turn += 1
         self._x.copy_(x)
         self._forward.replay()
-        return self._y.detach(), self._turn
+        return self._y.clone(), self._turn
 
     def backward(self, dy: Tensor, turn: int) -> list[Tensor]:
         """Gradients of the parameters.
@@ -91,6 +104,17 @@ class Graphs:
         self._dy.copy_(dy)
         self._backward.replay()
         return [one.detach() for one in self._gradients]
+
+
+@contextmanager
+def _meanwhile(stream: torch.cuda.Stream) -> Any:
+    """What is launched within it is on another stream, after all that was before it and before all that follows."""
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 class _Launch(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """How a network is called: its kernels, memory order and compilation, and in training its CUDA graphs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from video_gn.compat import hooked
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
-from video_gn.models.contract import settings_of
-from video_gn.models.norm import NORMS
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.cuda_graph import Graphs
 from video_gn.train.settings import Execution
+
+# Values that a layer computes with, and a callback may change.
+_VALUES = ("training", "p", "momentum", "eps", "r_max", "d_max", "kernels", "low_memory")
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +40,25 @@ class NetworkCall:
         self, net: nn.Module, normalize: Callable[[Tensor], Tensor], execution: Execution, batch_size: int
     ) -> None:
         self.execution, self._net, self._normalize, self._batch_size = execution, net, normalize, batch_size
-        self.norm_kernels, self.graphed, self._records = "", False, False
+        self.norm_kernels, self.graphed = "", False
+        self._device_type = ""  # where calls are recorded; empty for nowhere
         self.forget()
 
     def forget(self) -> None:
         """Gives the memory of graphs back; a next training step records them again."""
         self._graphs: Graphs | None = None
         self._recorded: list[Any] = []
+        self._alive: Sequence[Any] = ()  # what `_recorded` has the identities of
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_graphs": None, "_recorded": []}  # a copy has a network of its own
+        return self.__dict__ | {"_graphs": None, "_recorded": [], "_alive": ()}  # a copy has a network of its own
 
-    def prepare(self, strategy: Strategy) -> None:
+    def prepare(self, strategy: Strategy, trains: bool) -> None:
         """Prepares the network for where it will run.
+
+        Args:
+            strategy: The trainer's.
+            trains: Whether for training.
 
         Raises:
             InputError: It cannot be run so there.
@@ -62,55 +70,98 @@ class NetworkCall:
         self._net.to(memory_format=execution.layout(device))  # type: ignore[call-overload]
         if execution.compile:
             self._net.compile()
-        ours = settings_of(self._net).get("norm") in NORMS
-        reason = "" if device.type == "cuda" else "there is no CUDA device"
-        if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
-            reason = f"{type(strategy).__name__} moves parameters"
+        self.end()
+        if not trains:
+            return
+        self.graphed = False
+        reason = _obstacle(strategy)
         if reason and execution.cuda_graph:
             raise InputError(f"model.execution.cuda_graph is true, and {reason}; take null, for where it can be")
-        wanted = ours and not execution.compile if execution.cuda_graph is None else execution.cuda_graph
-        self._records = wanted and not reason
+        by_itself = not execution.compile and _is_ours(self._net)
+        if not reason and (by_itself if execution.cuda_graph is None else execution.cuda_graph):
+            self._device_type = device.type
+
+    def end(self) -> None:
+        """Ends training: nothing is recorded any more."""
+        self._device_type = ""
+        self.forget()
 
     def __call__(self, clips: Tensor) -> Tensor:
         """What the network gives for clips uint8 `[N, 3, T, H, W]`.
 
         Raises:
-            InputError: CUDA graphs are demanded, and it cannot be recorded.
+            InputError: It is to be recorded, and cannot be.
         """
-        if not (self._records and torch.is_grad_enabled() and self._net.training) or len(clips) % self._batch_size:
+        trains = torch.is_grad_enabled() and self._net.training
+        if not trains or clips.device.type != self._device_type or len(clips) % self._batch_size:
             return self._run(clips)
-        modules = list(self._net.modules())
-        if any(map(hooked, modules)):  # which graphs would not call
+        modules, parameters = list(self._net.modules()), list(self._net.parameters())
+        if reason := _hindrance(modules, parameters):
+            if self.execution.cuda_graph:
+                raise InputError(f"model.execution.cuda_graph is true, and {reason}; take null, for where it can be")
+            self.graphed = False
+            self.forget()
             return self._run(clips)
-        state = self._state(clips, modules)
+        state = self._state(clips, modules, parameters)
         if state != self._recorded:
             self.forget()
-            self._record(clips, modules)
-            self._recorded = state if self._graphs else []
+            self._record(clips)
+            self._recorded, self._alive = state, (modules, parameters)
         self.graphed = self._graphs is not None
         return self._graphs(clips) if self._graphs else self._run(clips)
 
     def _run(self, clips: Tensor) -> Tensor:
         return self._net(self._normalize(clips).contiguous(memory_format=self.execution.layout(clips.device)))
 
-    def _state(self, clips: Tensor, modules: list[nn.Module]) -> list[Any]:
-        """All that graphs take for granted: addresses, types and modes."""
+    def _state(self, clips: Tensor, modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> list[Any]:
+        """All that graphs take for granted: sizes, types, objects, addresses and values."""
         kind = clips.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        parameters = [(one.data_ptr(), one.requires_grad) for one in self._net.parameters()]
         buffers = [one.data_ptr() for one in self._net.buffers()]
-        return [clips.shape, autocast, parameters, buffers, [one.training for one in modules]]
+        weights = [(id(one), one.data_ptr(), one.requires_grad) for one in parameters]
+        layers = [(id(one), *map(vars(one).get, _VALUES)) for one in modules]
+        return [clips.shape, clips.dtype, autocast, buffers, weights, layers]
 
-    def _record(self, clips: Tensor, modules: list[nn.Module]) -> None:
+    def _record(self, clips: Tensor) -> None:
         try:
-            if any(isinstance(one, nn.SyncBatchNorm) for one in modules):
-                raise RuntimeError("BatchNorm's statistics are exchanged between processes")
             self._graphs = Graphs(self._net, self._run, clips)
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
+        except torch.OutOfMemoryError:
             if self.execution.cuda_graph:
-                raise InputError(
-                    f"model.execution.cuda_graph is true, and the network cannot be recorded: {reason}; set it to false"
-                ) from None
-            self._records = False
-            log.warning("no CUDA graph can be recorded, so kernels are launched one by one: %s", reason)
+                raise
+            self._device_type = ""
+            log.warning("there is too little memory to record CUDA graphs; kernels are launched one by one")
+        except RuntimeError as error:  # older versions of PyTorch cannot compute on after it
+            raise InputError(
+                f"the network cannot be recorded as a CUDA graph: {str(error).partition(chr(10))[0]}; set "
+                "model.execution.cuda_graph to false"
+            ) from None
+
+
+def _is_ours(net: nn.Module) -> bool:
+    """Whether all of a network is known to compute the same things in every step."""
+    known = ("torch", "pytorchvideo", "video_gn")
+    return type(net) is ResNet3d and all(type(one).__module__.partition(".")[0] in known for one in net.modules())
+
+
+def _obstacle(strategy: Strategy) -> str | None:
+    """Why there can be no CUDA graphs; None where there can."""
+    if strategy.root_device.type != "cuda":
+        return "there is no CUDA device"
+    if torch.version.hip:
+        return "graphs are untried on AMD's GPUs"
+    if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        return f"they are untried with {type(strategy).__name__}"
+    return None
+
+
+def _hindrance(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> str | None:
+    """Why the next step cannot be by graphs; None where it can."""
+    if hooked(modules, parameters):
+        return "there are hooks on the network, which a graph does not call"
+    if any(isinstance(one, nn.SyncBatchNorm) for one in modules):
+        return "BatchNorm exchanges statistics between processes (trainer.sync_batchnorm)"
+    if any(vars(one).get("momentum", 0) is None for one in modules):
+        return "BatchNorm averages over all batches, whose number is no part of a graph"
+    if torch.is_anomaly_enabled():
+        return "PyTorch looks for anomalies (trainer.detect_anomaly), which is to ask the GPU"
+    return None
