@@ -64,7 +64,8 @@ def test_round_trip(exported, motion_folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
-@pytest.mark.parametrize("norm", few(NORMS, ("gn",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_and_any_size(norm, tmp_path):
     """Graphs take any batch, height and width from the training crop on, and give logits and scores."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
