@@ -17,7 +17,7 @@ import av
 import pytest
 import torch
 from children import assert_children_end
-from command_lines import DEMO, fit, short
+from command_lines import DEMO, fit, short, tiny
 from conftest import REPO
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -613,6 +613,19 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
         first, same = results["validations"][1]["norm_layers"][0], again["norm_layers"][0]
         assert first["running"] == pytest.approx(same["running"], rel=1e-4)
         assert {one["videos"] for one in [*results["validations"], again]} == {25}
+
+
+def test_a_run_may_follow_one_by_ddp_in_the_same_process(pictures, tmp_path):
+    """The first leaves its own number for the processes that it starts."""
+    by_ddp = {"trainer.strategy": "ddp", "trainer.devices": 1, "trainer.max_epochs": 1}
+
+    def work():
+        os._exit(max(cli.main(tiny(pictures, tmp_path / name, **by_ddp)) for name in ("first", "second")))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow

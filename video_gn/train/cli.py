@@ -69,8 +69,9 @@ def main(args: list[str] | None = None, prog: str = "train.py") -> int:
         Its exit code: 0; 2 for what the user can correct, in one line; 128 + the number of a signal that stopped it.
     """
     set_up_messages()
-    if launcher := os.environ.pop(LAUNCHER, None):  # which started this process: it does not outlive that one
-        end_with_parent(signal.SIGKILL, int(launcher))
+    launcher = int(os.environ.pop(LAUNCHER, os.getpid()))
+    if launcher != os.getpid():  # it started this process, which does not outlive it
+        end_with_parent(signal.SIGKILL, launcher)
     words = sys.argv[1:] if args is None else args
     if (here := os.getcwd()) not in sys.path:  # where a network of the user's is, after all that is installed
         sys.path.append(here)
