@@ -33,10 +33,10 @@ def hooked(modules: Iterable[nn.Module], parameters: Iterable[Tensor]) -> bool:
     return (
         nn.modules.module._has_any_global_hook()
         or any(
-            one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
-            for one in modules
+            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+            for module in modules
         )
-        or any(one._backward_hooks for one in parameters)
+        or any(parameter._backward_hooks for parameter in parameters)
     )
 
 

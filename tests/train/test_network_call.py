@@ -38,10 +38,10 @@ def record_on_cpu(graphs):
 
     for _ in range(4):  # three before, and one that is recorded
         y = graphs._call()
-        used = [one is not None for one in graphs._differentiate(y, torch.zeros_like(y))]
-    graphs._parameters = list(itertools.compress(graphs._parameters, used))
+        used = [gradient is not None for gradient in graphs._differentiate(y, torch.zeros_like(y))]
+    graphs._weights = list(itertools.compress(graphs._weights, used))
     kept, graphs._y, graphs._dy = [], y.detach().clone(), torch.empty_like(y)
-    graphs._gradients = [torch.empty_like(one) for one in graphs._parameters]
+    graphs._gradients = [torch.empty_like(weight) for weight in graphs._weights]
     graphs._forward, graphs._backward = SimpleNamespace(replay=forward), SimpleNamespace(replay=backward)
 
 
@@ -133,7 +133,7 @@ def test_what_a_graph_takes_for_granted_is_looked_at(recorded):
         lambda model: replace(model.net.blocks[-1].proj),
         lambda model: model.net.blocks[1].requires_grad_(False),
         lambda model: model.net.blocks[1].eval(),
-        lambda model: [setattr(one, "data", one.data.clone()) for one in model.net.parameters()],
+        lambda model: [setattr(weight, "data", weight.data.clone()) for weight in model.net.parameters()],
     ]
     results = []
     for cuda_graph in (None, False):

@@ -34,16 +34,16 @@ class Graphs:
 
     def __init__(self, net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> None:
         self._run = run
-        self._parameters = [one for one in net.parameters() if one.requires_grad]
+        self._weights = [weight for weight in net.parameters() if weight.requires_grad]
         self._x, self._turn = x.clone(), 0
-        buffers = [one.clone() for one in net.buffers()]
+        before = [buffer.clone() for buffer in net.buffers()]
         try:
             with torch.random.fork_rng([x.device] if x.is_cuda else []):
                 self._record()
         finally:
             with torch.no_grad():
-                for one, kept in zip(net.buffers(), buffers, strict=True):
-                    one.copy_(kept)
+                for buffer, value in zip(net.buffers(), before, strict=True):
+                    buffer.copy_(value)
 
     def _call(self) -> Tensor:
         """Without the casts of weights that autocast keeps from call to call: a graph would have the old ones."""
@@ -55,29 +55,29 @@ class Graphs:
     def _differentiate(self, y: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
         """Gradients of the parameters, and None for those that have no part in `y`; as Lightning, outside autocast."""
         with torch.autocast(self._x.device.type, enabled=False):
-            return torch.autograd.grad(y, self._parameters, dy, allow_unused=True)
+            return torch.autograd.grad(y, self._weights, dy, allow_unused=True)
 
     def _record(self) -> None:
         stream, pool = torch.cuda.Stream(self._x.device), torch.cuda.graph_pool_handle()
         with _meanwhile(stream):
             for _ in range(_WARM_UP):
                 y = self._call()
-                used = [one is not None for one in self._differentiate(y, torch.zeros_like(y))]
+                used = [gradient is not None for gradient in self._differentiate(y, torch.zeros_like(y))]
             del y
-        self._parameters = list(itertools.compress(self._parameters, used))
+        self._weights = list(itertools.compress(self._weights, used))
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         # What other threads do meanwhile, such as the loader's that pins memory, is no part of the graph.
         with torch.cuda.graph(self._forward, pool, stream, capture_error_mode="thread_local"):
             y = self._call()
         # Not in the pool, whose memory the next forward writes over: they become the parameters' own gradients.
-        self._gradients = [torch.empty_like(one) for one in self._parameters]
+        self._gradients = [torch.empty_like(weight) for weight in self._weights]
         self._dy = torch.empty_like(y)
         with torch.cuda.graph(self._backward, pool, stream, capture_error_mode="thread_local"):
             copy_all(self._gradients, self._differentiate(y, self._dy))
         self._y = y.detach()
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _Launch.apply(self, x, *self._parameters)
+        return _Launch.apply(self, x, *self._weights)
 
     def forward(self, x: Tensor) -> tuple[Tensor, int]:
         """The output, and the turn that backward has to name."""
@@ -98,12 +98,12 @@ class Graphs:
                 "graph; set model.execution.cuda_graph to false"
             )
         self._turn += 1
-        for one, kept in zip(self._parameters, self._gradients, strict=True):
-            if one.grad is not None and one.grad.data_ptr() == kept.data_ptr():  # gradients are being accumulated
-                one.grad = kept.clone()
+        for weight, gradient in zip(self._weights, self._gradients, strict=True):
+            if weight.grad is not None and weight.grad.data_ptr() == gradient.data_ptr():  # they are accumulated
+                weight.grad = gradient.clone()
         self._dy.copy_(dy)
         self._backward.replay()
-        return [one.detach() for one in self._gradients]
+        return [gradient.detach() for gradient in self._gradients]
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _meanwhile(stream: torch.cuda.Stream) -> Any:
 
 class _Launch(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, graphs: Graphs, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, graphs: Graphs, x: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
         ctx.graphs = graphs
         y, ctx.turn = graphs.forward(x)
         return y

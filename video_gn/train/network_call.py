@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
@@ -19,6 +19,14 @@ from video_gn.train.settings import Execution
 _VALUES = ("training", "p", "momentum", "eps", "r_max", "d_max", "kernels", "low_memory")
 
 log = logging.getLogger(__name__)
+
+
+class _Recorded(NamedTuple):
+    """Graphs, all that they take for granted, and what that names by its identity, which lives as long."""
+
+    graphs: Graphs
+    state: list[Any]
+    alive: Sequence[Any]
 
 
 class NetworkCall:
@@ -42,16 +50,10 @@ class NetworkCall:
         self.execution, self._net, self._normalize, self._batch_size = execution, net, normalize, batch_size
         self.norm_kernels, self.graphed = "", False
         self._device_type = ""  # where calls are recorded; empty for nowhere
-        self.forget()
-
-    def forget(self) -> None:
-        """Gives the memory of graphs back; a next training step records them again."""
-        self._graphs: Graphs | None = None
-        self._recorded: list[Any] = []
-        self._alive: Sequence[Any] = ()  # what `_recorded` has the identities of
+        self._recorded: _Recorded | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_graphs": None, "_recorded": [], "_alive": ()}  # a copy has a network of its own
+        return self.__dict__ | {"_recorded": None}  # a copy has a network of its own
 
     def prepare(self, strategy: Strategy, trains: bool) -> None:
         """Prepares the network for where it will run.
@@ -74,17 +76,14 @@ class NetworkCall:
         if not trains:
             return
         self.graphed = False
-        reason = _obstacle(strategy)
-        if reason and execution.cuda_graph:
-            raise InputError(f"model.execution.cuda_graph is true, and {reason}; take null, for where it can be")
         by_itself = not execution.compile and _is_ours(self._net)
-        if not reason and (by_itself if execution.cuda_graph is None else execution.cuda_graph):
+        wanted = by_itself if execution.cuda_graph is None else execution.cuda_graph
+        if wanted and not self._refused(_obstacle(strategy)):
             self._device_type = device.type
 
     def end(self) -> None:
-        """Ends training: nothing is recorded any more."""
-        self._device_type = ""
-        self.forget()
+        """Ends training: nothing is recorded any more, and the graphs' memory is free."""
+        self._device_type, self._recorded = "", None
 
     def __call__(self, clips: Tensor) -> Tensor:
         """What the network gives for clips uint8 `[N, 3, T, H, W]`.
@@ -96,19 +95,20 @@ class NetworkCall:
         if not trains or clips.device.type != self._device_type or len(clips) % self._batch_size:
             return self._run(clips)
         modules, parameters = list(self._net.modules()), list(self._net.parameters())
-        if reason := _hindrance(modules, parameters):
-            if self.execution.cuda_graph:
-                raise InputError(f"model.execution.cuda_graph is true, and {reason}; take null, for where it can be")
-            self.graphed = False
-            self.forget()
-            return self._run(clips)
-        state = self._state(clips, modules, parameters)
-        if state != self._recorded:
-            self.forget()
-            self._record(clips)
-            self._recorded, self._alive = state, (modules, parameters)
-        self.graphed = self._graphs is not None
-        return self._graphs(clips) if self._graphs else self._run(clips)
+        if self._refused(_hindrance(modules, parameters)):
+            self._recorded = None
+        elif (state := self._state(clips, modules, parameters)) != (self._recorded and self._recorded.state):
+            self._recorded = None  # its memory is needed
+            if graphs := self._record(clips):
+                self._recorded = _Recorded(graphs, state, (modules, parameters))
+        self.graphed = self._recorded is not None
+        return self._recorded.graphs(clips) if self._recorded else self._run(clips)
+
+    def _refused(self, reason: str | None) -> bool:
+        """Whether there is a reason why there are no graphs, which is an error where they are demanded."""
+        if reason and self.execution.cuda_graph:
+            raise InputError(f"model.execution.cuda_graph is true, and {reason}; take null, for where it can be")
+        return reason is not None
 
     def _run(self, clips: Tensor) -> Tensor:
         return self._net(self._normalize(clips).contiguous(memory_format=self.execution.layout(clips.device)))
@@ -117,19 +117,21 @@ class NetworkCall:
         """All that graphs take for granted: sizes, types, objects, addresses and values."""
         kind = clips.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        buffers = [one.data_ptr() for one in self._net.buffers()]
-        weights = [(id(one), one.data_ptr(), one.requires_grad) for one in parameters]
-        layers = [(id(one), *map(vars(one).get, _VALUES)) for one in modules]
+        buffers = [buffer.data_ptr() for buffer in self._net.buffers()]
+        weights = [(id(weight), weight.data_ptr(), weight.requires_grad) for weight in parameters]
+        layers = [(id(module), *map(vars(module).get, _VALUES)) for module in modules]
         return [clips.shape, clips.dtype, autocast, buffers, weights, layers]
 
-    def _record(self, clips: Tensor) -> None:
+    def _record(self, clips: Tensor) -> Graphs | None:
+        """Graphs of the call; None where there is too little memory."""
         try:
-            self._graphs = Graphs(self._net, self._run, clips)
+            return Graphs(self._net, self._run, clips)
         except torch.OutOfMemoryError:
             if self.execution.cuda_graph:
                 raise
             self._device_type = ""
             log.warning("there is too little memory to record CUDA graphs; kernels are launched one by one")
+            return None
         except RuntimeError as error:  # older versions of PyTorch cannot compute on after it
             raise InputError(
                 f"the network cannot be recorded as a CUDA graph: {str(error).partition(chr(10))[0]}; set "
@@ -140,7 +142,7 @@ class NetworkCall:
 def _is_ours(net: nn.Module) -> bool:
     """Whether all of a network is known to compute the same things in every step."""
     known = ("torch", "pytorchvideo", "video_gn")
-    return type(net) is ResNet3d and all(type(one).__module__.partition(".")[0] in known for one in net.modules())
+    return type(net) is ResNet3d and all(type(module).__module__.partition(".")[0] in known for module in net.modules())
 
 
 def _obstacle(strategy: Strategy) -> str | None:
@@ -158,9 +160,9 @@ def _hindrance(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> st
     """Why the next step cannot be by graphs; None where it can."""
     if hooked(modules, parameters):
         return "there are hooks on the network, which a graph does not call"
-    if any(isinstance(one, nn.SyncBatchNorm) for one in modules):
+    if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
         return "BatchNorm exchanges statistics between processes (trainer.sync_batchnorm)"
-    if any(vars(one).get("momentum", 0) is None for one in modules):
+    if any(vars(module).get("momentum", 0) is None for module in modules):
         return "BatchNorm averages over all batches, whose number is no part of a graph"
     if torch.is_anomaly_enabled():
         return "PyTorch looks for anomalies (trainer.detect_anomaly), which is to ask the GPU"

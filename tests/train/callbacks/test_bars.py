@@ -49,7 +49,7 @@ def test_a_step_asks_the_gpu_for_no_figure(others, pictures, tmp_path, monkeypat
     """Lightning turns what is logged for a bar into a number after each batch, which waits for the GPU."""
     real, asked = result.convert_tensors_to_scalars, []
     monkeypatch.setattr(result, "convert_tensors_to_scalars", lambda value: asked.append(value) or real(value))
-    if others:  # another bar, which shows what is logged for one
+    if others:  # another bar, which shows what is logged with prog_bar
         monkeypatch.setattr(bars, "ProgressBar", type(None))
     run = tiny(pictures, tmp_path / "run", **{"trainer.enable_progress_bar": "true"})
     assert cli.main([*run, "--trainer.limit_val_batches", "0"]) == 0
