@@ -74,7 +74,7 @@ class RunReport(pl.Callback):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         train = pl_module.training_means()
         position, progress = (_callback(trainer, kind) for kind in (Position, Progress))
-        cuda = trainer.strategy.root_device.type == "cuda"  # the module itself is back on the CPU by now
+        cuda = _on_gpu(trainer)
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         fit = {
             "epochs": position.begun,
@@ -175,8 +175,7 @@ class RunReport(pl.Callback):
     def _run(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
         model, data = dict(pl_module.hparams), dict(trainer.datamodule.hparams)
         model.pop("class_names", None)
-        cuda = trainer.strategy.root_device.type == "cuda"
-        device = torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} CPU cores"
+        device = torch.cuda.get_device_name() if _on_gpu(trainer) else f"{os.cpu_count()} CPU cores"
         return {
             "name": self.name,
             "clip": trainer.datamodule.label,
@@ -207,6 +206,11 @@ def read_results(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     raise InputError(f"{path} is damaged: it is not what a run wrote; move it away")
+
+
+def _on_gpu(trainer: Any) -> bool:
+    """Also where training has ended, and Lightning has moved the module back to the CPU."""
+    return trainer.strategy.root_device.type == "cuda"
 
 
 def _callback(trainer: Any, kind: type) -> Any:
