@@ -74,11 +74,10 @@ class VideoClassifier(pl.LightningModule):
         self.clips_per_gpu = batch_size
         weights = None if start.init is None else load_weights(start.init)
         self.net = contract.make_net(net, len(self.class_names), crop_size)
-        scale = start_net(self.net, weights, self.class_names, start.init_norm, start.mean, start.std)
-        self.mean, self.std = scale
+        self.mean, self.std = start_net(self.net, weights, self.class_names, start.init_norm, start.mean, start.std)
         select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)
-        self.call = NetworkCall(self.net, Normalize(*scale), execution, batch_size)
+        self.call = NetworkCall(self.net, Normalize(self.mean, self.std), execution, batch_size)
         self.init = start.init
         self.frozen = contract.freeze(self.net, start.freeze_stages)
         # In types that load without running code.

@@ -56,11 +56,11 @@ def start_net(
     Raises:
         InputError: The weights are not of this network, norm or mean.
     """
-    if weights:
-        check_norm(weights, resnet(net, "model.start.init").norm, file_norm)
     scale = set_input_scale(net, weights, mean, std)
     if weights:
-        log.info(start_from(resnet(net, "model.start.init"), weights, class_names, scale[1]))
+        ours = resnet(net, "model.start.init")
+        check_norm(weights, ours.norm, file_norm)
+        log.info(start_from(ours, weights, class_names, scale[1]))
     return list(scale[0]), list(scale[1])
 
 
