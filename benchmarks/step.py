@@ -497,12 +497,15 @@ def show_steps(workload: Workload, steps: dict[str, dict[str, float]]) -> None:
             f"{one['clips_per_second']:9.1f} {one['spread']:6.0%}"
         )
         if "peak_bytes" in one:
-            line += f" {1000 * one['host_seconds']:8.1f}"
-            for key in ("by_graphs_seconds", "by_graphs_host_seconds", "graph_seconds"):
-                line += f" {1000 * one.get(key, nan):9.1f}"
-                if key != "by_graphs_host_seconds":
-                    line += f" {one.get(key, nan) / first.get(key, nan):9.2f}"
-            line += f" {one['peak_bytes'] / 1e9:8.2f} {one['peak_bytes'] / first['peak_bytes']:9.2f}"
+            whole, host, alone = (
+                1000 * one.get(key, nan) for key in ("by_graphs_seconds", "by_graphs_host_seconds", "graph_seconds")
+            )
+            whole_first, alone_first = (1000 * first.get(key, nan) for key in ("by_graphs_seconds", "graph_seconds"))
+            line += (
+                f" {1000 * one['host_seconds']:8.1f} {whole:10.1f} {whole / whole_first:9.2f} {host:8.1f} "
+                f"{alone:10.1f} {alone / alone_first:9.2f} "
+                f"{one['peak_bytes'] / 1e9:8.2f} {one['peak_bytes'] / first['peak_bytes']:9.2f}"
+            )
         print(line)
 
 
