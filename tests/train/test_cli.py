@@ -25,6 +25,7 @@ from video_gn.data.decoding import decord_reader
 from video_gn.data.motion12 import CLASSES, Motion, prepare
 from video_gn.kernels import dispatch
 from video_gn.train import cli
+from video_gn.train.callbacks import interrupt
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.configs import flat
 
@@ -149,6 +150,31 @@ def test_a_signal_to_all_processes_of_a_run_is_one_line(number, data_root, tmp_p
     assert len(sent) == 3
     said = capfd.readouterr().err
     assert said.count("stopping after this step") == 1 and said.count(signal.Signals(number).name) == 2, said
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_ctrl_c_that_comes_twice_at_once_is_one(later, pictures, tmp_path, monkeypatch, capsys):
+    """`uv run` passes it on to a process that has had it already; one that comes later ends the run at once."""
+    real, sent = VideoClassifier.training_step, []
+
+    def sends(self, *args):
+        sent.append(len(sent))
+        if len(sent) == 2:
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+        return real(self, *args)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(VideoClassifier, "training_step", sends)
+    monkeypatch.setattr(interrupt, "TOGETHER", 0.0 if later else 1.0)
+    assert cli.main(tiny(pictures, tmp_path)) == 130
+    said = "at once, without a checkpoint" if later else "with everything saved in"
+    assert f"stopped by SIGINT {said}" in capsys.readouterr().err
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists() != later
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
+    monkeypatch.undo()
+    assert cli.main(tiny(pictures, tmp_path)) == 0
+    assert ("has no checkpoint yet: training begins at its start" in capsys.readouterr().err) == later
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

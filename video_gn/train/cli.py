@@ -97,8 +97,8 @@ def _job(args: list[str], prog: str) -> int:
 
 
 def _stopped(number: int, args: list[str]) -> str:
-    left = RESUME if "fit" in args else "nothing of this evaluation is kept"
-    return f"stopped by {signal.Signals(number).name}; {left}"
+    left = f" at once, without a checkpoint; {RESUME}" if "fit" in args else "; nothing of this evaluation is kept"
+    return f"stopped by {signal.Signals(number).name}{left}"
 
 
 def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:

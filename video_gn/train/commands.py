@@ -1,6 +1,7 @@
 """The commands fit, validate, test and predict: what each takes, and what its run has."""
 
 import inspect
+import logging
 import os
 from pathlib import Path
 from typing import Any, get_args
@@ -43,6 +44,7 @@ from video_gn.train.run import (
 )
 from video_gn.train.shipped import shipped
 
+log = logging.getLogger(__name__)
 PREFERRED = {  # classes whose settings need no class_path
     "model.net": "video_gn.ResNet3d",
     "model.optimizer": "video_gn.SGD",
@@ -227,6 +229,8 @@ class CLI(LightningCLI):
             for part in (*self.run_dir.glob("*.part"), *self.run_dir.glob("checkpoints/*.part")):
                 part.unlink()  # of a run that was killed while it wrote
         resume = find_resume(self.run_dir, self.asked)
+        if self.asked and not resume:
+            log.info("%s has no checkpoint yet: training begins at its start", self.run_dir)
         self.config.fit.ckpt_path = self.config_init.fit.ckpt_path = resume
 
     def _run_subcommand(self, subcommand: str) -> None:  # pinned private method

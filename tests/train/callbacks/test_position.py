@@ -540,7 +540,9 @@ def test_ctrl_c_when_training_is_over_or_has_not_begun(at, pictures, tmp_path, m
     with monkeypatch.context() as patched:
         stop_at(patched, signal.SIGINT, (at, 1))
         assert cli.main(tiny(pictures, tmp_path, test_after_fit="true")) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "stopped by SIGINT; resume with --ckpt_path last"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "stopped by SIGINT at once, without a checkpoint; resume with --ckpt_path last"
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
     assert cli.main(tiny(pictures, tmp_path, test_after_fit="true")) == 0
     assert len(json.loads((tmp_path / "results.json").read_text())["tests"]) == 1

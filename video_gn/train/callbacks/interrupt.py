@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from video_gn.train.optim import ends_step
 
 log = logging.getLogger(__name__)
 SYNC_STEPS = 4  # optimiser steps from one question to the other processes to the next
+TOGETHER = 1.0  # seconds within which one Ctrl-C may come twice: to all of a terminal's processes, and by a parent
 GPU_STEPS = 50  # steps after which a GPU's loss is looked at: each look waits for the GPU
 
 
@@ -48,9 +50,10 @@ class Diverged(InputError):
 class StopAfterStep(pl.Callback):
     """Ends training between two steps, with a checkpoint from which it continues as if it had never stopped.
 
-    SIGTERM (a cluster's pre-emption) and Ctrl-C end it, a second Ctrl-C at once. Where Lightning requeues a SLURM job
-    (`SLURMEnvironment.auto_requeue`, SIGUSR1), its own handler is put off until the step is over: it would save a
-    half-updated model. A loss that is not finite ends it, too; weights that are not finite are never saved.
+    SIGTERM (a cluster's pre-emption) and Ctrl-C end it, another Ctrl-C a second or more later at once. Where Lightning
+    requeues a SLURM job (`SLURMEnvironment.auto_requeue`, SIGUSR1), its own handler is put off until the step is over:
+    it would save a half-updated model. A loss that is not finite ends it, too; weights that are not finite are never
+    saved.
 
     It has to come after the trainer's other callbacks, so that what they keep of the step is saved with it.
 
@@ -63,7 +66,7 @@ class StopAfterStep(pl.Callback):
 
     def __init__(self, run_dir: Path) -> None:
         self.checkpoint = run_dir / "checkpoints" / "last.ckpt"
-        self._received = 0
+        self._received, self._since = 0, 0.0  # the signal that came, and when
         self._requeue: Any = None
         self._requeue_signal = 0
         self._before: dict[int, Any] = {}  # who had the signals
@@ -92,8 +95,10 @@ class StopAfterStep(pl.Callback):
 
     def _note(self, number: int, _: Any) -> None:
         if number == signal.SIGINT and self._received:
+            if time.monotonic() - self._since < TOGETHER:
+                return
             raise KeyboardInterrupt
-        self._received = number
+        self._received, self._since = number, time.monotonic()
         launcher = self._trainer.strategy.launcher
         if number == signal.SIGTERM and hasattr(launcher, "kill"):  # the processes that Lightning started
             launcher.kill(number)
