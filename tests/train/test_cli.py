@@ -703,10 +703,8 @@ def slip(capsys, args):
     [
         (("--model.nrom", "gn"), "unrecognized arguments: --model.nrom gn (did you mean model.net.norm?)"),
         (("--model.norm", "gn"), "model.norm is now model.net.norm"),
-        (
-            ("--trainer.max_epoch", "3"),
-            "--trainer.max_epoch 3 (did you mean trainer.max_epochs?)",
-        ),
+        (("--trainer.max_epoch", "3"), "--trainer.max_epoch 3 (did you mean trainer.max_epochs?)"),
+        (("--trainer.max_ep", "3"), "--trainer.max_ep 3 (did you mean trainer.max_epochs?)"),
         (("--model.lr_schedule", "step"), "model.lr_schedule is now model.schedule"),
         (("--model.net.nrom", "gn"), "there is no model.net.nrom (did you mean model.net.norm"),
         (("--model.schedule", "cosin"), "there is no model.schedule 'cosin'; the names are: Cosine, Step"),

@@ -152,6 +152,7 @@ def _meant(name: str, keys: list[str]) -> str:
     """Settings of the same part of a config whose last word is nearly the same."""
     part, last = name.partition(".")[0], name.rpartition(".")[2]
     words = {key.rpartition(".")[2] for key in keys if key.startswith(part)}
-    close = difflib.get_close_matches(last, words, n=1, cutoff=0.7)
+    longer = [word for word in sorted(words) if last and word.startswith(last)]  # of which it may be an abbreviation
+    close = longer[:1] or difflib.get_close_matches(last, words, n=1, cutoff=0.7)
     meant = [key for key in keys if key.startswith(part) and key.rpartition(".")[2] in close][:2]
     return f" (did you mean {' or '.join(meant)}?)" if meant else ""
