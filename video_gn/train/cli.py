@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -22,6 +22,7 @@ from video_gn.train.callbacks.interrupt import Stopped
 from video_gn.train.checkpoint import with_checkpoint
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.commands import CLI, LAUNCHER
+from video_gn.train.compat import describe_attributes
 from video_gn.train.configs import read_yaml
 from video_gn.train.help import Short, explain, known_keys
 from video_gn.train.shipped import with_configs
@@ -103,8 +104,7 @@ def _stopped(number: int, args: list[str]) -> str:
 
 def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
     args = with_checkpoint(with_configs(args))
-    asked = any(word in ("-h", "--help") or word.endswith(".help") for word in args)
-    set_parsing_settings(docstring_parse_attribute_docstrings=asked)  # takes half as long again as all the rest
+    describe_attributes(any(word in ("-h", "--help") or word.endswith(".help") for word in args))  # it takes time
     return cli(
         args=args,
         data=ImageData if _images(args) else VideoData,

@@ -6,9 +6,12 @@ Methods of `LightningCLI` and of argparse's formatter that are replaced are wher
 
 from typing import Any
 
-from jsonargparse import ArgumentParser, _typehints
+import docstring_parser
+from jsonargparse import ArgumentParser, _typehints, set_parsing_settings
 from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+_parse_from_object = docstring_parser.parse_from_object
 
 
 def forget_other_class() -> None:
@@ -23,6 +26,21 @@ def forget_other_class() -> None:
 def _discard(parser_or_action: Any, prev_val: Any, value: Any) -> None:
     if prev_val and "init_args" in prev_val and prev_val["class_path"] != value["class_path"]:
         prev_val["init_args"] = type(prev_val["init_args"])()
+
+
+def describe_attributes(asked: bool) -> None:
+    """Has jsonargparse look for texts below attributes, or not; never in classes of PyTorch and Lightning.
+
+    Those have none, and to look for them is to parse their source, for half a second.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=asked)
+    docstring_parser.parse_from_object = _without_source
+
+
+def _without_source(obj: Any, *args: Any, **kwargs: Any) -> docstring_parser.Docstring:
+    if obj.__module__.partition(".")[0] in ("torch", "pytorch_lightning", "lightning_fabric"):
+        return docstring_parser.parse(obj.__doc__ or "", *args, **kwargs)
+    return _parse_from_object(obj, *args, **kwargs)
 
 
 def starts_processes(trainer: Any) -> bool:
