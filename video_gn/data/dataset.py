@@ -1,5 +1,6 @@
 """Videos as samples, and batches of them."""
 
+import importlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ class VideoDataset(Dataset[Sample]):
         self.videos, self.views, self.seed = videos, views, seed
         self.replace, self.inspect = replace, inspect
         self.backends = [IMAGE] if backend == IMAGE else sorted(BACKENDS, key=lambda name: name != backend)
+        if backend == "decord":  # once, and not by each loader worker
+            importlib.import_module("video_gn.data.decoding.decord_reader")
         self.timeout = timeout
         self.parent = 0  # the process with which loader workers end; 0 if they need not
         self.in_hand = torch.empty(0, 2, dtype=torch.int64)  # shared with the workers: pid of each, and row in hand

@@ -4,14 +4,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from video_gn.data.decoding.decord_reader import DecordVideo
 from video_gn.data.decoding.image_reader import ImageFile
 from video_gn.data.decoding.pyav_reader import LibavVideo
 from video_gn.data.decoding.reader import Video
 from video_gn.errors import DecodeError
 
+
+def _decord(path: str, checked: bool) -> Video:
+    from video_gn.data.decoding.decord_reader import DecordVideo  # 0.2 s, which what opens no video does not need
+
+    return DecordVideo(path, checked)
+
+
 BACKENDS: dict[str, Callable[[str, bool], Video]] = {
-    "decord": DecordVideo,
+    "decord": _decord,
     "pyav": lambda path, checked: LibavVideo(path),
 }
 IMAGE = "image"  # what reads images; videos are none of its business
