@@ -4,6 +4,7 @@ One sample is one video with all its views, so nothing has to be regrouped by vi
 training (1, unless repeated sampling is asked for), and clips x crops at test time.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
         damaged: Videos of `clips` that could be read and are damaged all the same, where that is known.
         fallbacks: Videos of `clips` that the backend asked for refused, and another one read.
         clip_frames: int64 `[clips, T]`, the frames of each clip of a test protocol.
-        num_crops: Crops of each of these clips.
+        crops: What is seen of these frames, each `(top, left, height, width)` in pixels and all of one size.
     """
 
     clips: Tensor
@@ -42,4 +43,4 @@ class Batch(NamedTuple):
     damaged: list[BadVideo]
     fallbacks: list[BadVideo]
     clip_frames: Tensor | None = None
-    num_crops: int = 1
+    crops: Sequence[tuple[int, int, int, int]] = ()

@@ -46,11 +46,11 @@ def photo(tmp_path, rng):
 def test_views_are_torchvisions(photo):
     """The oracle is torchvision's own chain, from the same state of its generator."""
     original = Image.open(photo).convert("RGB")
-    view, _ = RandomImage(32, flip=True)(ImageFile(str(photo)), np.random.default_rng(5))
+    view, *_ = RandomImage(32, flip=True)(ImageFile(str(photo)), np.random.default_rng(5))
     torch.manual_seed(int(np.random.default_rng(5).integers(2**63)))
     expected = v2.Compose([v2.RandomResizedCrop(32), v2.RandomHorizontalFlip()])(original)
     assert view.shape == (1, 1, 32, 32, 3) and np.array_equal(view[0, 0], expected)
-    view, _ = CentreImage(40, 32)(ImageFile(str(photo)), np.random.default_rng(5))
+    view, *_ = CentreImage(40, 32)(ImageFile(str(photo)), np.random.default_rng(5))
     assert np.array_equal(view[0, 0], v2.Compose([v2.Resize(40), v2.CenterCrop(32)])(original))
 
 

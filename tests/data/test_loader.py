@@ -113,7 +113,6 @@ class Trap:
 
     views: RandomView
     traps: dict
-    num_crops = 1
 
     def __call__(self, video, rng):
         if video.path in self.traps:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from video_gn.data.transforms import crop, flip, random_box, resize, resize_short_side, three_crops
+from video_gn.data.transforms import crop, flip, random_box, resize, resize_short_side
 from video_gn.models.input import normalize
 
 
@@ -54,15 +54,6 @@ def test_random_crop_is_resize_then_crop(rng):
     left = round(left * scale)
     assert abs(side - 224 / scale) < 1
     assert np.abs(ours - theirs[:224, left : left + 224]).max() <= 2
-
-
-def test_three_crops(rng):
-    video = frames(rng, 2, 32, 52)
-    left, middle, right = three_crops(video)
-    assert np.array_equal(left, video[:, :, :32])
-    assert np.array_equal(middle, video[:, :, 10:42])
-    assert np.array_equal(right, video[:, :, 20:])
-    assert [c.shape for c in three_crops(frames(rng, 1, 50, 30))] == [(1, 30, 30, 3)] * 3
 
 
 def test_flip(rng):

@@ -80,8 +80,10 @@ def test_views_of_one_read_are_those_of_separate_reads(name, videos, rng):
     expected = []
     for indices in protocol.clips(8, 4, 64):
         with open_video(videos.path(3)) as video:
-            frames = transforms.resize_short_side(video.read(indices), 40)
-        expected += [frames] if protocol.num_crops == 1 else transforms.three_crops(frames)
+            frames = transforms.resize_short_side(video.read(indices), 40, protocol.long_side)
+        boxes = protocol.crops(*frames.shape[1:3])
+        assert len(boxes) == protocol.num_crops
+        expected += [frames[:, top : top + high, left : left + wide] for top, left, high, wide in boxes]
     assert np.array_equal(views, np.stack(expected))
     assert len(views) == protocol.num_views
 

@@ -2,7 +2,7 @@
 
 import importlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from video_gn.compat import shared_memory
 from video_gn.data.decoding.damage import find_damage
 from video_gn.data.decoding.open import BACKENDS, IMAGE, open_video
 from video_gn.data.video_list import NO_LABEL, VideoList
-from video_gn.data.views import Views
+from video_gn.data.views import Seen, Views
 from video_gn.errors import DecodeError, InputError
 
 REPLACEMENTS = 10  # videos tried in the place of an unreadable one
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
     damaged: list[BadVideo]
     fallbacks: list[BadVideo]
     clip_frames: np.ndarray | None = None
-    num_crops: int = 1
+    crops: Sequence[tuple[int, int, int, int]] = ()
 
 
 class VideoDataset(Dataset[Sample]):
@@ -83,18 +83,14 @@ class VideoDataset(Dataset[Sample]):
         chosen = row
         for _ in range(1 + REPLACEMENTS):
             if (found := self._read(chosen, (self.seed, epoch, row), sample)) is not None:
-                clips, clip_frames = found
-                label = int(self.videos.labels[chosen])
-                return sample._replace(
-                    clips=clips, label=label, row=chosen, clip_frames=clip_frames, num_crops=self.views.num_crops
-                )
+                return sample._replace(label=int(self.videos.labels[chosen]), row=chosen, **found._asdict())
             if not self.replace:
                 return sample._replace(row=row)
             chosen = int(pick.integers(len(self.videos)))
         last = f", the last for this reason: {' '.join(sample.failures[-1][::2])}" if sample.failures else ""
         raise InputError(f"{1 + REPLACEMENTS} videos one after the other cannot be read{last}")
 
-    def _read(self, row: int, key: tuple[int, int, int], sample: Sample) -> tuple | None:
+    def _read(self, row: int, key: tuple[int, int, int], sample: Sample) -> Seen | None:
         """Views of a video, by the first backend that can; what goes wrong is added to the sample."""
         path, label = self.videos.path(row), int(self.videos.labels[row])
         if row in self.videos.set_aside or (self.replace and row in self.videos.damaged):
@@ -155,7 +151,7 @@ def collate(samples: list[Sample]) -> Batch:
         [damaged for sample in samples for damaged in sample.damaged],
         [fallback for sample in samples for fallback in sample.fallbacks],
         torch.from_numpy(first.clip_frames) if first and first.clip_frames is not None else None,
-        first.num_crops if first else 1,
+        first.crops if first else (),
     )
 
 

@@ -3,14 +3,10 @@
 Frames are uint8 `[T, H, W, 3]`, or a sequence of `[H, W, 3]`, as they come from the decoder.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-
-Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def random_box(
@@ -43,22 +39,23 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.permute(0, 2, 3, 1).numpy()
 
 
-def resize_short_side(frames: np.ndarray | Sequence[np.ndarray], short_side: int) -> np.ndarray | Sequence[np.ndarray]:
-    """The whole frames scaled so that their short side has `short_side` pixels; themselves if it has already."""
+def resize_short_side(
+    frames: np.ndarray | Sequence[np.ndarray],
+    short_side: int,
+    long_side: Callable[[float, float, int], int] = lambda long, short, target: round(long * (target / short)),
+) -> np.ndarray | Sequence[np.ndarray]:
+    """The whole frames scaled so that their short side has `short_side` pixels; themselves if it has already.
+
+    Args:
+        frames: Of one size.
+        short_side: In pixels.
+        long_side: `(long, short, short_side)` to the long side in pixels, which is no shorter than the short one.
+    """
     height, width = frames[0].shape[:2]
     if min(height, width) == short_side:
         return frames
-    scale = short_side / min(height, width)
-    return resize(np.asarray(frames), max(short_side, round(height * scale)), max(short_side, round(width * scale)))
-
-
-def three_crops(frames: Array) -> list[Array]:
-    """Squares of the short side at the beginning, the middle and the end of the long side, views."""
-    height, width = frames.shape[1:3]
-    side, spare = min(height, width), abs(height - width)
-    if height > width:
-        return [frames[:, at : at + side] for at in (0, spare // 2, spare)]
-    return [frames[:, :, at : at + side] for at in (0, spare // 2, spare)]
+    longer = max(short_side, long_side(max(height, width), min(height, width), short_side))
+    return resize(np.asarray(frames), *((longer, short_side) if height > width else (short_side, longer)))
 
 
 def flip(frames: np.ndarray) -> np.ndarray:

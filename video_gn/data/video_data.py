@@ -62,8 +62,7 @@ class VideoData(DataModule):
         self.training_view = replace(self.validation_view, num_clips=clips_per_video)
         protocol, side = protocols.find_protocol(evaluation.protocol), evaluation.short_side
         self.test_views = ProtocolViews(clip.num_frames, clip.frame_interval, side, protocol)
-        crops = f"{protocol.num_clips} clips x {protocol.num_crops} crops, short side {side}"
         self.seen = {
             "val": {"protocol": "random-1clip", "views": "1 clip x 1 crop, augmented as in training"},
-            "test": {"protocol": evaluation.protocol, "views": crops},
+            "test": {"protocol": evaluation.protocol, "views": f"{protocol.says}, short side {side}"},
         }

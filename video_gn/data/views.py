@@ -1,8 +1,9 @@
 """Views of an open video or image: in training random ones, at test time those of a protocol."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,14 +16,24 @@ from video_gn.data.decoding.image_reader import ImageFile
 from video_gn.data.decoding.reader import Finish, Frames, Video
 
 
+class Seen(NamedTuple):
+    """Views of a video, uint8 `[V, T, H, W, 3]`; or all frames `[1, F, H, W, 3]`, and what makes views of them.
+
+    Attributes:
+        clips: Views, or frames.
+        clip_frames: The frames of each clip, int64 `[clips, T]`.
+        crops: Of each of these, as in `Batch`.
+    """
+
+    clips: np.ndarray
+    clip_frames: np.ndarray | None = None
+    crops: Sequence[tuple[int, int, int, int]] = ()
+
+
 class Views(Protocol):
-    """Makes views: uint8 `[V, T, H, W, 3]`, or all frames `[1, F, H, W, 3]` and which of them make each clip."""
+    """Makes views of an open video."""
 
-    @property
-    def num_crops(self) -> int:
-        """Crops of each clip of a protocol."""
-
-    def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]: ...
+    def __call__(self, video: Video, rng: np.random.Generator) -> Seen: ...
 
 
 @dataclass(frozen=True)
@@ -35,16 +46,15 @@ class RandomView:
     crop_size: int
     flip: bool
     num_clips: int = 1
-    num_crops = 1
 
-    def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, None]:
+    def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
         if self.num_clips == 1:
-            return video.read(self._indices(video, rng), self._finish(rng))[None], None
+            return Seen(video.read(self._indices(video, rng), self._finish(rng))[None])
         clips = [self._indices(video, rng) for _ in range(self.num_clips)]
         needed, where = np.unique(np.stack(clips), return_inverse=True)
         frames = video.read(needed)
         parts = where.reshape(self.num_clips, -1)
-        return np.stack([np.asarray(self._finish(rng)(frames[clip])) for clip in parts]), None
+        return Seen(np.stack([np.asarray(self._finish(rng)(frames[clip])) for clip in parts]))
 
     def _indices(self, video: Video, rng: np.random.Generator) -> np.ndarray:
         clip_span = sampling.span(self.num_frames, self.frame_interval)
@@ -76,16 +86,16 @@ class ProtocolViews:
     short_side: int
     protocol: protocols.Protocol
 
-    @property
-    def num_crops(self) -> int:
-        """Crops of a clip."""
-        return self.protocol.num_crops
+    def clips(self, video: Video) -> np.ndarray:
+        """The frames of each clip of a video, int64 `[clips, T]`."""
+        return self.protocol.clips(self.num_frames, self.frame_interval, video.num_frames, video.fps)
 
-    def __call__(self, video: Video, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        clips = self.protocol.clips(self.num_frames, self.frame_interval, video.num_frames)
+    def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
+        clips = self.clips(video)
         needed, where = np.unique(clips, return_inverse=True)
-        frames = video.read(needed, partial(transforms.resize_short_side, short_side=self.short_side))
-        return frames[None], where.reshape(clips.shape)
+        resize = partial(transforms.resize_short_side, short_side=self.short_side, long_side=self.protocol.long_side)
+        frames = video.read(needed, resize)
+        return Seen(frames[None], where.reshape(clips.shape), self.protocol.crops(*frames.shape[1:3]))
 
 
 def spread(batch: Batch) -> Batch:
@@ -96,10 +106,10 @@ def spread(batch: Batch) -> Batch:
     if batch.clip_frames is None:
         return batch
     frames = batch.clips[0, 0].permute(1, 2, 3, 0)
-    crops = [frames] if batch.num_crops == 1 else transforms.three_crops(frames)
-    taken = [_take(crop, batch.clip_frames) for crop in crops]
+    parts = [frames[:, top : top + high, left : left + wide] for top, left, high, wide in batch.crops]
+    taken = [_take(part, batch.clip_frames) for part in parts]
     views = taken[0] if len(taken) == 1 else torch.stack(taken, 1).flatten(0, 1)
-    return batch._replace(clips=views[None].permute(0, 1, 5, 2, 3, 4), clip_frames=None)
+    return batch._replace(clips=views[None].permute(0, 1, 5, 2, 3, 4), clip_frames=None, crops=())
 
 
 def _take(frames: Tensor, clip_frames: Tensor) -> Tensor:
@@ -118,12 +128,11 @@ class RandomImage:
 
     crop_size: int
     flip: bool
-    num_crops = 1
 
-    def __call__(self, video: Any, rng: np.random.Generator) -> tuple[np.ndarray, None]:
+    def __call__(self, video: Any, rng: np.random.Generator) -> Seen:
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator on the CPU
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            return _view(_random_part(self.crop_size, self.flip), video), None
+            return Seen(_view(_random_part(self.crop_size, self.flip), video))
 
 
 @dataclass(frozen=True)
@@ -132,10 +141,9 @@ class CentreImage:
 
     short_side: int
     crop_size: int
-    num_crops = 1
 
-    def __call__(self, video: Any, rng: np.random.Generator) -> tuple[np.ndarray, None]:
-        return _view(_middle(self.short_side, self.crop_size), video), None
+    def __call__(self, video: Any, rng: np.random.Generator) -> Seen:
+        return Seen(_view(_middle(self.short_side, self.crop_size), video))
 
 
 @cache

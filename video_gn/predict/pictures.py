@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from video_gn.console import printable
-from video_gn.data import transforms
 from video_gn.data.decoding.open import IMAGE, open_video
 from video_gn.data.mp4 import create_mp4
 from video_gn.data.views import ProtocolViews, Views
@@ -232,11 +230,11 @@ class Pictures:
             return frame, np.zeros((1, 1), np.int64), 1.0
         views = self.views
         with open_video(path, "pyav") as video:
-            clips = views.protocol.clips(views.num_frames, views.frame_interval, video.num_frames)
-            needed, where = np.unique(clips, return_inverse=True)
-            frames = video.read(needed, partial(transforms.resize_short_side, short_side=views.short_side))
-            step = np.median(np.diff(needed)) if len(needed) > 1 else 1.0
-            return frames, where.reshape(clips.shape), float(np.clip(video.fps / step, 1, 60))
+            clips = np.unique(views.clips(video))
+            step = np.median(np.diff(clips)) if len(clips) > 1 else 1.0
+            seen = views(video, np.random.default_rng())
+            assert seen.clip_frames is not None
+            return seen.clips[0], seen.clip_frames, float(np.clip(video.fps / step, 1, 60))
 
     def _maps(self, frames: np.ndarray, clips: np.ndarray, label: int, of: Any) -> np.ndarray:
         """Activation of each frame `[F, H, W]`, the mean over the clips that it is in."""
