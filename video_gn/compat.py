@@ -23,6 +23,11 @@ def constant_result(function: F) -> F:
     return function
 
 
+def transforming() -> bool:
+    """Whether a transform of `torch.func` (grad, vmap, jvp) is being applied."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copies each source to its target, in few kernels."""
     torch._foreach_copy_(list(targets), list(sources))

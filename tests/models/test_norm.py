@@ -1,12 +1,16 @@
+import copy
+
 import pytest
 import torch
+from fvcore.nn.precise_bn import update_bn_stats
 from samples import resnet3d
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from video_gn.errors import InputError
 from video_gn.models.norm import NORMS, make_norm, norm_label, norm_parameters, own_statistics
-from video_gn.models.norm_layers import FrozenBatchNorm3d
+from video_gn.models.norm_layers import FrozenBatchNorm3d, norm_act
 
 SHAPE = (3, 8, 2, 4, 5)
 
@@ -293,3 +297,67 @@ def test_own_statistics_are_used_and_not_kept():
 def test_bad_batch_norm_settings(options):
     with pytest.raises(InputError, match="at least 1"):
         make_norm(**options)(8)
+
+
+# Other people's hands on the layers
+
+
+def test_a_hook_before_a_norm_leaves_residual_and_relu():
+    """Such hooks give back what they were given, as fvcore's do."""
+    layer, x = layer_and_input("bn")
+    residual = torch.randn_like(x)
+    expected = norm_act(copy.deepcopy(layer), x, residual)
+    seen = []
+    layer.register_forward_pre_hook(lambda module, args: (seen.append(args), args)[1])
+    assert torch.equal(norm_act(layer, x, residual), expected)
+    assert len(seen) == 1 and len(seen[0]) == 1 and seen[0][0] is x
+
+
+def test_fvcores_precise_statistics_are_those_of_the_layers_inputs():
+    """Over two batches, mean and unbiased variance of each, averaged; as with PyTorch's own layers."""
+    torch.manual_seed(0)
+    net = resnet3d(3, make_norm("bn"), depth=11, width=8, arch="i3d_small")
+    clips = [torch.randn(2, 3, 4, 16, 16) for _ in range(2)]
+    stock = copy.deepcopy(net)
+    for name, module in [*stock.named_modules()]:
+        if isinstance(module, nn.BatchNorm3d):
+            parent, _, last = name.rpartition(".")
+            own = nn.BatchNorm3d(module.num_features)
+            own.load_state_dict(module.state_dict())
+            setattr(stock.get_submodule(parent), last, own)
+    for one in (net, stock):
+        update_bn_stats(one.train(), clips, 2)
+    moved = [name for name in net.state_dict() if "running" in name]
+    assert moved and all(torch.equal(net.state_dict()[name], stock.state_dict()[name]) for name in moved)
+
+
+@pytest.mark.parametrize("name", ["bn", "brn", "frozen_bn"])
+def test_a_changed_eps_counts_in_evaluation_too(name):
+    layer, x = layer_and_input(name)
+    layer.eps = 0.5
+    layer.eval().running_var.uniform_(0.5, 2)
+    expected = nn.functional.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=0.5)
+    assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize(("name", "options"), [("bn", {}), ("bn", {"ghost_batch": 2}), ("brn", {})])
+def test_averages_of_weights_are_given_the_mean_statistics(name, options):
+    """`update_bn` sets momentum to None, the mean over all batches."""
+    net = nn.Sequential(make_norm(name, **options)(8))
+    batches = [torch.randn(4, *SHAPE[1:]) * scale for scale in (1, 2, 5)]
+    averaged = AveragedModel(net)
+    torch.optim.swa_utils.update_bn(batches, averaged)
+    first = [batch[: options.get("ghost_batch")] for batch in batches]
+    layer = averaged.module[0]
+    torch.testing.assert_close(layer.running_mean, torch.stack([x.mean((0, 2, 3, 4)) for x in first]).mean(0))
+    torch.testing.assert_close(layer.running_var, torch.stack([x.var((0, 2, 3, 4)) for x in first]).mean(0))
+    assert layer.momentum == 0.1 and layer.num_batches_tracked == 3
+
+
+def test_frozen_bn_loads_files_without_a_count_of_batches():
+    layer = FrozenBatchNorm3d(8)
+    state = {name: torch.rand(8) for name in ("weight", "bias", "running_mean", "running_var")}
+    layer.load_state_dict(state)
+    assert torch.equal(layer.running_var, state["running_var"]) and layer.num_batches_tracked == 0
+    with pytest.raises(RuntimeError, match="running_mean"):
+        layer.load_state_dict({name: state[name] for name in ("weight", "bias", "running_var")})

@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from video_gn.compat import constant_result
+from video_gn.compat import constant_result, transforming
 from video_gn.errors import InputError
 
 SETTINGS = ("auto", "triton", "torch")
@@ -70,13 +70,15 @@ def takes(setting: str, x: Tensor, group_size: int = 1) -> bool:
 
     Args:
         setting: "torch" never; "auto" where they are in channels_last_3d on a CUDA device that can; "triton" in any
-            memory order, which costs copies.
+            memory order, which costs copies. None of them what is empty, nor within a transform of `torch.func`.
         x: The features.
         group_size: Channels of a group.
     """
     if setting == "torch" or (setting == "auto" and not x.is_cuda):
         return False
-    if x.ndim != 5 or x.dtype not in _TYPES or group_size > _MAX_GROUP or not 0 < len(x) <= _MAX_CLIPS:
+    if x.ndim != 5 or x.dtype not in _TYPES or group_size > _MAX_GROUP or len(x) > _MAX_CLIPS or not x.numel():
+        return False
+    if not torch.compiler.is_compiling() and transforming():
         return False
     if setting == "auto" and not x.is_contiguous(memory_format=torch.channels_last_3d):
         return False

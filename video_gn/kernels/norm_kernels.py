@@ -65,7 +65,8 @@ def moments(
         x += R * C
     n = count.to(tl.float32)
     first = tl.sum(first, 0)[None, :]
-    second = tl.maximum(tl.sum(second, 0)[None, :] - first * first / n, 0)  # about each channel's own mean
+    second = tl.sum(second, 0)[None, :] - first * first / n  # about each channel's own mean
+    second = tl.maximum(second, 0, propagate_nan=tl.PropagateNan.ALL)
     mean = shift + first / n
     group_mean = sums_of_groups(tl.where(exist, mean, 0), DP, BG) / D
     off = tl.where(exist, mean - spread_to_channels(group_mean, DP, BG), 0)

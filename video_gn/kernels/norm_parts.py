@@ -78,5 +78,5 @@ def passed_by_relu(
             before = tl.load(y + tile, mask=mask, other=0).to(tl.float32)
         else:
             before = normalize(value, mu, deviation, gamma, beta)
-        gradient = tl.where(before > 0, gradient, 0)
+        gradient = tl.where(before <= 0, 0, gradient)  # NaN passes, as in PyTorch
     return gradient

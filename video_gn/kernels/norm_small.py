@@ -35,7 +35,7 @@ def forward_small(
     rest = sums_of_groups(tl.sum(off, 0)[None, :], DP, BG) / total  # what rounding left of the mean
     square = sums_of_groups(tl.sum(off * off, 0)[None, :], DP, BG) / total
     center = rough + rest
-    variance = tl.maximum(square - rest * rest, 0)
+    variance = tl.maximum(square - rest * rest, 0, propagate_nan=tl.PropagateNan.ALL)
     deviation = 1 / tl.sqrt_rn(variance + eps)
     groups = block * BG + tl.arange(0, BG)
     tl.store(statistics + m * G + groups, center, mask=groups < G)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from video_gn.errors import InputError
 from video_gn.kernels import launch, max_pool
 from video_gn.kernels.launch import Sets
 from video_gn.kernels.max_pool import Triple
@@ -49,8 +50,10 @@ def norm(
         momentum: Of these.
 
     Raises:
+        InputError: Tensors whose shapes or devices do not fit; the gradient of a gradient.
         NotImplementedError: Given or running statistics while compiling; the compiler fuses plain BatchNorm itself.
     """
+    _check(x, weight, bias, residual, sets, groups, running)
     if torch.compiler.is_compiling():
         if statistics is not None or running is not None:
             raise NotImplementedError("while compiling, the norm takes neither given nor running statistics")
@@ -88,6 +91,35 @@ def recomputed(y: Tensor) -> Iterator[None]:
         yield
 
 
+def _check(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, sets: int, groups: int,
+    running: tuple[Tensor, Tensor] | None,
+) -> None:  # fmt: skip
+    """Refuses what kernels would read or write beyond its end."""
+    channels = x.shape[1]
+    if len(x) % sets or channels % groups:
+        raise InputError(f"{len(x)} clips of {channels} channels cannot be split into {sets} sets of {groups} groups")
+    expected = {"weight": (weight, (channels,)), "bias": (bias, (channels,)), "residual": (residual, x.shape)}
+    for name, value in zip(("running mean", "running variance"), running or (), strict=False):
+        expected[name] = value, (groups,)
+    for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise InputError(f"{name} is {list(tensor.shape)}, and has to be {list(shape)} for x {list(x.shape)}")
+        if tensor.device != x.device:
+            raise InputError(f"{name} is on {tensor.device}, and x on {x.device}; move the module to {x.device}")
+
+
+def _check_once() -> None:
+    """Refuses a backward whose result is to be differentiated."""
+    if torch.is_grad_enabled():
+        raise InputError(
+            "the kernels have no second derivative, which create_graph=True asks for; set "
+            "model.execution.kernels=torch (in Python: select_kernels(net, 'torch'))"
+        )
+
+
 def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
@@ -122,8 +154,8 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+        _check_once()
         x, weight, bias, statistics, y = ctx.unpacked or ctx.saved_tensors
         ctx.unpacked = None
         affine = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
@@ -142,8 +174,8 @@ class _MaxPool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+        _check_once()
         return max_pool.backward(_last(dy), *ctx.saved_tensors, *ctx.geometry), None, None, None
 
 

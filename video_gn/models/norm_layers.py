@@ -21,7 +21,8 @@ def norm_act(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: 
         relu: Whether a ReLU comes last.
     """
     if isinstance(layer, GroupNorm | BatchNorm3d | FrozenBatchNorm3d):
-        return layer(x, residual, relu)
+        # By name: a hook before the layer sees x alone, and what it gives in its place is x alone.
+        return layer(x, residual=residual, relu=relu)
     y = layer(x)
     return _finish(y, residual, relu, y.dtype)
 
@@ -43,7 +44,8 @@ class GroupNorm(nn.GroupNorm):
     kernels = "auto"
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        if takes(self.kernels, x, self.num_channels // self.num_groups):
+        several = x.shape[1:].numel() > self.num_groups  # a group of a single number is PyTorch's to answer
+        if several and takes(self.kernels, x, self.num_channels // self.num_groups):
             from video_gn.kernels import ops
 
             return ops.norm(x, self.weight, self.bias, residual, len(x), self.num_groups, self.eps, relu)
@@ -66,9 +68,10 @@ def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Ten
     if not torch.compiler.is_compiling() and takes(layer.kernels, x):
         from video_gn.kernels import ops
 
-        statistics = torch.stack([mean, (var + EPS).rsqrt()])[:, None]
-        return ops.norm(x, layer.weight, layer.bias, residual, 1, len(mean), EPS, relu, statistics)
-    return _finish(_batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, EPS), residual, relu, x.dtype)
+        statistics = torch.stack([mean, (var + layer.eps).rsqrt()])[:, None]
+        return ops.norm(x, layer.weight, layer.bias, residual, 1, len(mean), layer.eps, relu, statistics)
+    y = _batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, layer.eps)
+    return _finish(y, residual, relu, x.dtype)
 
 
 class BatchNorm3d(nn.BatchNorm3d):
@@ -114,7 +117,7 @@ class BatchNorm3d(nn.BatchNorm3d):
 
     def _takes(self, x: Tensor, size: int) -> bool:
         """Whether the kernels take groups of `size` clips."""
-        return size * x[0, 0].numel() > 1 and not torch.compiler.is_compiling() and takes(self.kernels, x)
+        return size * x.shape[2:].numel() > 1 and not torch.compiler.is_compiling() and takes(self.kernels, x)
 
     def _normalize(self, x: Tensor, keep: bool, residual: Tensor | None, relu: bool, sets: int = 1) -> Tensor:
         """Normalizes clips by their own statistics, and keeps these in the running ones or not."""
@@ -165,8 +168,10 @@ class BatchRenorm3d(BatchNorm3d):
 
     def _normalize(self, x: Tensor, keep: bool, residual: Tensor | None, relu: bool, sets: int = 1) -> Tensor:
         assert self.running_mean is not None and self.running_var is not None
+        if not x.numel():
+            return super()._normalize(x, keep, residual, relu, sets)
         with torch.no_grad():
-            var, mean = torch.var_mean(x.float(), (0, 2, 3, 4), correction=0)
+            var, mean = torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0)
             running = (self.running_var + self.eps).sqrt()
             r = ((var + self.eps).sqrt() / running).clamp(1 / self.r_max, self.r_max)
             d = ((mean - self.running_mean) / running).clamp(-self.d_max, self.d_max)
@@ -189,9 +194,11 @@ class FrozenBatchNorm3d(nn.Module):
 
     Attributes:
         kernels: As GroupNorm's.
+        eps: Added to the variance.
     """
 
     kernels = "auto"
+    eps = EPS
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -206,6 +213,11 @@ class FrozenBatchNorm3d(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         return _by_given(self, x, residual, relu)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Files of before PyTorch 0.4.1 do not have it, nor those of other projects' frozen batch norms.
+        state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, freeze_affine={not self.weight.requires_grad}"
