@@ -67,7 +67,7 @@ def test_round_trip(exported, motion_folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_and_any_size(norm, tmp_path):
-    """Graphs take any batch, height and width from the training crop on, and give logits and scores."""
+    """Graphs take any batch, height and width, and give logits and scores."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     model = checkpoint(path, norm=norm, **SMALL)
     wanted = ["onnx", "torch"] if norm in ("gn", "bn") else ["torch"]  # the others are these two's operators
@@ -79,7 +79,7 @@ def test_every_norm_and_any_size(norm, tmp_path):
         graphs.append(lambda clips: map(torch.from_numpy, session.run(None, {"clips": clips.numpy()})))
     operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert all(name.startswith("aten.") or name.startswith("<built-in function") for name in operators), operators
-    for n, height, width in ((1, 32, 32), (3, 40, 72), (2, 33, 64)):
+    for n, height, width in ((1, 32, 32), (3, 40, 72), (2, 33, 64), (2, 31, 20), (1, 9, 40)):
         x = clips(8, height, width, n)
         with torch.no_grad():
             logits, scores = model(x).mean(2), model.scores(x[None])[0]
@@ -87,6 +87,48 @@ def test_every_norm_and_any_size(norm, tmp_path):
                 ours = list(graph(x))
                 torch.testing.assert_close(ours[0], logits, rtol=1e-4, atol=1e-4)
                 torch.testing.assert_close(ours[1], scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_graph_below_the_training_crop_gives_the_checkpoints_scores(suffix, exported):
+    """The window of the head is cut as the network's is."""
+    last, files = exported
+    graph, whole = open_trained(str(files[suffix]), trust=True), open_trained(str(last))
+    for height, width in ((20, 24), (9, 31), (16, 70)):
+        x = clips(8, height, width)
+        torch.testing.assert_close(graph.scores(x), whole.scores(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(
+        InputError, match=r"takes frames from 9 pixels a side, and these have 8 x 40; take the checkpoint"
+    ):
+        graph.scores(clips(8, 8, 40))
+
+
+def test_an_export_is_compared_at_the_tests_size_too(exported, monkeypatch, tmp_path):
+    last, _ = exported
+
+    def only_at_the_crop(model, settings, path):
+        path.write_bytes(b"weights")
+        return lambda clips: model(clips).mean(2) * (1 if clips.shape[3] == clips.shape[4] else 2)
+
+    monkeypatch.setitem(formats.FORMATS, "safetensors", (".safetensors", only_at_the_crop))
+    with pytest.raises(InputError, match=r"other logits than the checkpoint on frames of 40 x 54 pixels.*not kept"):
+        formats.export(Path(last), ["safetensors"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "side", "words"),
+    [("onnx", 8, r"takes frames from 9 pixels a side, and this model is tested at 8.*--to safetensors"),
+     ("pytorchvideo", 48, r"training crop's 64 pixels a side.*tested at 48.*another format")],
+)  # fmt: skip
+def test_a_format_that_cannot_see_the_tests_frames_is_refused(wanted, side, words, tmp_path):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, **(SMALL if wanted == "onnx" else {"depth": 50, "arch": "i3d_8x8"}))
+    content = torch.load(path, weights_only=True)
+    content["datamodule_hyper_parameters"]["evaluation"]["short_side"] = side
+    torch.save(content, path)
+    with pytest.raises(InputError, match=words):
+        formats.export(path, [wanted], tmp_path / "out")
 
 
 def test_safetensors_say_what_they_are(exported):

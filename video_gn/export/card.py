@@ -13,6 +13,7 @@ from video_gn.errors import InputError
 from video_gn.files.text import read_text, write_text
 from video_gn.models.norm import make_norm
 from video_gn.models.resnet3d import norm_of
+from video_gn.predict.programs import smallest_side
 from video_gn.predict.settings import Settings
 from video_gn.train.rebuild import recipe
 
@@ -66,8 +67,8 @@ def write_card(
                 for one, file in files.items()
             ],
         ),
-        f"Each was loaded again and compared with {as_code(checkpoint)} on two random clips. Weights and settings: "
-        f"SHA-256 {as_code(digest)}.",
+        f"Each was loaded again and compared with {as_code(checkpoint)} on random clips of the training crop and, but "
+        f"for a detector's backbone, of the test's size. Weights and settings: SHA-256 {as_code(digest)}.",
         *(_pytorchvideo(settings) if "pytorchvideo" in files else ()),
         *(_detector(settings, files["detector"]) if "detector" in files else ()),
         "## Input",
@@ -137,7 +138,7 @@ def _input(settings: Settings) -> list[tuple[str, str]]:
     frames = clip["num_frames"]
     return [
         ("clip", f"{frames} frames at interval {clip['frame_interval']}" if not clip["images"] else "one image"),
-        ("tensor", f"`clips`, uint8 RGB `[N, 3, {frames}, H, W]`; H and W at least {clip['crop_size']} (graphs)"),
+        ("tensor", f"`clips`, uint8 RGB `[N, 3, {frames}, H, W]`; H and W at least {smallest_side(settings)} (graphs)"),
         (
             "normalization",
             f"(x / 255 - mean) / std with mean {mean}, std {std}: done by graphs",

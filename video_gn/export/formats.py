@@ -1,6 +1,5 @@
 """The formats: each writes a file, and gives what runs it, so that it is compared before it is kept."""
 
-import copy
 import hashlib
 import json
 import logging
@@ -15,17 +14,16 @@ import torchvision
 from pytorchvideo.models.resnet import create_resnet
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.export import Dim
 from tqdm import tqdm
 
 from video_gn.compat import forget_inputs
 from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
+from video_gn.export.graph import program_of, test_size
 from video_gn.extras import optional
 from video_gn.files.names import as_label, is_utf8
 from video_gn.files.writing import make_folder
 from video_gn.models.architectures import ARCHS, DEPTHS
-from video_gn.models.contract import resnet
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
 from video_gn.predict.programs import Program
@@ -39,51 +37,6 @@ from video_gn.weights.reader import METADATA
 from video_gn.weights.stored import CLASSES
 
 TOLERANCE = 1e-4  # of logits, relative to the largest one, and of scores
-
-
-class Graph(nn.Module):
-    """The network from clips uint8 `[N, 3, T, H, W]` to logits and scores `[N, K]`, for a fixed T.
-
-    At the training crop the head has one position. On larger frames it has several: `logits` are their mean, `scores`
-    the mean of their softmaxes, as in this project's tests.
-
-    Args:
-        model: A classifier in evaluation.
-        num_frames: T.
-    """
-
-    def __init__(self, model: VideoClassifier, num_frames: int) -> None:
-        super().__init__()
-        self.net = resnet(copy.deepcopy(model.net), "an exported graph")
-        self.mean, self.std = model.mean, model.std
-        self.window = (ARCHS[self.net.arch].frames_out(num_frames), *[self.net.head.pool.window] * 2)
-
-    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        *trunk, head = self.net.blocks
-        x = normalize(clips, self.mean, self.std)
-        for block in trunk:
-            x = block(x)
-        # A position more to the right and below than there are, which weighs nothing: so that no dimension can be 1,
-        # for which torch.export would make a case of its own.
-        x = nn.functional.avg_pool3d(nn.functional.pad(x, (0, 1, 0, 1)), self.window, stride=1)
-        rows, columns = x.shape[3:]
-        real = (torch.arange(rows) < rows - 1)[:, None] & (torch.arange(columns) < columns - 1)
-        weights = (real / real.sum()).flatten()[:, None]
-        logits = head.proj(x.flatten(2).transpose(1, 2))
-        return (logits * weights).sum(1), (logits.softmax(2) * weights).sum(1)
-
-
-def _program(model: VideoClassifier, settings: Settings) -> torch.export.ExportedProgram:
-    crop, frames = settings.clip["crop_size"], settings.clip["num_frames"]
-    clips = torch.zeros(2, 3, frames, crop + 32, crop + 64, dtype=torch.uint8)
-    sizes = {0: Dim("batch"), 3: Dim("height", min=crop), 4: Dim("width", min=crop)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, about itself
-        program = torch.export.export(Graph(model, frames).eval(), (clips,), dynamic_shapes={"clips": sizes})
-    for node in program.graph.nodes:
-        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):  # names of this machine's folders
-            node.meta.pop(key, None)
-    return program
 
 
 # Formats: each writes a file and gives what runs it, from clips to logits
@@ -106,7 +59,7 @@ def _onnx(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         written = torch.onnx.export(
-            _program(model, settings), (), input_names=["clips"], output_names=["logits", "scores"], verbose=False
+            program_of(model, settings), (), input_names=["clips"], output_names=["logits", "scores"], verbose=False
         )
     assert written is not None
     written.model.metadata_props[METADATA] = settings.to_json()
@@ -118,7 +71,7 @@ def _onnx(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
 
 
 def _torch(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
-    program = _program(model, settings)
+    program = program_of(model, settings)
     forget_inputs(program)
     torch.export.save(program, path, extra_files={f"{METADATA}.json": settings.to_json()})
     again = Program(str(path))
@@ -158,7 +111,12 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
-    arguments = pytorchvideo_arguments(settings)
+    arguments, crop = pytorchvideo_arguments(settings), settings.clip["crop_size"]
+    if (short := min(test_size(settings))) < crop:
+        raise InputError(
+            f"pytorchvideo's head takes frames from the training crop's {crop} pixels a side, and this model is tested "
+            f"at {short} (data.evaluation.short_side); take another format"
+        )
     torch.save({"model_state": model.net.state_dict(), METADATA: settings.to_json()}, path)
     net = create_resnet(**arguments)
     net.load_state_dict(torch.load(path, weights_only=True)["model_state"])
@@ -274,14 +232,24 @@ def _digest(model: VideoClassifier, settings: Settings) -> str:
 
 
 def _difference(model: VideoClassifier, settings: Settings, runs: Runs, name: str) -> float:
-    """Largest difference of logits between a file and the model, as a fraction of the largest logit."""
+    """Largest difference of logits between a file and the model, as a fraction of the largest logit.
+
+    On two clips of the training crop and, but for a detector's backbone, one of the test's size.
+    """
     crop, frames = settings.clip["crop_size"], settings.clip["num_frames"]
-    clips = torch.randint(0, 256, (2, 3, frames, crop, crop), dtype=torch.uint8, generator=torch.manual_seed(0))
-    with torch.no_grad():
-        logits = model(clips).mean(2)
-        difference = ((runs(clips) - logits).abs().max() / logits.abs().max().clamp_min(1)).item()
-    if not difference < TOLERANCE:
-        raise InputError(
-            f"the {name} export gives other logits than the checkpoint, by {difference:.1e}; it is not kept"
-        )
-    return difference
+    sizes = [(2, crop, crop)] + ([(1, *test_size(settings))] if name != "detector" else [])
+    largest = 0.0
+    for count, height, width in sizes:
+        random = torch.manual_seed(0)
+        clips = torch.randint(0, 256, (count, 3, frames, height, width), dtype=torch.uint8, generator=random)
+        with torch.no_grad():
+            logits = model(clips).mean(2)
+            found = runs(clips).reshape(logits.shape)
+        difference = ((found - logits).abs().max() / logits.abs().max().clamp_min(1)).item()
+        if not difference < TOLERANCE:
+            raise InputError(
+                f"the {name} export gives other logits than the checkpoint on frames of {height} x {width} pixels, by "
+                f"{difference:.1e}; it is not kept"
+            )
+        largest = max(largest, difference)
+    return largest

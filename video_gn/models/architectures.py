@@ -48,6 +48,15 @@ class Arch:
             t = (t + 2 * self.pool1_padding[0] - self.pool1[0]) // self.pool1_stride[0] + 1
         return t >> len(self.temporal_pools)
 
+    def positions(self, pixels: int, stages: int) -> int:
+        """H or W behind the last of so many stages, of frames of so many pixels."""
+        size = (pixels - 1) // self.stem_stride[1] + 1
+        if self.pool1:
+            size = (size + 2 * self.pool1_padding[1] - self.pool1[1]) // self.pool1_stride[1] + 1
+        for _ in range(stages - 1):
+            size = (size - 1) // 2 + 1
+        return size
+
     @property
     def min_frames(self) -> int:
         """The shortest clip that every pool can halve, in frames."""

@@ -44,7 +44,7 @@ class GroupNorm(nn.GroupNorm):
     kernels = "auto"
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        several = x.shape[1:].numel() > self.num_groups  # a group of a single number is PyTorch's to answer
+        several = x.numel() > x.shape[0] * self.num_groups  # a group of a single number is PyTorch's to answer
         if several and takes(self.kernels, x, self.num_channels // self.num_groups):
             from video_gn.kernels import ops
 
@@ -117,7 +117,8 @@ class BatchNorm3d(nn.BatchNorm3d):
 
     def _takes(self, x: Tensor, size: int) -> bool:
         """Whether the kernels take groups of `size` clips."""
-        return size * x.shape[2:].numel() > 1 and not torch.compiler.is_compiling() and takes(self.kernels, x)
+        several = size * x.numel() > x.shape[0] * self.num_features
+        return several and not torch.compiler.is_compiling() and takes(self.kernels, x)
 
     def _normalize(self, x: Tensor, keep: bool, residual: Tensor | None, relu: bool, sets: int = 1) -> Tensor:
         """Normalizes clips by their own statistics, and keeps these in the running ones or not."""

@@ -1,5 +1,6 @@
 """Exported graphs: ONNX, and `torch.export` programs."""
 
+import itertools
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from video_gn.errors import InputError
 from video_gn.extras import optional
+from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.predict.settings import Settings
 from video_gn.train.classifier import VideoClassifier
 from video_gn.weights.reader import METADATA
@@ -42,6 +44,7 @@ class OnnxGraph:
 
     def scores(self, clips: Tensor) -> Tensor:
         """As `Trained.scores`."""
+        _check_size(self.path, clips, self.settings)
         try:
             found = torch.from_numpy(self._session.run(["scores"], {"clips": clips.contiguous().numpy()})[0])
         except Exception as error:  # onnxruntime has many kinds
@@ -118,11 +121,27 @@ class Program:
 
     def scores(self, clips: Tensor) -> Tensor:
         """As `Trained.scores`."""
+        _check_size(self.path, clips, self.settings)
         try:
             found = self(clips)[1].cpu()
         except (RuntimeError, AssertionError, IndexError, TypeError) as error:
             raise _cannot_run(self.path, clips, error) from None
         return _checked_scores(self.path, found, len(clips), self.settings)
+
+
+def smallest_side(settings: Settings) -> int:
+    """Pixels of the smallest frame that a graph takes: torch.export makes a case of its own of a single position."""
+    net = settings.net
+    arch, stages = ARCHS[net["arch"]], len(DEPTHS[net["depth"]])
+    return next(pixels for pixels in itertools.count(1) if arch.positions(pixels, stages) > 1)
+
+
+def _check_size(path: str, clips: Tensor, settings: Settings) -> None:
+    if min(clips.shape[3:]) < (least := smallest_side(settings)):
+        raise InputError(
+            f"{path} takes frames from {least} pixels a side, and these have {clips.shape[3]} x {clips.shape[4]}; take "
+            "the checkpoint or its .safetensors"
+        )
 
 
 def _cannot_run(path: str, clips: Tensor, error: Exception) -> InputError:
@@ -136,9 +155,10 @@ def _checked_scores(path: str, scores: Tensor, clips: int, settings: Settings) -
     """A graph's scores, which have to be what its settings promise."""
     classes = len(settings.class_names)
     sound = scores.shape == (clips, classes) and scores.is_floating_point()
-    if not sound or not ((scores >= 0) & (scores <= 1.001)).all():
+    if not sound or not ((scores >= 0) & (scores <= 1.001)).all() or not ((scores.sum(1) - 1).abs() < 1e-2).all():
         raise InputError(
-            f"{path} gives {list(scores.shape)} scores of {clips} clips, not {classes} from 0 to 1 of each; it is "
-            "damaged, or no classifier of its classes"
+            f"{path} gives {list(scores.shape)} scores of {clips} clips, not {classes} of each that add up to 1; it is "
+            "damaged, no classifier of its classes, or of before frames below the training crop were taken: export it "
+            "again"
         )
     return scores
