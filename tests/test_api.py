@@ -6,14 +6,17 @@ import subprocess
 import sys
 from functools import partial
 
+import onnxruntime
 import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import REPO
 from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, RichProgressBar
 from torch import nn
+from torch.utils.data import DataLoader
 
 import video_gn
+from video_gn.batch import as_batch
 from video_gn.errors import InputError
 from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 
@@ -186,3 +189,100 @@ def test_a_training_without_an_end_has_no_warm_up(little):
                          enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
     with pytest.raises(InputError, match=r"warmup is 0\.1 of a training without end"):
         trainer.fit(model, little)
+
+
+LOADERS_OWN = pytest.mark.filterwarnings(  # what Lightning says of such loaders
+    "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:.*no `val_dataloader`"
+)
+
+
+def plain(dtype=torch.uint8, keys=False):
+    """A loader of anybody's: clips and labels."""
+    clips = torch.randint(0, 256, (8, 3, 4, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(0))
+    clips = clips if dtype is torch.uint8 else clips.to(dtype) / 255
+    data = [{"video": clip, "label": i % 2} if keys else (clip, i % 2) for i, clip in enumerate(clips)]
+    return DataLoader(data, batch_size=4)
+
+
+def bare_trainer():
+    return pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [False, True], ids=["tuples", "pytorchvideo"])
+@pytest.mark.parametrize("first", ["validate", "test"])
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:.*no `val_dataloader`"
+)
+def test_a_plain_loader_of_clips_and_labels(keys, first):
+    """Evaluated before training too, whose sums are tensors of inference then."""
+    trainer, model = bare_trainer(), video_gn.VideoClassifier(["a", "b"], Mean, crop_size=32, batch_size=4)
+    before = getattr(trainer, first)(model, plain(keys=keys), verbose=False)[0]
+    trainer.fit(model, plain(keys=keys), plain(keys=keys))
+    assert trainer.global_step == 2
+    after = trainer.validate(model, plain(keys=keys), verbose=False)[0]
+    scores = torch.cat([model.eval().scores(clips[:, None])[:, 0] for clips, _ in plain()])
+    labels = torch.arange(8) % 2
+    assert after["val/top1"] == pytest.approx((scores.argmax(1) == labels).double().mean().item())
+    assert after["val/loss"] == pytest.approx(-scores.gather(1, labels[:, None]).log().mean().item(), rel=1e-5)
+    assert before.keys() and model.results["val"]["videos"] == 8
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ("text", r"a batch has a str for clips; it has to be \(clips, labels\)"),
+        ((torch.zeros(2, 4, 8, 8),), r"a batch has a tensor \[2, 4, 8, 8\] for clips"),
+        ((torch.zeros(2, 4, 3, 8, 8), torch.zeros(2).long()), r"a tensor \[2, 4, 3, 8, 8\] for clips"),
+        ((torch.zeros(2, 3, 4, 8, 8), torch.zeros(2)), r"torch.float32 \[2\] for labels; they have to be integers"),
+        ((torch.zeros(2, 3, 4, 8, 8), torch.zeros(3).long()), r"a batch of 2 videos has torch.int64 \[3\] for labels"),
+    ],
+)
+def test_batches_that_are_none(batch, words):
+    with pytest.raises(InputError, match=words):
+        as_batch(batch)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:.*no `val_dataloader`"
+)
+def test_clips_of_floats_are_not_scaled_twice():
+    model = video_gn.VideoClassifier(["a", "b"], Mean, crop_size=32, batch_size=4)
+    words = r"clips are float32 \[4, 3, 4, 32, 32\]; they have to be uint8 .* \(clips \* 255\)\.round\(\)\.byte\(\)"
+    with pytest.raises(InputError, match=words):
+        bare_trainer().fit(model, plain(torch.float32))
+
+
+@pytest.mark.filterwarnings("ignore:.*", "default:.*inference tensor.*")  # the exporters' own
+def test_a_model_that_was_trained_is_traced_and_exported(little, tmp_path):
+    _, model = fitted(partial(video_gn.ResNet3d, arch="i3d_small", depth=11, width=8, num_groups=4), little)
+    model.eval()
+    clips = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
+    expected = model(clips)
+    traced = [torch.jit.trace(model, clips), model.to_torchscript(method="trace", example_inputs=clips)]
+    assert all(torch.allclose(one(clips), expected, atol=1e-5) for one in traced)
+    model.to_onnx(tmp_path / "model.onnx", clips)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    torch.testing.assert_close(
+        torch.from_numpy(session.run(None, {name: clips.numpy()})[0]), expected, rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(InputError, match='cannot be scripted; trace it: method="trace"'):
+        model.to_torchscript()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:.*no `val_dataloader`"
+)
+def test_a_step_of_more_batches_than_an_epoch_has_is_refused():
+    """Lightning steps at the epoch's end all the same: the rate would be one for clips that no step sees."""
+    model = video_gn.VideoClassifier(["a", "b"], Mean, crop_size=32, batch_size=4)
+    for accumulated in (2, 3):
+        trainer = bare_trainer()
+        trainer.accumulate_grad_batches = accumulated
+        if accumulated == 2:
+            trainer.fit(model, plain())
+            assert trainer.global_step == 1
+            continue
+        with pytest.raises(InputError, match=r"accumulate_grad_batches is 3, and an epoch has 2 batches .* at most 2"):
+            trainer.fit(model, plain())

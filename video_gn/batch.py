@@ -4,10 +4,13 @@ One sample is one video with all its views, so nothing has to be regrouped by vi
 training (1, unless repeated sampling is asked for), and clips x crops at test time.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from video_gn.errors import InputError
 
 NONE = -1  # no row
 
@@ -44,3 +47,33 @@ class Batch(NamedTuple):
     fallbacks: list[BadVideo]
     clip_frames: Tensor | None = None
     crops: Sequence[tuple[int, int, int, int]] = ()
+
+
+def as_batch(given: Any) -> Batch:
+    """A batch of what other loaders give: clips alone, `(clips, labels)`, or `{"video": clips, "label": labels}`.
+
+    Args:
+        given: Clips are uint8 RGB `[B, 3, T, H, W]`, or `[B, V, 3, T, H, W]` with V views of each video; labels are
+            integers `[B]`. A `Batch` is itself.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if isinstance(given, Batch):
+        return given
+    if isinstance(given, Mapping):
+        given = (given.get("video"), given.get("label"))
+    clips, labels = (*given, None)[:2] if isinstance(given, list | tuple) and len(given) in (1, 2) else (given, None)
+    if not isinstance(clips, Tensor) or clips.ndim not in (5, 6) or clips.shape[-4] != 3:
+        found = f"a tensor {list(clips.shape)}" if isinstance(clips, Tensor) else f"a {type(clips).__name__}"
+        raise InputError(
+            f"a batch has {found} for clips; it has to be (clips, labels), with clips uint8 [B, 3, T, H, W] and labels "
+            "[B]"
+        )
+    if labels is None:
+        labels = torch.full((len(clips),), NONE)
+    if not isinstance(labels, Tensor) or labels.shape != clips.shape[:1] or labels.is_floating_point():
+        shape = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputError(f"a batch of {len(clips)} videos has {shape} for labels; they have to be integers [B]")
+    clips = clips[:, None] if clips.ndim == 5 else clips
+    return Batch(clips, labels.long(), torch.full((len(clips),), NONE), [], [], [])

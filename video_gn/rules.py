@@ -126,6 +126,7 @@ TRAINER: dict[str, Rule] = {
     "precision": Rule(
         lambda x: not re.fullmatch(r"(bf)?16-true|transformer.*", str(x)), "16-mixed, bf16-mixed, 32-true or 64-true"
     ),
+    "barebones": Rule(lambda x: not x, "false: a run has logs, checkpoints and results"),
     "devices": Rule(
         lambda x: not str(x).isdecimal() or int(str(x)[:19]) <= MOST_PROCESSES, f"at most {MOST_PROCESSES} on a node"
     ),

@@ -1,8 +1,11 @@
 import copy
 
 import pytest
+import timm
 import torch
+import torchvision
 from fvcore.nn.precise_bn import update_bn_stats
+from pytorchvideo.models.resnet import create_resnet
 from samples import resnet3d
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -361,3 +364,35 @@ def test_frozen_bn_loads_files_without_a_count_of_batches():
     assert torch.equal(layer.running_var, state["running_var"]) and layer.num_batches_tracked == 0
     with pytest.raises(RuntimeError, match="running_mean"):
         layer.load_state_dict({name: state[name] for name in ("weight", "bias", "running_var")})
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_other_libraries_make_their_networks_with_it(name):
+    """As `norm_layer` of torchvision and timm and `norm` of pytorchvideo, in 2 and 3 dimensions."""
+    norm = make_norm(name, num_groups=8)
+    x = torch.randn(2, 3, 32, 32)
+    resnet = torchvision.models.resnet18(norm_layer=norm, num_classes=3)
+    assert resnet(x).shape == (2, 3) and type(resnet.bn1) is type(norm(8))
+    assert timm.create_model("resnet10t", norm_layer=norm, num_classes=3)(x).shape == (2, 3)
+    slow = create_resnet(norm=norm, model_depth=50, stem_dim_out=8, model_num_class=3, head_pool_kernel_size=(2, 1, 1))
+    assert slow(torch.randn(2, 3, 2, 32, 32)).shape == (2, 3) and type(slow.blocks[0].norm) is type(norm(8))
+    layer = norm(num_features=8, eps=0.25, momentum=0.5)
+    assert layer.eps == 0.25 and getattr(layer, "momentum", 0.5) == 0.5
+    assert norm(8, dtype=torch.float64).weight.dtype == torch.float64
+
+
+def test_a_2d_norm_is_the_3d_one_of_a_single_frame():
+    for name in NORMS:
+        layer, x = layer_and_input(name, num_groups=4)
+        flat = copy.deepcopy(layer)
+        torch.testing.assert_close(flat(x[:, :, 0]), layer(x[:, :, :1])[:, :, 0])
+        torch.testing.assert_close([*flat.buffers()], [*layer.buffers()])
+
+
+@pytest.mark.parametrize("network", ["efficientnet_b0", "resnetv2_50"])
+def test_networks_of_norm_and_activation_in_one_refuse_it(network):
+    """The layer has no activation; in silence they would be without."""
+    with pytest.raises(AssertionError, match="No equivalent norm_act layer for normofvideogn"):
+        timm.create_model(network, norm_layer=make_norm("gn", num_groups=8))
+    with pytest.raises(TypeError, match="inplace"):
+        make_norm("gn")(64, inplace=True)

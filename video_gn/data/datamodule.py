@@ -240,7 +240,9 @@ class DataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> VideoLoader:
         return self._loader("predict", self.test_views, self.test_batch)
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if not isinstance(batch, Batch):  # another loader's, or what a model is exported with
+            return batch
         ends = {"train": "another video takes its place", "predict": "left out"}
         end = ends.get(self.trainer.state.stage.value, "it counts as wrong")
         self._name(batch.failures, self._of_stage(self.failures), "cannot read %s: %s; " + end)
@@ -248,8 +250,8 @@ class DataModule(pl.LightningDataModule):
         self._name(batch.fallbacks, self._of_stage(self.fallbacks))
         return batch
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return spread(batch)
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return spread(batch) if isinstance(batch, Batch) else batch
 
     def _of_stage(self, videos: dict[str, dict[str, BadVideo]]) -> dict[str, BadVideo]:
         stage = self.trainer.state.stage.value.replace("sanity_check", "validate") if self.trainer else ""

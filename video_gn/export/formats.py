@@ -95,7 +95,7 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
     return {
         "model_depth": hp["depth"],
         "model_num_class": len(settings.class_names),
-        "norm": lambda num_features, eps, momentum: _norm(hp)(num_features),
+        "norm": _norm(hp),
         "stem_conv_kernel_size": geo.stem_kernel,
         "stem_conv_stride": geo.stem_stride,
         "stem_pool": lambda kernel_size, stride, padding: nn.MaxPool3d(kernel_size, stride, geo.pool1_padding),

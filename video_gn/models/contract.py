@@ -17,6 +17,7 @@ Weights of others (`model.start.init`), class-activation maps and exports are of
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
@@ -121,8 +122,13 @@ def check_random_start(net: nn.Module, frozen: int) -> None:
         )
 
 
-def check_frames(net: nn.Module, clips: Tensor) -> None:
-    """Raises InputError where clips `[N, 3, T, H, W]` are shorter than a network's strides allow."""
+def check_clips(net: nn.Module, clips: Tensor) -> None:
+    """Raises InputError where clips are not uint8 `[N, 3, T, H, W]`, or are shorter than a network's strides allow."""
+    if clips.dtype != torch.uint8 or clips.ndim != 5 or clips.shape[1] != 3:
+        raise InputError(
+            f"clips are {str(clips.dtype).removeprefix('torch.')} {list(clips.shape)}; they have to be uint8 "
+            "[N, 3, T, H, W] from 0 to 255, which the model scales itself (from 0 to 1: (clips * 255).round().byte())"
+        )
     least = getattr(net, "min_frames", 1)
     if clips.shape[2] < least:
         raise InputError(

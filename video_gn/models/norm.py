@@ -72,7 +72,11 @@ OPTIONS = {
 
 
 def make_norm(name: str, **options: Any) -> Norm:
-    """The function `channels -> layer` of a norm.
+    """The function `channels -> layer` of a norm, for features of 1, 2 or 3 dimensions.
+
+    It is also what torchvision, timm and pytorchvideo take for `norm_layer` or `norm`, with the keywords that they
+    call it by: `num_features`, `eps`, `momentum`, `device`, `dtype`. Networks of timm whose norm has the activation in
+    it (EfficientNet, ResNetV2) refuse it.
 
     Args:
         name: A word of `NORMS`.
@@ -85,7 +89,35 @@ def make_norm(name: str, **options: Any) -> Norm:
     """
     if name not in NORMS:
         raise InputError(f"there is no norm {name!r}; the norms are: {', '.join(NORMS)}")
-    return partial(NORMS[name], **{key: options[key] for key in OPTIONS.get(name, ()) if key in options})
+    own = {key: options[key] for key in OPTIONS.get(name, ()) if key in options}
+    return partial(NormOfVideoGn, make=partial(NORMS[name], **own))
+
+
+class NormOfVideoGn:
+    """What `make_norm` gives is a partial call of it, which makes the layer.
+
+    It is a class, and not a function, since timm takes any function for one that makes norm and activation in one.
+    """
+
+    def __new__(  # type: ignore[misc]
+        cls,
+        channels: int | None = None,
+        *,
+        make: Callable[[int], Any],
+        num_features: int | None = None,
+        eps: float = EPS,
+        momentum: float | None = 0.1,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> nn.Module:
+        channels = num_features if channels is None else channels
+        if channels is None:
+            raise InputError("a norm is made from a number of channels, and there is none")
+        layer = make(channels)
+        layer.eps = eps
+        if isinstance(layer, BatchNorm):
+            layer.momentum = momentum
+        return layer.to(device=device, dtype=dtype)
 
 
 def norm_label(name: str, num_groups: int = 32, channels_per_group: int | None = None) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from video_gn import rules
-from video_gn.batch import Batch
+from video_gn.batch import as_batch
 from video_gn.errors import InputError
 from video_gn.models import contract
 from video_gn.models.blocks import select_kernels
@@ -20,7 +20,7 @@ from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.callbacks.bars import asks_each_step
 from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
 from video_gn.train.network_call import NetworkCall
-from video_gn.train.optim import REFERENCE_CLIPS, SGD, Optimizer, ends_step, scaled_lr
+from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, say_rate, scaled_lr
 from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
@@ -80,20 +80,14 @@ class VideoClassifier(pl.LightningModule):
         self.call = NetworkCall(self.net, Normalize(self.mean, self.std), execution, batch_size)
         self.init = start.init
         self.frozen = contract.freeze(self.net, start.freeze_stages)
-        # In types that load without running code.
-        self._set_hparams(
-            {
-                "format": rules.FORMAT,
-                "class_names": self.class_names,
-                "net": described(self.net, contract.settings_of(self.net)),
-                "optimizer": described(optimizer),
-                "schedule": described(schedule),
-                "start": described(start)["init_args"] | {"mean": self.mean, "std": self.std},
-                "batch_size": batch_size,
-                "crop_size": crop_size,
-                "seed": seed,
-            }
-        )
+        scale = {"mean": self.mean, "std": self.std}
+        self._set_hparams({  # in types that load without running code
+            "format": rules.FORMAT, "class_names": self.class_names,
+            "net": described(self.net, contract.settings_of(self.net)),
+            "optimizer": described(optimizer), "schedule": described(schedule),
+            "start": described(start)["init_args"] | scale,
+            "batch_size": batch_size, "crop_size": crop_size, "seed": seed,
+        })  # fmt: skip
         self._hparams_name = "kwargs"
         self.accuracy = Accuracy()
         self._sums = EpochSums()
@@ -134,9 +128,10 @@ class VideoClassifier(pl.LightningModule):
         P is the number of positions of the head's window: 1 at the training crop.
 
         Raises:
-            InputError: The clips are too short for the network's strides; or what it gives is not K logits a clip.
+            InputError: They are no such clips, or too short for the network's strides; or what it gives is not K
+                logits a clip.
         """
-        contract.check_frames(self.net, clips)
+        contract.check_clips(self.net, clips)
         logits = self.call(clips)
         contract.check_logits(self.net, logits, len(clips), len(self.class_names))
         return logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
@@ -162,14 +157,23 @@ class VideoClassifier(pl.LightningModule):
     def configure_model(self) -> None:
         self.call.prepare(self.trainer.strategy, self.trainer.state.fn == "fit")
 
-    # Steps
+    # Steps; their batches are as `video_gn.batch.as_batch` takes them
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def to_torchscript(
+        self, file_path: Any = None, method: str | None = "script", example_inputs: Any = None, **kwargs: Any
+    ) -> Any:
+        """As Lightning's, by tracing alone; raises InputError where it is to be scripted."""
+        if method != "trace":
+            raise InputError('the network cannot be scripted; trace it: method="trace", example_inputs=clips')
+        return super().to_torchscript(file_path, method, example_inputs, **kwargs)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Dropout follows from (seed, epoch, step, process), so that a resumed run has the same one.
         key = (self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        batch = as_batch(batch)
         logits = self(batch.clips.flatten(0, 1)).mean(2)
         labels = batch.labels.repeat_interleave(batch.clips.shape[1])
         loss = nn.functional.cross_entropy(logits, labels)
@@ -212,7 +216,8 @@ class VideoClassifier(pl.LightningModule):
             self.results["val"] = validation
         self._figures = checkpoint.get("figures") or {}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        batch = as_batch(batch)
         self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
 
     def on_validation_epoch_end(self) -> None:
@@ -221,7 +226,8 @@ class VideoClassifier(pl.LightningModule):
     def on_test_start(self) -> None:
         self.outcomes = []
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        batch = as_batch(batch)
         scores = self.scores(batch.clips)
         self.accuracy.update(scores, batch.labels, len(batch.failures))
         if len(batch.labels):
@@ -232,8 +238,9 @@ class VideoClassifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_accuracy("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Mean scores over the views, `[B, K]`, with the rows they belong to and the failures."""
+        batch = as_batch(batch)
         return {
             "scores": self.scores(batch.clips).mean(1).cpu(),
             "rows": batch.rows.tolist(),
@@ -283,12 +290,8 @@ class VideoClassifier(pl.LightningModule):
     def on_train_start(self) -> None:
         take_given(self.trainer, self._given, self._lr_factor(self.trainer.global_step))
         check_end(self.trainer, self.schedule)
+        check_accumulation(self.trainer)
         for name, value in self._figures.items():  # which callbacks may ask for before the next batch
             self.trainer.callback_metrics.setdefault(name, torch.tensor(value, device=self.device))
         self._sums.to(self.device)
-        log.info(
-            "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %.0f steps; %s; %s",
-            self.lr, self.optimizer.base_lr, self.clips_per_step, REFERENCE_CLIPS,
-            self.trainer.world_size, self.clips_per_gpu, self.trainer.accumulate_grad_batches,
-            self.trainer.estimated_stepping_batches, self.optimizer, self.schedule,
-        )  # fmt: skip
+        say_rate(self)

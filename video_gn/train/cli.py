@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from video_gn.console import exit_code, set_up_messages
+from video_gn.data.datamodule import DataModule
 from video_gn.data.image_data import ImageData
 from video_gn.data.video_data import VideoData
 from video_gn.distributed import first_process
@@ -25,6 +27,7 @@ from video_gn.train.commands import CLI, LAUNCHER
 from video_gn.train.compat import describe_attributes
 from video_gn.train.configs import read_yaml
 from video_gn.train.help import Short, explain, known_keys
+from video_gn.train.run import run_name
 from video_gn.train.shipped import with_configs
 
 DESCRIPTION = (
@@ -103,17 +106,43 @@ def _stopped(number: int, args: list[str]) -> str:
 
 
 def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
-    args = with_checkpoint(with_configs(args))
+    args = with_checkpoint(_with_file(with_configs(args)))
+    return _make(cli, args, prog)
+
+
+def _make(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
     describe_attributes(any(word in ("-h", "--help") or word.endswith(".help") for word in args))  # it takes time
     return cli(
         args=args,
-        data=ImageData if _images(args) else VideoData,
+        data=_kind(args),
         save_config_callback=None,
         auto_configure_optimizers=False,
         seed_everything_default=0,
         trainer_defaults={"enable_model_summary": False},
         parser_kwargs={"exit_on_error": False, "prog": prog, "description": DESCRIPTION, "formatter_class": Short},
     )
+
+
+def _with_file(args: list[str]) -> list[str]:
+    """A command line whose checkpoint is no word, best or last, but that file of the run that it is about."""
+    given = [i for i, word in enumerate(args) if word.partition("=")[0] == "--ckpt_path"]
+    if not given or args[0] not in ("validate", "test", "predict"):
+        return args
+    option, _, value = args[given[-1]].partition("=")
+    name = value or "".join(args[given[-1] + 1 : given[-1] + 2])
+    if name not in ("best", "last") or Path(name).exists():
+        return args
+    rest = args[: given[-1]] + args[given[-1] + (1 if value else 2) :]
+    cli = _make(_Parsed, rest)
+    config = cli.config[cli.subcommand]
+    run_dir = Path(config.run_dir or Path("runs", run_name(config, _kind(rest))))
+    if not (path := run_dir / "checkpoints" / f"{name}.ckpt").is_file():
+        raise InputError(f"there is no {path}; name the run by --run_dir FOLDER, or the file by {option}")
+    return [*rest, option, str(path)]
+
+
+def _kind(args: list[str]) -> type[DataModule]:
+    return ImageData if _images(args) else VideoData
 
 
 def _images(args: list[str]) -> bool:

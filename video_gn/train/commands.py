@@ -3,14 +3,14 @@
 import inspect
 import logging
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import get_loader, set_dumper, set_loader
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
-from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -29,10 +29,11 @@ from video_gn.train.checkpoint import check_architecture
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import look_through
-from video_gn.train.help import sections, shorten
+from video_gn.train.help import refusal, sections, shorten
 from video_gn.train.resume import find_resume, not_restored
 from video_gn.train.run import (
     bar,
+    check_synchronised,
     loggers,
     network,
     next_steps,
@@ -67,7 +68,19 @@ def _load(text: str) -> Any:
     return _read_value(text)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Knows what defaults of Lightning's callbacks are besides numbers and text (Timer's interval)."""
+
+
+_Dumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
+
+
+def _dump(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+
+
 set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
+set_dumper("yaml", _dump)
 forget_other_class()
 # Python's typing takes Lightning's `int | float` for an earlier `float | int`, by which 1 is 1.0: all batches, not one.
 for _part in ("train", "val", "test", "predict"):
@@ -115,7 +128,7 @@ class CLI(LightningCLI):
         crop = "data.crop_size" if self._data is ImageData else "data.clip.crop_size"
         parser.link_arguments(crop, "model.crop_size")
         for part in ("data", "model"):
-            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)  # it may be true or false
+            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=_seed)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -142,9 +155,11 @@ class CLI(LightningCLI):
         return self._parser(self.subcommand).dump(settings, skip_none=False)
 
     def _set_seed(self) -> None:  # pinned private method
-        seed = self.config[self.subcommand].seed_everything
-        if not isinstance(seed, bool) and not 0 <= (seed or 0) < 2**32:
+        config = self.config[self.subcommand]
+        if not isinstance(seed := config.seed_everything, bool) and not 0 <= (seed or 0) < 2**32:
             raise InputError(f"seed_everything is {seed}; it has to be a whole number from 0 to {2**32 - 1}")
+        if seed is True:
+            config.seed_everything = _seed(seed)
         super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:  # pinned private method
@@ -168,10 +183,10 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:  # jsonargparse's, about a dataclass that refuses its values
-            if "Union subtypes" not in str(error) or not isinstance(error.__cause__, InputError):
+        except ValueError as error:  # jsonargparse's, about a class that refuses its values or needs a package
+            if "Union subtypes" not in str(error):
                 raise
-            raise error.__cause__ from None
+            raise (error.__cause__ if isinstance(error.__cause__, InputError) else refusal(error)) from None
         except ModuleNotFoundError as error:  # of a callback or a logger
             raise InputError(" ".join(str(error).split())) from None
 
@@ -199,21 +214,25 @@ class CLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # how Lightning refuses some of its settings
             raise InputError(f"trainer: {error}") from error
+        except RuntimeError as error:
+            if "more than one stateful callback" not in str(error):
+                raise
+            raise InputError(
+                "trainer.callbacks has a callback twice; a ModelCheckpoint with the settings of the run's own (those "
+                "of checkpoint) needs another monitor, mode, every_n_epochs or every_n_train_steps"
+            ) from None
         if starts_processes(trainer):
             os.environ[LAUNCHER] = str(os.getpid())
         if self.subcommand == "fit":
             trainer.callbacks.sort(key=writes_last)  # type: ignore[attr-defined]
             trainer.callbacks += [StopAfterStep(self.run_dir), BadVideos(self.run_dir)]  # type: ignore[attr-defined]
-        _, net = network(config.model.net)
-        norm, ghost = net.get("norm"), net.get("ghost_batch")
-        if given.sync_batchnorm and (norm == "brn" or (norm == "bn" and ghost)):
-            having = "norm=brn" if norm == "brn" else f"ghost_batch={ghost}"
-            raise InputError(
-                f"trainer.sync_batchnorm would replace the layers of model.net.{having}; take one of the two"
-            )
-        if given.sync_batchnorm and isinstance(trainer.accelerator, CPUAccelerator):
-            raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
+        check_synchronised(given.sync_batchnorm, network(config.model.net)[1], trainer)
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:  # pinned private method
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+        return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -263,6 +282,11 @@ class CLI(LightningCLI):
             for choice in CHOICES:
                 statistics.use = choice
                 self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+
+def _seed(given: int | bool | None) -> int:
+    """Of data and model; `seed_everything` may be true or false."""
+    return 0 if given is None or isinstance(given, bool) else given
 
 
 def _check_given(part: str, settings: Any, owner: type) -> None:

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from video_gn.console import one_line
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.protocols import PROTOCOLS
+from video_gn.errors import InputError
 from video_gn.kernels.dispatch import SETTINGS
 from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.norm import NORMS
@@ -129,6 +130,12 @@ def explain(error: str, keys: list[str]) -> str:
         if match[1] not in keys:
             return f"{one_line(error, [])}{_meant(match[1], keys)}"
     return one_line(error, keys)
+
+
+def refusal(error: Exception) -> InputError:
+    """What a class says that jsonargparse could not make, without its list of all that it tried."""
+    reason = re.search(r"Problem with given class_path '(\S+)':\n\s*(.*)", str(error))
+    return InputError(f"{reason[1]}: {reason[2]}" if reason else " ".join(str(error).split())[:300])
 
 
 def _not_importable(path: str) -> str | None:

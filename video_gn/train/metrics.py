@@ -52,16 +52,21 @@ class Accuracy(Metric):
 
     def update(self, scores: Tensor, labels: Tensor, unreadable: int) -> None:  # type: ignore[override]
         """Counts a batch: softmax scores `[B, V, K]`, labels `[B]`, and the number of videos that are missing."""
-        self.videos += len(labels) + unreadable
-        self.unreadable += unreadable
+        found: dict[str, Any] = {"videos": len(labels) + unreadable, "unreadable": unreadable}
         if len(labels):
             mean = scores.mean(1)
             rank = ranks(mean, labels)
-            self.top1 += top(rank, 1).sum()
-            self.top5 += top(rank, 5).sum()
-            self.clip_top1 += top(ranks(scores, labels[:, None].expand(scores.shape[:2])), 1).double().mean(1).sum()
-            self.not_finite += (rank == 0).sum()
-            self.loss -= torch.where(rank > 0, mean.gather(1, labels[:, None])[:, 0].clamp_min(1e-12).log(), 0).sum()
+            by_clip = top(ranks(scores, labels[:, None].expand(scores.shape[:2])), 1)
+            losses = -mean.gather(1, labels[:, None])[:, 0].clamp_min(1e-12).log()
+            found |= {
+                "top1": top(rank, 1).sum(),
+                "top5": top(rank, 5).sum(),
+                "clip_top1": by_clip.double().mean(1).sum(),
+                "not_finite": (rank == 0).sum(),
+                "loss": torch.where(rank > 0, losses, 0).sum(),
+            }
+        for name, value in found.items():  # not in place: an evaluation before training leaves inference tensors
+            setattr(self, name, getattr(self, name) + value)
 
     def compute(self) -> dict[str, Tensor]:
         """Fractions, and the counts `videos`, `unreadable` and `not_finite` (of the readable ones)."""

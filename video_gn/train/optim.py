@@ -1,5 +1,6 @@
 """What moves the parameters, `model.optimizer`, a class by its name; the linear rule; which batches end a step."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from video_gn.errors import InputError
 from video_gn.models.norm import norm_parameters
 from video_gn.rules import OPTIMIZER, check
+
+log = logging.getLogger(__name__)
 
 REFERENCE_CLIPS = 64  # clips per step to which base_lr belongs (Wu & He 2018: 8 GPUs x 8 clips)
 
@@ -114,3 +118,27 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"SGD": SGD, "AdamW": AdamW}
 def ends_step(trainer: Any, batch_idx: int) -> bool:
     """Whether the optimiser steps after this training batch; before, its gradients wait for the step's others."""
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+
+
+def check_accumulation(trainer: Any) -> None:
+    """Raises InputError where a step would add up more batches than an epoch has: it ends with the epoch.
+
+    The rate would be one for clips that no step sees.
+    """
+    batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    if accumulated > batches and not trainer.fast_dev_run:
+        raise InputError(
+            f"trainer.accumulate_grad_batches is {accumulated}, and an epoch has {batches} batches on each process, "
+            f"with which a step ends; take at most {batches}, or a smaller data.batch_size"
+        )
+
+
+def say_rate(model: Any) -> None:
+    """Logs the peak rate of a classifier in training, what it follows from, and how it moves."""
+    trainer = model.trainer
+    log.info(
+        "lr %g = base_lr %g x %d / %d clips a step (%d processes x %d clips x accumulation %d); %.0f steps; %s; %s",
+        model.lr, model.optimizer.base_lr, model.clips_per_step, REFERENCE_CLIPS,
+        trainer.world_size, model.clips_per_gpu, trainer.accumulate_grad_batches,
+        trainer.estimated_stepping_batches, model.optimizer, model.schedule,
+    )  # fmt: skip

@@ -45,7 +45,8 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
 
     Args:
         run_dir: The run's folder.
-        ckpt_path: A file; or the word last, which means the run's own newest one that can be read, if there is one.
+        ckpt_path: A file; or the word last, which means the run's own newest one that can be read, if there is one;
+            or best, its best one.
 
     Raises:
         InputError: A new run would overwrite one that is there; or the checkpoint is damaged.
@@ -63,6 +64,8 @@ def find_resume(run_dir: Path, ckpt_path: str | None) -> str | None:
             return None
         ckpt_path = _first_readable(there or [best])
     elif ckpt_path is not None:
+        if ckpt_path == "best":
+            ckpt_path = str(run_dir / "checkpoints" / "best.ckpt")
         check_state(read_checkpoint(ckpt_path))
     folders = {run_dir.resolve(), (run_dir / "checkpoints").resolve()}  # of which either may be a link
     own = ckpt_path is not None and not folders.isdisjoint(Path(ckpt_path).resolve().parents)

@@ -3,10 +3,13 @@
 import inspect
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from pydoc import locate
 from typing import Any
 
+from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -14,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from video_gn.console import printable
 from video_gn.data.datamodule import DataModule
 from video_gn.data.image_data import ImageData
+from video_gn.errors import InputError
 from video_gn.files.names import utf8_name
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.callbacks.bars import ProgressBar
@@ -110,7 +114,7 @@ def of_evaluation(command: str, config: Any, given: Any, run_dir: Path, name: st
 
 def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) -> list[Callback]:
     """The callbacks of fit, as `of_evaluation`; `dumped` is the configuration as text."""
-    folder = config.checkpoint.dirpath
+    folder, saves = config.checkpoint.dirpath, given.enable_checkpointing is not False
     return [
         CheckResumed(),
         # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
@@ -118,8 +122,8 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         History(run_dir),
         Progress(run_dir),
         _report(config, given, run_dir, name, dumped),
-        *([] if given.limit_val_batches == 0 else [_best(folder)]),
-        *([] if saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
+        *([_best(folder)] if saves and given.limit_val_batches != 0 else []),
+        *([EpochCheckpoint(folder)] if saves and not saves_each_epoch(config.checkpoint) else []),
         *([LearningRateMonitor("step")] if given.logger is None else []),
     ]
 
@@ -127,6 +131,22 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
 def _report(config: Any, given: Any, run_dir: Path, name: str, dumped: str | None = None) -> RunReport:
     settings = {"seed": config.seed_everything, "precision": given.precision, "max_epochs": given.max_epochs}
     return RunReport(run_dir, name, settings, dumped)
+
+
+def check_synchronised(asked: bool, net: Mapping[str, Any], trainer: Trainer) -> None:
+    """Raises InputError where BatchNorm is to be synchronised over processes and cannot be.
+
+    Args:
+        asked: Whether it is.
+        net: Settings of the network.
+        trainer: Of the run.
+    """
+    norm, ghost = net.get("norm"), net.get("ghost_batch")
+    if asked and (norm == "brn" or (norm == "bn" and ghost)):
+        having = "norm=brn" if norm == "brn" else f"ghost_batch={ghost}"
+        raise InputError(f"trainer.sync_batchnorm would replace the layers of model.net.{having}; take one of the two")
+    if asked and isinstance(trainer.accelerator, CPUAccelerator):
+        raise InputError("trainer.sync_batchnorm is true, and PyTorch synchronises BatchNorm on GPUs only")
 
 
 def loggers(run_dir: Path) -> list[Any]:

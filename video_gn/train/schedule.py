@@ -1,11 +1,14 @@
 """How the learning rate moves over training, as a fraction of its peak: `model.schedule`, a class by its name."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from video_gn.errors import InputError
 from video_gn.rules import SCHEDULE, check
+
+log = logging.getLogger(__name__)
 
 
 class Schedule:
@@ -92,4 +95,9 @@ def check_end(trainer: Any, schedule: Schedule) -> None:
         raise InputError(
             f"model.schedule.warmup is {schedule.warmup:g} of a training without end: the rate would stay 0; set "
             "trainer.max_epochs or trainer.max_steps, or model.schedule.warmup to 0"
+        )
+    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0:
+        log.warning(
+            "training has no end in epochs or steps (trainer.max_epochs, trainer.max_steps), so that the learning rate "
+            "stays as it is at first"
         )
