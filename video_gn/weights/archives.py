@@ -32,6 +32,20 @@ CALLED = {
         )
     ),
 }
+# Plain values of Python's library and numpy, of which training scripts keep some beside the weights. Nothing of them is
+# called or made: something inert takes their place.
+INERT = {
+    *("argparse Namespace", "types SimpleNamespace", "uuid UUID"),
+    *(f"pathlib {system}{kind}" for system in ("", "Posix", "Windows") for kind in ("Path",)),
+    *("pathlib PurePosixPath", "pathlib PureWindowsPath", "pathlib._local PosixPath", "pathlib._local WindowsPath"),
+    *(f"datetime {kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
+    *(f"numpy{core}.multiarray {name}" for core in (".core", "._core") for name in ("scalar", "_reconstruct")),
+    *("numpy ndarray", "numpy dtype", "builtins list", "builtins dict", "builtins int", "builtins float"),
+}  # fmt: skip
+DICTIONARIES = {  # the same, of which a plain one takes the place
+    "collections defaultdict", "pytorch_lightning.utilities.parsing AttributeDict",
+    "lightning.fabric.utilities.data AttributeDict", "lightning_fabric.utilities.data AttributeDict",
+}  # fmt: skip
 BUILT = ("() collections OrderedDict", "() torch._utils _rebuild_parameter")  # what a file sets attributes of
 
 
@@ -156,7 +170,7 @@ def check_pickle(file: IO[bytes], called: Collection[str] | None = None) -> None
 def _text(name: str, argument: Any, inside: list[_Part]) -> Any:
     if name.startswith("TUPLE"):
         return tuple(part.text for part in inside) if len(inside) < 8 else None
-    if name == "REDUCE":
+    if name in ("REDUCE", "NEWOBJ"):
         return f"() {inside[0].text}"
     return argument if isinstance(argument, str | bytes) and len(argument) < 100 else None
 
@@ -167,11 +181,13 @@ def _check_call(name: str, argument: Any, inside: list[_Part], called: Collectio
         kind = inside[0].text if inside else None
         if not isinstance(kind, tuple) or kind[:1] not in (("storage",), (b"storage",)):
             raise pickle.UnpicklingError("a reference to something else than numbers")
-    if name == "BUILD" and inside[0].text not in BUILT:
+    if name == "BUILD" and inside[0].text not in BUILT and str(inside[0].text).removeprefix("() ") not in INERT:
         raise pickle.UnpicklingError("attributes of what has none")
     if name not in CALLING:
         return
-    function, given = (part.text for part in inside[:2]) if name == "REDUCE" else (argument, None)
+    function, given = (part.text for part in inside[:2]) if name in ("REDUCE", "NEWOBJ") else (argument, None)
+    if name in ("REDUCE", "NEWOBJ") and function in INERT | DICTIONARIES:
+        return
     if not isinstance(function, str) or function not in called or name != "REDUCE":
         raise pickle.UnpicklingError(f"Unsupported call of {function}")
     if function == ENCODE and not (isinstance(given, tuple) and len(given) == 2 and given[1] in ("latin1", b"latin1")):

@@ -241,8 +241,7 @@ def own_state(weights: Weights, net: Net, class_names: Sequence[str]) -> dict[st
         InputError: The weights are not those of that network, its classifier included.
     """
     source, target = weights.source, net.state_dict()
-    prefix = "net." if any(name.startswith("net.") for name in weights.tensors) else ""
-    found = {name.removeprefix(prefix): weight for name, weight in weights.tensors.items()}
+    found = weights.tensors
     missing = [name for name in target if name not in found and not name.endswith("num_batches_tracked")]
     unknown = sorted(found.keys() - target.keys())
     if weights.kind != "ours" or missing or unknown:

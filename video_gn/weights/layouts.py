@@ -76,22 +76,21 @@ def pyslowfast_name(place: Place) -> str:
     return f"s{place.stage + 1}.pathway0_res{place.block}.{branch}{bn}.{place.what}"
 
 
-def pytorchvideo_name(stages: list[int], head: int, prefix: str = "") -> Layout:
+def pytorchvideo_name(stages: list[int], head: int) -> Layout:
     """As in a pytorchvideo `Net`.
 
     Args:
         stages: The numbers of the blocks that are residual stages.
         head: The number of the last block.
-        prefix: Before every name.
     """
 
     def name(place: Place) -> str:
         if place.stage == 0:
-            return f"{prefix}blocks.0.{place.part}.{place.what}"
+            return f"blocks.0.{place.part}.{place.what}"
         if place.part == "proj":
-            return f"{prefix}blocks.{head}.proj.{place.what}"
+            return f"blocks.{head}.proj.{place.what}"
         stage = str(stages[place.stage - 1]) if place.stage <= len(stages) else f"(res{place.stage + 1})"
-        block = f"{prefix}blocks.{stage}.res_blocks.{place.block}."
+        block = f"blocks.{stage}.res_blocks.{place.block}."
         return block + ("" if "branch1" in place.part else "branch2.") + f"{place.part}.{place.what}"
 
     return name

@@ -12,23 +12,44 @@ from torch import Tensor
 
 from video_gn.compat import PythonUnpickler
 from video_gn.errors import InputError
-from video_gn.weights.archives import MOST_VALUES, check_pickle, look_through
+from video_gn.weights.archives import DICTIONARIES, INERT, MOST_VALUES, check_pickle, look_through
 
 
-def load_torch(path: str, mmap: bool = False) -> Any:
+def load_torch(path: str, mmap: bool = False, inert: bool = False) -> Any:
     """Tensors and plain values of a file, on the CPU; no code in it runs.
 
     Args:
         path: The file, its name in UTF-8.
         mmap: As `torch.load`.
+        inert: Whether values of Python's library and numpy (`archives.INERT`) may be among them; nothing of them is
+            made.
 
     Raises:
         Exception: Of many kinds, where it is damaged or something else.
     """
     look_through(path)
-    content = torch.load(path, "cpu", weights_only=True, mmap=mmap)
+    stand_ins = [(_Inert, name) for name in INERT] + [(_Dictionary, name) for name in DICTIONARIES] if inert else []
+    with torch.serialization.safe_globals([(kind, name.replace(" ", ".")) for kind, name in stand_ins]):
+        content = torch.load(path, "cpu", weights_only=True, mmap=mmap)
     _check_content(content, Path(path).stat().st_size)
     return content
+
+
+class _Inert:
+    """What stands where a file has a value that nobody here needs: it takes what the file says of it, and drops it."""
+
+    def __new__(cls, *_: Any) -> "_Inert":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None: ...
+    def __setstate__(self, state: Any) -> None: ...
+
+
+class _Dictionary:
+    """A plain one, for whatever kind of dictionary a file names."""
+
+    def __new__(cls, *_: Any) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
 
 
 def _check_content(content: Any, size: int) -> None:

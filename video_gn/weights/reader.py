@@ -9,12 +9,16 @@
 | pytorchvideo | its `.pyth`; this project's exports                                 | `blocks.0.conv.weight`   |
 | ours         | this project's checkpoints                                          | `net.blocks.0.conv.weight` |
 
+Any of these names may be below others (`module.`, `model.backbone.`), and the state dict within what a training script
+saves (`STATES`).
+
 Names and shapes were read in torchvision 0.29 and timm 1.0; Detectron `detectron/modeling/ResNet.py` and `detector.py`
 (04155a0); video-nonlocal-net `lib/models/resnet_video_org.py`, `resnet_helper.py` and `lib/utils/checkpoints.py`
 (c253ed5); PySlowFast `slowfast/models/{stem,resnet,head}_helper.py` and `utils/checkpoint.py` (287ec00);
 pytorchvideo 0.1.5.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -42,7 +46,20 @@ from video_gn.weights.layouts import (
 from video_gn.weights.pickles import load_torch, read_arrays
 from video_gn.weights.stored import model_settings, net_settings, read_settings
 
+log = logging.getLogger(__name__)
 METADATA = "video_gn"  # key of an export's settings in a safetensors file
+# Where training scripts put a network's state dict; of several the first is taken.
+STATES = (
+    *("state_dict", "model_state", "model_state_dict", "model", "module", "net", "network", "weights"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
+# By the layout's first name, another one that each of its files has.
+FIRST = {
+    "conv1.weight": "layer1.0.conv1.weight",
+    "conv1_w": "conv1_w",
+    "s1.pathway0_stem.conv.weight": "s1.pathway0_stem.conv.weight",
+    "blocks.0.conv.weight": "blocks.0.conv.weight",
+}
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 
@@ -101,9 +118,8 @@ def read_weights(path: str | Path, opened: Any = None) -> Weights:
             raise InputError(f"{path} is a SlowFast network with two pathways; only C2D, I3D and Slow can be read")
         zoo = ("i3d_8x8", "c2d_8x8", "slow_8x8")
         return replace(weights, layout=pyslowfast_name, kind="PySlowFast", scale=KINETICS, archs=zoo)
-    for prefix in ("", "net."):
-        if f"{prefix}blocks.0.conv.weight" in found:
-            return _pytorchvideo(weights, prefix, settings)
+    if "blocks.0.conv.weight" in found:
+        return _pytorchvideo(weights, settings)
     raise InputError(
         f"{path} has none of the layouts that can be read (torchvision, timm, Detectron, Caffe2, PySlowFast, "
         f"pytorchvideo, this project's): its first names are {', '.join(sorted(found)[:3])}"
@@ -133,11 +149,11 @@ def _caffe2(weights: Weights) -> Weights:
     )  # fmt: skip
 
 
-def _pytorchvideo(weights: Weights, prefix: str, settings: Any) -> Weights:
-    block = re.compile(re.escape(prefix) + r"blocks\.(\d{1,3})\.(res_blocks)?")
+def _pytorchvideo(weights: Weights, settings: Any) -> Weights:
+    block = re.compile(r"blocks\.(\d{1,3})\.(res_blocks)?")
     found = [match.groups() for match in map(block.match, weights.tensors) if match]
     stages = sorted({int(number) for number, stage in found if stage})
-    layout = pytorchvideo_name(stages, max(int(number) for number, _ in found), prefix)
+    layout = pytorchvideo_name(stages, max(int(number) for number, _ in found))
     if not settings and weights.norm is None:  # the zoo is all BN: somebody's own
         return replace(weights, layout=layout, kind="pytorchvideo")
     if not settings:
@@ -174,19 +190,53 @@ def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]
     if isinstance(content, dict):
         text = content.get(METADATA, metadata.get(METADATA))
         settings = read_settings(text, path).get("model") if isinstance(text, str) else content.get("hyper_parameters")
-    for key in ("state_dict", "model_state"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(w, Tensor) for w in content.values()):
-        raise InputError(f"{path} holds no state dict (names and tensors)")
-    named = [str(name).removeprefix("module.") for name in content]
-    bare = {name.removeprefix("net.") for name in named}
-    if len(bare) < len(named):
-        raise InputError(f"{path} has some tensors twice (with and without module. or net. before the name)")
-    content = dict(zip(named, content.values(), strict=True))
+    content = _state(content, path)
     for name, value in content.items():
         _check_plain(path, name, value)
-    return content, settings or {}
+    return _of_one_network(content, path, bool(settings)), settings or {}
+
+
+def _state(content: Any, path: str) -> dict[str, Tensor]:
+    """The state dict in what was saved, by the words of `STATES`, and of it the tensors."""
+    above = "the file"
+    while isinstance(content, dict):
+        inside = [key for key in STATES if isinstance(content.get(key), dict)]
+        if not inside:
+            break
+        if len(inside) > 1:
+            log.info("%s has %s; %s is taken", path, " and ".join(inside), inside[0])
+        above, content = inside[0], content[inside[0]]
+    found = content.items() if isinstance(content, dict) else ()
+    tensors = {str(name): value for name, value in found if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no state dict (names and tensors) in {above}")
+    return tensors
+
+
+def _of_one_network(tensors: dict[str, Tensor], path: str, whole: bool) -> dict[str, Tensor]:
+    """Tensors by their names within the network, which training scripts have below model., module., backbone., ...
+
+    Args:
+        tensors: By their names.
+        path: The file, for messages.
+        whole: Whether what is not below that name stays, to be refused.
+    """
+    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}  # torch.compile's
+    above = {
+        name.removesuffix(first)
+        for first, second in FIRST.items()
+        for name in named
+        if name.endswith(first) and name.removesuffix(first) + second in named
+    }
+    above = {prefix for prefix in above if not prefix or prefix.endswith(".")}
+    if len(named) < len(tensors) or len(above) > 1:
+        which = f" ({', '.join(repr(prefix) for prefix in sorted(above))} before the name)" if len(above) > 1 else ""
+        raise InputError(f"{path} has the tensors of more than one network{which}; save the one that is meant alone")
+    prefix = next(iter(above), "")
+    other = [name for name in named if not name.startswith(prefix)]
+    if other and not whole:
+        log.info("%s: what is not below %s is left out: %s", path, prefix, ", ".join(other[:3]))
+    return {name.removeprefix(prefix): named[name] for name in named if whole or name.startswith(prefix)}
 
 
 def _check_plain(path: str, name: str, value: Tensor) -> None:
@@ -213,7 +263,7 @@ def read_content(path: str) -> tuple[Any, dict[str, str]]:
                 return tensors, file.metadata() or {}
         if path.endswith(".pkl"):
             return read_arrays(path), {}
-        return load_torch(path), {}
+        return load_torch(path, inert=True), {}
     except InputError:
         raise
     except Exception as error:  # each reader has many kinds
@@ -221,4 +271,7 @@ def read_content(path: str) -> tuple[Any, dict[str, str]]:
 
 
 def _why(error: Exception) -> str:
-    return "it holds code, which was not run" if "Unsupported" in str(error) else type(error).__name__
+    if "Unsupported" not in str(error):
+        return type(error).__name__
+    what = re.search(r"Unsupported (?:global: GLOBAL|call of) ([\w.]+(?: [\w.]+)?)", str(error))
+    return f"it holds code{f' ({what[1]})' if what else ''}, which was not run; its state dict, saved alone, is read"
