@@ -81,7 +81,7 @@ def test_more_than_one_network_is_refused(content, tmp_path):
 def test_plain_values_beside_the_weights_are_not_taken_for_code(archive, tmp_path):
     beside = {
         "args": argparse.Namespace(lr=0.1, out=Path("x"), more=types.SimpleNamespace(a=np.float32(1))),
-        "best": np.float64(0.5), "flag": np.bool_(True), "rng": ("MT19937", np.arange(624, dtype=np.uint32), 0), "order": np.arange(3),
+        "best": np.float64(0.5), "flag": np.bool_(True), "rng": ("MT19937", np.arange(624), 0), "order": np.arange(3),
         "strings": np.array(["a", "b"]), "objects": np.array([None, "a"], dtype=object), "type": np.dtype("f4"),
         "date": datetime.datetime(2026, 1, 2), "took": datetime.timedelta(1),
         "logs": collections.defaultdict(list, a=[1]),

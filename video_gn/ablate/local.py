@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from video_gn.ablate.run import Run
+from video_gn.console import progress
 from video_gn.errors import InputError
 from video_gn.files.locks import take_lock
 from video_gn.files.text import write_json
@@ -157,7 +158,7 @@ def run_all(runs: Sequence[Run], slots: Sequence[Slot], done: Callable[[Run, dic
     clock = Clock(runs, len(slots))
     busy: dict[int, Process] = {}
     before = signal.signal(signal.SIGTERM, _interrupt)
-    with tqdm(total=len(runs), unit="run", bar_format=BAR) as bar:
+    with progress(total=len(runs), unit="run", bar_format=BAR, miniters=0) as bar:
         try:
             while waiting or busy:
                 for i, slot in enumerate(slots):
@@ -227,11 +228,10 @@ def _share(run: Run) -> float:
 
 
 def _show(bar: Any, runs: Sequence[Run], busy: Sequence[Run], clock: Clock) -> None:
-    bar.n = sum(_share(run) for run in runs)
     left = clock.left()
     parts = [f"{run.name} {100 * _share(run):.0f} %" for run in busy]
     bar.set_postfix_str("; ".join([*parts, *([f"about {in_words(left)} left"] if left else [])]), refresh=False)
-    bar.refresh()
+    bar.update(sum(_share(run) for run in runs) - bar.n)
 
 
 def _interrupt(*_: Any) -> None:

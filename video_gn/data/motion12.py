@@ -21,9 +21,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from video_gn.console import printable
+from video_gn.console import printable, progress
 from video_gn.data.mp4 import encode
 from video_gn.errors import InputError
 from video_gn.files.locks import locked
@@ -125,7 +124,7 @@ def _make(folder: Path, motion: Motion) -> None:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=end) as pool:
         try:
             made = pool.map(partial(_make_video, folder, motion), missing, chunksize=4)
-            list(tqdm(made, printable(f"making {folder}"), len(missing), unit=" videos", disable=not missing))
+            list(progress(made, printable(f"making {folder}"), len(missing), unit=" videos", disable=not missing))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

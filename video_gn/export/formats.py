@@ -14,9 +14,9 @@ import torchvision
 from pytorchvideo.models.resnet import create_resnet
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from video_gn.compat import forget_inputs
+from video_gn.console import progress
 from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
 from video_gn.export.graph import program_of, test_size
@@ -210,7 +210,7 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     make_folder(out)
     try:
         with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none
-            for one, path in tqdm(files.items(), "exporting", unit=" files"):
+            for one, path in progress(files.items(), "exporting", unit=" files"):
                 part = Path(folder, path.name)
                 differences[one] = _difference(model, settings, FORMATS[one][1](model, settings, part), one)
             for path in files.values():

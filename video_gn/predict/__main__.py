@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from video_gn.console import exit_code, set_up_messages
+from video_gn.console import exit_code, progress, set_up_messages
 from video_gn.data import protocols
 from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos
 from video_gn.errors import DecodeError, InputError
@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> None:
         make_folder(folder)
     failed = 0
     with open(given.json, "w", encoding="utf-8") if to_file else nullcontext(sys.stdout) as lines:
-        for one in tqdm(scored, "predicting", len(videos), unit=" videos", leave=False, disable=len(videos) < 2):
+        for one in progress(scored, "predicting", len(videos), unit=" videos", leave=False, disable=len(videos) < 2):
             path = videos.path(one.row)
             if one.scores is None:
                 said: dict[str, Any] = {"video": path, "error": one.reason}

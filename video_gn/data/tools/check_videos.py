@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from tqdm import tqdm
 
-from video_gn.console import exit_code, printable
+from video_gn.console import exit_code, printable, progress
 from video_gn.data.decoding.damage import decode_all, find_cut
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.decoding.pyav_reader import LibavVideo, refusing, rgb
@@ -77,7 +76,7 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     for path in todo:
         names.setdefault(str(root / as_path(path)), []).append(path)
     jobs = run_jobs(check_video, names, workers, timeout)
-    with journal, tqdm(jobs, printable(f"checking {source}"), len(todo), unit=" videos") as bar:
+    with journal, progress(jobs, printable(f"checking {source}"), len(todo), unit=" videos") as bar:
         for full, result in bar:
             finding = _ended(full, result) if isinstance(result, Ended) else result
             for path in names[full]:

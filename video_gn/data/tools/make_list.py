@@ -15,9 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from video_gn.console import exit_code, is_text, printable
+from video_gn.console import exit_code, is_text, printable, progress
 from video_gn.data.lists import SUFFIXES
 from video_gn.errors import InputError
 from video_gn.files.names import as_label, as_text
@@ -126,7 +124,7 @@ def read_annotations(path: Path) -> dict[str, str] | None:
 def find_videos(root: Path, folder: str) -> list[str]:
     """Path below `root` of every video below a folder, in order."""
     found = []
-    with tqdm(desc=printable(f"looking through {root / folder}"), unit=" files") as bar:
+    with progress(desc=printable(f"looking through {root / folder}"), unit=" files") as bar:
         for where, folders, names in os.walk(root / folder):
             folders.sort()
             bar.update(len(names))

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from video_gn.console import exit_code, printable
+from video_gn.console import exit_code, printable, progress
 from video_gn.data.motion12 import Waves, Window, log_uniform
 from video_gn.data.mp4 import encode
 from video_gn.errors import InputError
@@ -127,7 +126,7 @@ def make(folder: Path, images: int, videos: int, val: int, size: int = 64, seed:
         for i in range(count)
     ]
     missing = [path for path in paths if not (folder / path).exists()]
-    for path in tqdm(missing, printable(f"making {folder}"), unit=" files", disable=not missing, mininterval=1):
+    for path in progress(missing, printable(f"making {folder}"), unit=" files", disable=not missing):
         _make(folder, size, seed, path)
     return len(missing)
 

@@ -23,9 +23,8 @@ from typing import Any
 
 import av
 import numpy as np
-from tqdm import tqdm
 
-from video_gn.console import exit_code, printable
+from video_gn.console import exit_code, printable, progress
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.data.lists import read_rows
 from video_gn.data.reencode import CODECS, Encoding, prepare_video
@@ -98,7 +97,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Encoding, worker
     jobs = run_jobs(
         partial(_job, settings), ((root / as_path(p), out / as_path(names[p]), p) for p in todo), workers, timeout
     )
-    with journal, tqdm(jobs, printable(f"preparing {source}"), len(todo), unit=" videos") as bar:
+    with journal, progress(jobs, printable(f"preparing {source}"), len(todo), unit=" videos") as bar:
         for (_, _, path), result in bar:
             if isinstance(result, Ended | str):
                 failed.append((path, result.reason if isinstance(result, Ended) else result))

@@ -10,6 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 from tqdm import tqdm
 
+from video_gn.console import progress
+
 WIDE = 110  # columns from which there is room for a bar between the words
 EVERY = 0.3  # seconds from one look at the figures to the next: each waits for a GPU
 
@@ -42,7 +44,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
     def _open(self, stage: str, name: str, total: float, done: int = 0, leave: bool = True) -> None:
         self._close(stage)
         middle = " |{bar}|" if shutil.get_terminal_size().columns >= WIDE else ""
-        self._bars[stage] = tqdm(
+        self._bars[stage] = progress(
             total=int(total) if math.isfinite(total) else None,
             desc=name,
             initial=done,

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from video_gn.compat import BatchNorm
+from video_gn.console import progress
 from video_gn.models.norm import batch_norms, own_statistics
 from video_gn.rules import Rule, check, one_of, whole
 
@@ -137,7 +137,7 @@ class EvaluationStatistics(pl.Callback):
             self._until_end.enter_context(own_statistics(pl_module.net))
             return
         batches = trainer.datamodule.training_clips(self.batches)
-        bar = tqdm(
+        bar = progress(
             batches, "precise BN", self.batches, unit=" batches", leave=False, disable=not trainer.is_global_zero
         )
         found = measure(pl_module, bar)
