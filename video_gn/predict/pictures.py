@@ -234,7 +234,8 @@ class Pictures:
         with open_video(path, "pyav") as video:
             clips = views.protocol.clips(views.num_frames, views.frame_interval, video.num_frames)
             needed, where = np.unique(clips, return_inverse=True)
-            frames = video.read(needed, partial(transforms.resize_short_side, short_side=views.short_side))
+            scale = partial(transforms.resize_short_side, short_side=views.short_side, pixel_aspect=video.pixel_aspect)
+            frames = video.read(needed, scale)
             step = np.median(np.diff(needed)) if len(needed) > 1 else 1.0
             return frames, where.reshape(clips.shape), float(np.clip(video.fps / step, 1, 60))
 
