@@ -265,17 +265,17 @@ class OnceTrap(Trap):
 def test_a_worker_killed_for_memory_is_not_its_videos_fault(videos, tmp_path, caplog):
     """The batch comes a second time, unchanged; no video is set aside."""
     rows = [row for _, row in RowSampler(24, 0, True)]
-    path, told = videos.path(rows[7]), []
+    path, aside = videos.path(rows[7]), []
     traps = OnceTrap(VIEW, {path: kill}, str(tmp_path / "done"))
-    found = batches(videos, traps, 2, set_aside=lambda *it: told.append(it))
+    found = batches(videos, traps, 2, set_aside=lambda *it: aside.append(it))
     expected = batches(videos, VIEW)
-    assert told == [] and rows[7] not in videos.set_aside
+    assert aside == [] and rows[7] not in videos.set_aside
     assert all(torch.equal(a.clips, b.clips) for a, b in zip(found, expected, strict=True))
     assert f"a loader worker was killed while it read {path}, as Linux does where memory runs out" in caplog.text
 
 
 def test_where_memory_runs_out_again_the_run_ends_and_says_so(videos):
-    path, told = videos.path([row for _, row in RowSampler(24, 0, True)][7]), []
+    path, aside = videos.path([row for _, row in RowSampler(24, 0, True)][7]), []
     with pytest.raises(InputError, match=r"twice, as Linux does where memory runs out: lower data.loading.num_workers"):
-        batches(videos, Trap(VIEW, {path: kill}), 2, set_aside=lambda *it: told.append(it))
-    assert told == []
+        batches(videos, Trap(VIEW, {path: kill}), 2, set_aside=lambda *it: aside.append(it))
+    assert aside == []

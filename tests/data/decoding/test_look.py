@@ -2,6 +2,7 @@
 
 import io
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,13 +14,15 @@ from test_display import planes, write_planes
 from video_gn.data.decoding import decord_reader
 from video_gn.data.decoding.damage import find_damage
 from video_gn.data.decoding.decord_reader import DecordVideo
-from video_gn.data.decoding.look import SAME_COLOURS
+from video_gn.data.decoding.libav import video_stream
+from video_gn.data.decoding.look import SAME_COLOURS, why_not_decord
 from video_gn.data.decoding.open import BACKENDS, open_video
+from video_gn.data.decoding.pyav_reader import LibavVideo
 from video_gn.data.tools.check_videos import check_video
 from video_gn.data.views import RandomView
 from video_gn.errors import DecodeError
 
-CHROMA = {  # rows and columns of luma for one of chroma, and a codec that keeps them
+CHROMA = {  # rows and columns of luma that share their chroma, and a codec that keeps them
     "yuv420p": (2, 2, "libx264"), "yuv422p": (1, 2, "libx264"), "yuv444p": (1, 1, "libx264"),
     "yuvj420p": (2, 2, "mjpeg"), "yuvj422p": (1, 2, "mjpeg"), "yuvj444p": (1, 1, "mjpeg"),
     "yuv410p": (4, 4, "ffv1"), "yuv411p": (1, 4, "ffv1"), "yuv440p": (2, 1, "ffv1"),
@@ -116,8 +119,27 @@ def test_a_size_that_changes(name, tmp_path):
     assert found["status"] == "damaged" and found["backend"] == "" and words in found["reason"]
     assert words in find_damage(str(path))
     same = joined(tmp_path / f"same.{whole}", [tmp_path / f"a.{part}"] * 2)
+    if codec == "mjpeg":  # to decode all of its keyframes would take too long
+        with pytest.raises(DecodeError, match="the size of its frames may change"):
+            DecordVideo(str(same))
     for backend in ("pyav",) if whole in ("ts", "mkv") or codec == "mjpeg" else BACKENDS:
         assert len(read(same, backend, [0, last])) == 2
+
+
+def test_a_header_that_changes(tmp_path, monkeypatch):
+    """As MP4 and FLV can have them: libav notes it at the packet."""
+    write(tmp_path / "a.mp4", texture(24), "libx264", {"x264-params": H264}, range(24))
+
+    class Changed:
+        def has_sidedata(self, kind):
+            return kind == "new_extradata"
+
+    with LibavVideo.opened(str(tmp_path / "a.mp4")) as video:
+        assert why_not_decord(video) is None
+        picture = video.picture_of(0)
+        monkeypatch.setattr(video, "picture_of", lambda packet: picture)
+        video.packets[video.keys[1]] = Changed()
+        assert why_not_decord(video).startswith("the size of its frames may change")
 
 
 # Covers
@@ -139,6 +161,8 @@ def with_cover(path, film=None, first=False):
 
         cover = add_cover() if first else None
         stream = container.add_stream_from_template(source.streams.video[0]) if source else None
+        if stream:
+            stream.disposition = av.stream.Disposition(0)  # libav takes the default one of several
         cover = cover or add_cover()
         packet = av.Packet(picture.getvalue())
         packet.pts = packet.dts = 0
@@ -164,11 +188,20 @@ def test_a_cover_is_no_video(tmp_path):
             read(path, backend)
     found = check_video(str(path))
     assert (found["status"], found["reason"]) == ("unreadable", "no video stream, only a cover picture")
-    for first in (True, False):
+    for first, count in ((True, 4), (False, 4), (True, 1)):
+        write(tmp_path / "film.mp4", texture(count), "libx264", {}, range(count))
         path = with_cover(tmp_path / f"{first}.mp4", tmp_path / "film.mp4", first)
-        assert np.array_equal(read(path, "pyav"), read(tmp_path / "film.mp4", "pyav"))
+        assert np.array_equal(read(path, "pyav", range(count)), read(tmp_path / "film.mp4", "pyav", range(count)))
         with pytest.raises(DecodeError, match="a cover picture beside the video"):
             read(path, "decord")
+
+
+def test_the_film_is_taken_where_libav_finds_the_cover_best():
+    cover, film = (SimpleNamespace(disposition=flags, codec_context=SimpleNamespace(width=64, height=64))
+                   for flags in (av.stream.Disposition.attached_pic, av.stream.Disposition.default))  # fmt: skip
+    for best in (cover, film, None):
+        streams = SimpleNamespace(video=[cover, film], best=lambda kind, best=best: best)
+        assert video_stream(SimpleNamespace(streams=streams), "a.mp4") is film
 
 
 def test_metadata_that_are_not_utf8(tmp_path):
@@ -225,10 +258,10 @@ def twice_the_same(packets):
 @pytest.mark.parametrize("change", [two_exchanged, in_order_of_decoding, twice_the_same])
 def test_time_stamps_that_contradict_the_order_of_frames(change, tmp_path):
     """Each backend gives the frames of a sequential decode, or refuses."""
-    write(tmp_path / "a.mp4", texture(36), "libx264", {"x264-params": H264}, range(36))
+    write(tmp_path / "a.mp4", texture(60), "libx264", {"x264-params": H264}, range(60))
     retimed(tmp_path / "a.mp4", tmp_path / "b.mp4", change)
     expected, refused = sequential(tmp_path / "b.mp4"), set()
-    for start in range(0, 28, 3):
+    for start in range(0, 52, 4):
         for backend in BACKENDS:
             try:
                 frames = read(tmp_path / "b.mp4", backend, range(start, start + 8))

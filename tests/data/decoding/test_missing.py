@@ -14,7 +14,7 @@ from video_gn.errors import DecodeError
 
 CODECS = {
     "H.264": ("libx264", {"x264-params": H264}),
-    "H.264, high profile with matrices": ("libx264", {"profile": "high", "x264-params": H264 + ":cqm=jvt"}),
+    "H.264, 4:4:4": ("libx264", {"qp": "0", "profile": "high444", "x264-params": H264}),
     "H.264, baseline": ("libx264", {"profile": "baseline", "x264-params": "keyint=24"}),
     "H.264, open GOP": ("libx264", {"x264-params": H264 + ":open-gop=1"}),
     "HEVC": ("libx265", {"x265-params": "keyint=12:min-keyint=12:log-level=none"}),
@@ -109,7 +109,29 @@ def test_streams_that_may_have_gaps(sources, tmp_path):
         found[name] = find_damage(str(path))
     assert found["H.264, baseline"] is None
     assert found["H.264"].startswith(DROPPED)  # B-frames name those that they refer to
+    assert {"H.264", "H.264, baseline"} <= found.keys()
     assert not may_have_gaps(b"") and not may_have_gaps(b"\0\0\1\x67\x64") and not may_have_gaps(extradata[:12])
+
+
+def ue(number):
+    """An unsigned Exp-Golomb number as digits."""
+    digits = f"{number + 1:b}"
+    return "0" * (len(digits) - 1) + digits
+
+
+@pytest.mark.parametrize("gaps", ["0", "1"])
+@pytest.mark.parametrize("order", [ue(0) + ue(4), ue(2), ue(1) + "1" + ue(3) + ue(5) + ue(2) + ue(7) + ue(9)])
+@pytest.mark.parametrize("chroma", [1, 3])
+def test_parameters_written_out_by_hand(chroma, order, gaps):
+    """With scaling lists (7.3.2.1.1.1): one of 16 that ends at its third number, one of 64 that is whole."""
+    ends, whole = ue(1) + ue(1) + ue(20), ue(1) * 64  # 8 + 1 + 1 - 10 = 0 ends it
+    lists = "1" + ends + "0" * 5 + "1" + whole + "0" * (1 if chroma == 1 else 5)
+    high = ue(chroma) + ("0" if chroma == 3 else "") + ue(0) + ue(0) + "0" + "1" + lists
+    bits = f"{0x67:08b}{244:08b}{0:08b}{30:08b}" + ue(0) + high + ue(4) + order + ue(4) + gaps + ue(7) + ue(5) + "1"
+    unit = int(bits + "0" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big").replace(b"\0\0", b"\0\0\3")
+    assert may_have_gaps(b"\0\0\0\1" + unit) == (gaps == "1")
+    as_mp4 = b"\1" + bytes(4) + b"\xe1" + len(unit).to_bytes(2, "big") + unit + b"\1"
+    assert may_have_gaps(as_mp4) == (gaps == "1")
 
 
 def test_what_a_decoder_says_is_heard_and_not_printed(sources, capfd):

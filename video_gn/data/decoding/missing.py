@@ -33,7 +33,7 @@ def decode_hearing(container: Any, stream: Any, missing: list[int]) -> Iterator[
     for number, packet in enumerate(container.demux(stream)):
         with messages() as heard:
             pictures = packet.decode()
-        leads = not begun or packet.is_discard or (None not in (packet.pts, first) and packet.pts < first)
+        leads = not begun or (None not in (packet.pts, first) and packet.pts < first)
         if not leads and any(part in text for _, _, text in heard for part in said):
             missing.append(number)
         if packet.is_keyframe and not begun:
