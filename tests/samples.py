@@ -82,12 +82,21 @@ def moved(packets, shift):
     return packets
 
 
-def write(path, frames, codec, options, times=range(60), shift=0, rotation=0):
+def texture(count, height=96, width=128):
+    """So many frames of a moving texture, which no turn or shift leaves as it is."""
+    rng = np.random.default_rng(0)
+    coarse = np.kron(rng.integers(0, 255, (64, 64, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+    return [np.roll(coarse, (2 * i, 3 * i), (0, 1))[:height, :width] for i in range(count)]
+
+
+def write(path, frames, codec, options, times=range(60), shift=0, rotation=0, pix_fmt="yuv420p", aspect=None):
     written = {"avoid_negative_ts": "disabled"} if shift else {}  # so that MP4 gets an edit list
     with av.open(str(path), "w", options=written) as container:
         stream = container.add_stream(codec, rate=30)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p", options
+        stream.pix_fmt, stream.options = pix_fmt, options
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = Fraction(1, 30)
         if rotation:

@@ -71,7 +71,7 @@ def test_names_that_are_not_utf8(root, capsys):
     videos = read_list(root / "train.csv", root, ["a", "b\\xff"])
     assert len(videos) == 9 and len(videos.set_aside) == 1
     assert all(os.path.isfile(path) for path in videos.paths)
-    assert sum(videos.known(row) == (["decord", "pyav"], 64) for row in range(9)) == 8
+    assert sum(videos.known(row) == (["decord", "pyav"], 64, 1.0) for row in range(9)) == 8
     copies = read_list(root / "copies" / "train.csv", root / "copies", ["a", "b\\xff"])
     assert sum(os.path.isfile(path) for path in copies.paths) == 8
     with open(root / "all.jsonl", encoding="utf-8") as lines:

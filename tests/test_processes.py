@@ -6,7 +6,7 @@ import signal
 import pytest
 from children import assert_children_end
 
-from video_gn.processes import Ended, end_with_parent, run_jobs
+from video_gn.processes import KILLED, Ended, end_with_parent, run_jobs
 
 
 def job(item):
@@ -14,17 +14,20 @@ def job(item):
         ctypes.PyDLL(None).sleep(1000)
     if item == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "memory":
+        os.kill(os.getpid(), signal.SIGKILL)
     if item == "fail":
         raise ValueError("something is wrong")
     return item * 2
 
 
 def test_every_item_ends_whatever_its_process_does():
-    items = [1, "hang", 2, "crash", 3, 4, 5, 6]
+    items = [1, "hang", 2, "crash", 3, 4, "memory", 5, 6]
     results = dict(run_jobs(job, items, 2, 1.0))
     assert {item: results[item] for item in (1, 2, 3, 4, 5, 6)} == {1: 2, 2: 4, 3: 6, 4: 8, 5: 10, 6: 12}
     assert results["hang"] == Ended("hung for 1 s", True)
     assert results["crash"] == Ended("crashed its decoder (exit code -11)", False)
+    assert results["memory"] == Ended(KILLED, False)
     assert len(results) == len(items)
 
 

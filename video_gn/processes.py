@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 PR_SET_PDEATHSIG = 1
+KILLED = "its process was killed, as Linux does where memory runs out: start fewer at a time, by --workers"
 
 
 def end_with_parent(number: int, parent: int | None = None) -> None:
@@ -105,6 +106,8 @@ def _receive(worker: _Worker) -> Any:
         return worker.pipe.recv()
     except (EOFError, ConnectionResetError):
         worker.process.join()
+        if worker.process.exitcode == -signal.SIGKILL:
+            return Ended(KILLED, False)
         return Ended(f"crashed its decoder (exit code {worker.process.exitcode})", False)
 
 

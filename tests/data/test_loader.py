@@ -242,3 +242,39 @@ def test_validation_mixes_its_rows_always_the_same_way():
     assert rows == [row for _, row in RowSampler(20, 0, False, mix=True)]
     parts = [[row for _, row in RowSampler(20, 0, False, rank, 3, mix=True)] for rank in range(3)]
     assert sorted(row for part in parts for row in part if row is not None) == list(range(20))
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class OnceTrap(Trap):
+    """As `Trap`, but once for all: what is in the way of a second time is a file."""
+
+    done: str = ""
+
+    def __call__(self, video, rng):
+        if video.path in self.traps and not os.path.exists(self.done):
+            open(self.done, "x").close()
+            self.traps[video.path]()
+        return self.views(video, rng)
+
+
+def test_a_worker_killed_for_memory_is_not_its_videos_fault(videos, tmp_path, caplog):
+    """The batch comes a second time, unchanged; no video is set aside."""
+    rows = [row for _, row in RowSampler(24, 0, True)]
+    path, aside = videos.path(rows[7]), []
+    traps = OnceTrap(VIEW, {path: kill}, str(tmp_path / "done"))
+    found = batches(videos, traps, 2, set_aside=lambda *it: aside.append(it))
+    expected = batches(videos, VIEW)
+    assert aside == [] and rows[7] not in videos.set_aside
+    assert all(torch.equal(a.clips, b.clips) for a, b in zip(found, expected, strict=True))
+    assert f"a loader worker was killed while it read {path}, as Linux does where memory runs out" in caplog.text
+
+
+def test_where_memory_runs_out_again_the_run_ends_and_says_so(videos):
+    path, aside = videos.path([row for _, row in RowSampler(24, 0, True)][7]), []
+    with pytest.raises(InputError, match=r"twice, as Linux does where memory runs out: lower data.loading.num_workers"):
+        batches(videos, Trap(VIEW, {path: kill}), 2, set_aside=lambda *it: aside.append(it))
+    assert aside == []

@@ -31,7 +31,7 @@ def test_short_side(rng):
 def test_random_box_stays_inside_and_takes_every_scale(rng):
     sides = set()
     for _ in range(3000):
-        top, left, side = random_box(rng, 256, 340, (256, 320), 224)
+        top, left, side, _ = random_box(rng, 256, 340, (256, 320), 224)
         assert 0 <= top <= 256 - side and 0 <= left <= 340 - side
         sides.add(side)
     # 224 of a short side scaled to s is 224 * 256 / s of the source.
@@ -47,7 +47,7 @@ def test_random_crop_is_resize_then_crop(rng):
     """Cropping from the source and scaling agrees with scaling and cropping, up to the box's rounding."""
     ramp = np.linspace(0, 255, 340)[None, None, :, None] * np.ones((1, 256, 1, 3))
     video = ramp.astype(np.uint8)
-    _, left, side = box = random_box(rng, 256, 340, (320, 320), 224)
+    _, left, side, _ = box = random_box(rng, 256, 340, (320, 320), 224)
     ours = resize(crop(video, box), 224, 224)[0, :, :, 0].astype(float)
     scale = 320 / 256
     theirs = resize(video, 320, 425)[0, :, :, 0].astype(float)

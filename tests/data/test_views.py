@@ -65,7 +65,7 @@ def test_random_view_is_the_frames_crop_and_flip_that_were_drawn(videos):
     start = int(rng.integers(0, 64 - 29 + 1))
     with open_video(path) as video:
         frames = video.read([start + 4 * i for i in range(8)])
-    top, left, side = transforms.random_box(rng, 64, 64, (40, 48), 32)
+    top, left, side, _ = transforms.random_box(rng, 64, 64, (40, 48), 32)
     expected = transforms.resize(frames[:, top : top + side, left : left + side], 32, 32)
     if rng.random() < 0.5:
         expected = expected[:, :, ::-1]

@@ -100,10 +100,11 @@ class VideoDataset(Dataset[Sample]):
         known = self.videos.known(row)
         refusals: dict[str, str] = {}
         for backend in self.backends:
-            if known and backend not in known[0]:
+            if known and backend not in known.backends:
                 continue
             try:
-                with self._deadline(row), open_video(path, backend, *((True, known[1]) if known else ())) as video:
+                checked = (known.pixel_aspect is not None, *known[1:]) if known else ()
+                with self._deadline(row), open_video(path, backend, *checked) as video:
                     found = self.views(video, np.random.default_rng(key))
                     damage = self.videos.damaged.get(row) or (find_damage(path) if self.inspect else None)
             except DecodeError as error:

@@ -1,5 +1,6 @@
 """Which videos each process loads, in which order; and a loader that outlives its workers."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ from video_gn.data.dataset import VideoDataset, collate
 from video_gn.errors import InputError
 from video_gn.processes import end_with_parent
 
+log = logging.getLogger(__name__)
 DYING = 5.0  # seconds for which a worker is waited for whose connection broke
 
 
@@ -73,6 +75,9 @@ class VideoLoader:
     batches follow from (seed, epoch, row), so none is lost and none comes twice. Without workers there is nothing
     that could be killed, and a hanging decoder hangs the run.
 
+    A worker that is killed from outside, as Linux does where memory runs out, is no fault of its video: its batch is
+    tried once more, and after that the run ends.
+
     Args:
         videos: The samples.
         sampler: The order.
@@ -99,6 +104,7 @@ class VideoLoader:
         self.dataset = videos  # as DataLoader calls it
         self.position, self.set_aside = position, set_aside
         self._children: list[Any] = []
+        self._killed: set[int] = set()  # rows in hand
         videos.in_hand = torch.full((max(num_workers, 1), 2), NONE)
         try:
             videos.in_hand.share_memory_()
@@ -181,7 +187,10 @@ class VideoLoader:
         culprits = {row: child.exitcode for child, row in ended.items() if row != NONE}
         if -signal.SIGBUS in culprits.values():  # it touched memory that there is not
             raise _without_memory("bus error")
+        self._consider_killed([row for row, code in culprits.items() if code == -signal.SIGKILL])
         for row, code in culprits.items():
+            if code == -signal.SIGKILL:
+                continue
             hung = code == -signal.SIGALRM
             reason = f"its decoder hung for {self.videos.timeout:g} s" if hung else "its decoder crashed"
             self.videos.videos.set_aside[row] = reason
@@ -192,6 +201,19 @@ class VideoLoader:
         self.videos.in_hand.fill_(NONE)
         self._children = []
         return bool(culprits)
+
+    def _consider_killed(self, rows: list[int]) -> None:
+        """Raises where a worker was killed with a video in hand on which another one was killed before."""
+        for row in rows:
+            words = f"a loader worker was killed while it read {self.videos.videos.path(row)}"
+            if row in self._killed:
+                remedy = (
+                    "lower data.loading.num_workers or data.clips_per_video, or make the videos smaller with "
+                    "video-gn data prepare"
+                )
+                raise InputError(f"{words}, twice, as Linux does where memory runs out: {remedy}")
+            self._killed.add(row)
+            log.warning("%s, as Linux does where memory runs out; its batch is read again", words)
 
 
 def _without_memory(reason: str) -> InputError:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from video_gn.data.sampling import clip_indices, span
+from video_gn.data.transforms import Box
 from video_gn.errors import InputError
 
 FPS = 30.0  # frames a second to which PySlowFast's intervals refer (DATA.TARGET_FPS)
@@ -43,15 +44,6 @@ class Sizes(NamedTuple):
     def at(self, starts: list[int]) -> np.ndarray:
         """The frames of clips with these starts, int64 `[clips, T]`; one that runs over the end is looped."""
         return np.stack([clip_indices(start, self.num_frames, self.interval, self.total) for start in starts])
-
-
-class Box(NamedTuple):
-    """A part of a frame, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def _gn(sizes: Sizes) -> np.ndarray:

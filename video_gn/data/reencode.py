@@ -10,8 +10,10 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from video_gn.data.decoding.damage import decode_all, find_cut
-from video_gn.data.decoding.pyav_reader import LibavVideo, refusing_each, rgb
+from video_gn.data.decoding.damage import DROPPED, decode_all, find_cut
+from video_gn.data.decoding.display import AS_STORED, as_progressive, orientation, rgb
+from video_gn.data.decoding.libav import refusing_each
+from video_gn.data.decoding.pyav_reader import LibavVideo
 from video_gn.data.mp4 import create_mp4
 from video_gn.errors import DecodeError
 from video_gn.files.writing import part_of
@@ -88,17 +90,16 @@ def write_copy(source: str, target: str, settings: Encoding) -> tuple[int, dict[
         def packets() -> Iterator[Any]:
             with LibavVideo.opened(source) as video:
                 rate, every = Fraction(video.fps or 30).limit_denominator(1001), max(1, video.num_frames // SAMPLES)
+                aspect = video.pixel_aspect
             stream: Any = None
             reformatter = VideoReformatter()
-            for number, picture in enumerate(scaled(source, settings.short_side)):
+            for number, picture in enumerate(scaled(source, settings.short_side, aspect)):
                 if stream is None:
                     stream = container.add_stream(name, rate=rate, options=options)
                     stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
                     stream.codec_context.gop_size, stream.codec_context.thread_count = settings.gop, 1
                     for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):
                         setattr(stream.codec_context, tag, getattr(picture, tag))
-                if picture.is_corrupt:
-                    raise DecodeError(source, f"frame {number} is damaged")
                 if number % every == 0:
                     samples[number] = np.array(rgb(picture, reformatter))
                 picture.pts, picture.time_base, picture.pict_type = number, 1 / rate, 0
@@ -113,16 +114,26 @@ def write_copy(source: str, target: str, settings: Encoding) -> tuple[int, dict[
     return count, samples
 
 
-def scaled(source: str, short_side: int) -> Iterator[Any]:
-    """The pictures of a video, upright, at the short side asked for and even sizes, as yuv420p."""
+def scaled(source: str, short_side: int, pixel_aspect: float = 1.0) -> Iterator[Any]:
+    """The pictures of a video, upright, with square pixels, at the short side asked for and even sizes, as yuv420p.
+
+    Raises:
+        DecodeError: A picture is damaged, or made up from others that are missing.
+    """
     reformatter = VideoReformatter()
-    for picture in decode_all(source):
-        if picture.rotation % 360:
+    missing: list[int] = []
+    for number, picture in enumerate(decode_all(source, missing)):
+        if picture.is_corrupt or missing:
+            raise DecodeError(source, f"frame {number} is damaged" if picture.is_corrupt else DROPPED)
+        if orientation(picture) == AS_STORED:
+            picture = as_progressive(picture)
+        else:
             turned = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb(picture, reformatter)), format="rgb24")
             turned.color_range, turned.colorspace = 1, picture.colorspace
             picture = turned
-        scale = min(1.0, short_side / min(picture.width, picture.height))
-        width, height = (max(2, 2 * round(side * scale / 2)) for side in (picture.width, picture.height))
+        sides = picture.width * max(1.0, pixel_aspect), picture.height * max(1.0, 1 / pixel_aspect)
+        scale = min(1.0, short_side / min(sides))
+        width, height = (max(2, 2 * round(side * scale / 2)) for side in sides)
         yield reformatter.reformat(
             picture, width, height, "yuv420p", interpolation="BICUBIC", dst_color_range="MPEG", threads=1
         )

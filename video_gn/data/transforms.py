@@ -4,29 +4,54 @@ Frames are uint8 `[T, H, W, 3]`, or a sequence of `[H, W, 3]`, as they come from
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 
+class Box(NamedTuple):
+    """A part of a frame, in its pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 def random_box(
-    rng: np.random.Generator, height: int, width: int, short_side: tuple[int, int], crop_size: int
-) -> tuple[int, int, int]:
-    """The square of the source that a random crop shows: `(top, left, side)` in pixels.
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    short_side: tuple[int, int],
+    crop_size: int,
+    pixel_aspect: float = 1.0,
+) -> Box:
+    """The part of the source that a random crop shows: a square, as it is shown.
 
     Scaling the short side to a uniform integer s of `short_side` (both ends counted) and cropping `crop_size` from
     that is cropping `crop_size * min(height, width) / s` from the source and scaling it to `crop_size`.
+
+    Args:
+        rng: Of the scale and the place.
+        height: Of the source's frames, in pixels.
+        width: As `height`.
+        short_side: Smallest and largest s.
+        crop_size: Side of the crop, in pixels.
+        pixel_aspect: Width of the source's pixels by their height: sides are compared as they are shown, and the part
+            is wider or narrower in pixels.
     """
-    short = min(height, width)
+    short = min(height, width * pixel_aspect)
     scaled = int(rng.integers(short_side[0], short_side[1] + 1))
-    side = max(1, min(short, round(crop_size * short / scaled)))
-    return int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1)), side
+    side = min(short, crop_size * short / scaled)
+    high, wide = (max(1, min(most, round(part))) for most, part in ((height, side), (width, side / pixel_aspect)))
+    return Box(int(rng.integers(0, height - high + 1)), int(rng.integers(0, width - wide + 1)), high, wide)
 
 
-def crop(frames: np.ndarray | Sequence[np.ndarray], box: tuple[int, int, int]) -> np.ndarray:
-    """The square `(top, left, side)` of every frame."""
-    top, left, side = box
-    return np.stack([frame[top : top + side, left : left + side] for frame in frames])
+def crop(frames: np.ndarray | Sequence[np.ndarray], box: Box) -> np.ndarray:
+    """The same part of every frame."""
+    top, left, height, width = box
+    return np.stack([frame[top : top + height, left : left + width] for frame in frames])
 
 
 def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -43,19 +68,22 @@ def resize_short_side(
     frames: np.ndarray | Sequence[np.ndarray],
     short_side: int,
     long_side: Callable[[float, float, int], int] = lambda long, short, target: round(long * (target / short)),
+    pixel_aspect: float = 1.0,
 ) -> np.ndarray | Sequence[np.ndarray]:
     """The whole frames scaled so that their short side has `short_side` pixels; themselves if it has already.
 
     Args:
-        frames: Of one size.
-        short_side: In pixels.
+        frames: As they are stored, of one size.
+        short_side: In pixels, which are square.
         long_side: `(long, short, short_side)` to the long side in pixels, which is no shorter than the short one.
+        pixel_aspect: Width of the frames' pixels by their height.
     """
     height, width = frames[0].shape[:2]
-    if min(height, width) == short_side:
+    shown = width * pixel_aspect
+    if pixel_aspect == 1 and min(height, width) == short_side:
         return frames
-    longer = max(short_side, long_side(max(height, width), min(height, width), short_side))
-    return resize(np.asarray(frames), *((longer, short_side) if height > width else (short_side, longer)))
+    longer = max(short_side, long_side(max(height, shown), min(height, shown), short_side))
+    return resize(np.asarray(frames), *((longer, short_side) if height > shown else (short_side, longer)))
 
 
 def flip(frames: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ videos on which a decoder hung or crashed to a quarantine list (columns path and
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ STATUSES = ("ok", "damaged", "unreadable", "hang")
 BACKEND_NAMES = ("decord", "pyav")  # the keys of video_gn.data.decoding.open.BACKENDS, which needs more than lists do
 MOST_FRAMES = 10**9 - 1
 MOST_BYTES = 2**60
+MOST_ASPECT = 4.0  # width of a pixel by its height, or the reverse
 
 
 class Check(NamedTuple):
@@ -33,6 +35,8 @@ class Check(NamedTuple):
         backend: Those that read its frames right, in one string with spaces between; empty if none does.
         num_frames: Frames that can be decoded, from the first on.
         size: Bytes of the file when it was checked; -1 if unknown.
+        pixel_aspect: Width of a pixel by its height, as frames are shown; None in what a version wrote that did not
+            look for it, nor for other things that decord shows otherwise, as mirrored videos.
     """
 
     status: str
@@ -40,6 +44,21 @@ class Check(NamedTuple):
     backend: str = ""
     num_frames: int = 0
     size: int = -1
+    pixel_aspect: float | None = 1.0
+
+
+class Known(NamedTuple):
+    """What a reader need not find out about a video.
+
+    Attributes:
+        backends: Those that read its frames right.
+        num_frames: Frames that can be decoded.
+        pixel_aspect: As of `Check`; None has the backend look itself.
+    """
+
+    backends: list[str]
+    num_frames: int
+    pixel_aspect: float | None
 
 
 class VideoList:
@@ -64,11 +83,13 @@ class VideoList:
         self._texts, self._ends = b"".join(texts), np.cumsum([0, *map(len, texts)])
         self.labels = np.array(labels, np.int64)
         self._frames, self._backend = np.zeros(len(texts), np.int64), np.zeros(len(texts), "U12")
-        self._sizes = np.full(len(texts), -1, np.int64)
+        self._sizes, self._aspects = np.full(len(texts), -1, np.int64), np.full(len(texts), np.nan)
         self.set_aside: dict[int, str] = {}
         self.damaged: dict[int, str] = {}
         for row, check in (checks or {}).items():
             self._frames[row], self._backend[row], self._sizes[row] = check.num_frames, check.backend, check.size
+            if check.pixel_aspect is not None:
+                self._aspects[row] = check.pixel_aspect
             if check.status == "damaged" and check.backend:
                 self.damaged[row] = check.reason
             elif check.status != "ok":
@@ -86,11 +107,13 @@ class VideoList:
         """All files."""
         return [self.path(row) for row in range(len(self))]
 
-    def known(self, row: int) -> tuple[list[str], int] | None:
-        """The backends that read a video right, and how many frames it has, if it was checked and has the same size."""
+    def known(self, row: int) -> Known | None:
+        """What is known of a video, if it was checked and has the same size."""
         if not self._backend[row] or not self._has_its_size(row):
             return None
-        return str(self._backend[row]).split(), int(self._frames[row])
+        aspect = float(self._aspects[row])
+        backends = str(self._backend[row]).split()
+        return Known(backends, int(self._frames[row]), None if math.isnan(aspect) else aspect)
 
     def _has_its_size(self, row: int) -> bool:
         try:
@@ -141,7 +164,20 @@ def _check(row: dict[str, str]) -> Check:
     if text and size is None:
         raise ValueError(f"bytes is {shown(text)}; it has to be a number from 0 to {MOST_BYTES}")
     found = " ".join(name for name in BACKEND_NAMES if name in backends)
-    return Check(status, row["reason"], found, frames, -1 if size is None else size)
+    return Check(status, row["reason"], found, frames, -1 if size is None else size, _pixel_aspect(row))
+
+
+def _pixel_aspect(row: dict[str, str]) -> float | None:
+    text = row.get("pixel_aspect", "")
+    if not text:  # prepare_videos.py writes none, because its copies have square pixels, upright and in usual colours
+        return 1.0 if "psnr" in row else None
+    try:
+        aspect = float(text)
+    except ValueError:
+        aspect = 0.0
+    if not 1 / MOST_ASPECT <= aspect <= MOST_ASPECT:
+        raise ValueError(f"pixel_aspect is {shown(text)}; it has to be from {1 / MOST_ASPECT} to {MOST_ASPECT:g}")
+    return aspect
 
 
 def whole_number(text: str, most: int) -> int | None:

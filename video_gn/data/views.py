@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from video_gn.batch import Batch
 from video_gn.data import protocols, sampling, transforms
 from video_gn.data.decoding.image_reader import ImageFile
-from video_gn.data.decoding.reader import Finish, Frames, Video
+from video_gn.data.decoding.reader import Frames, Video
 
 
 class Seen(NamedTuple):
@@ -48,33 +48,63 @@ class RandomView:
     num_clips: int = 1
 
     def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
-        if self.num_clips == 1:
-            return Seen(video.read(self._indices(video, rng), self._finish(rng))[None])
         clips = [self._indices(video, rng) for _ in range(self.num_clips)]
-        needed, where = np.unique(np.stack(clips), return_inverse=True)
-        frames = video.read(needed)
-        parts = where.reshape(self.num_clips, -1)
-        return Seen(np.stack([np.asarray(self._finish(rng)(frames[clip])) for clip in parts]))
+        if self.num_clips == 1:
+            drawn: list[_Drawn] = []
+
+            def finish(frames: Frames) -> Frames:
+                return self._shown(frames, self._draw_once(drawn, video, frames, rng)[0])
+
+            return Seen(video.read(clips[0], finish)[None])
+        return Seen(self._several(video, clips, rng))
+
+    def _several(self, video: Video, clips: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """All clips from one pass. What each shows of a part of the frames is made at once: whole ones take memory."""
+        out = np.empty((self.num_clips, self.num_frames, self.crop_size, self.crop_size, 3), np.uint8)
+        needed, drawn, nothing = np.unique(np.stack(clips)), list[_Drawn](), np.empty(0, np.uint8)
+        done = 0
+
+        def finish(frames: Frames) -> Frames:
+            nonlocal done
+            part = needed[done : done + len(frames)]
+            done += len(frames)
+            self._draw_once(drawn, video, frames, rng)
+            for made, indices, what in zip(out, clips, drawn, strict=True):
+                where = np.flatnonzero(np.isin(indices, part))
+                if len(where):
+                    taken, back = np.unique(indices[where], return_inverse=True)
+                    at = np.searchsorted(part, taken)
+                    made[where] = np.asarray(self._shown([frames[i] for i in at], what))[back]
+            return [nothing] * len(frames)
+
+        video.read(needed, finish)
+        return out
 
     def _indices(self, video: Video, rng: np.random.Generator) -> np.ndarray:
         clip_span = sampling.span(self.num_frames, self.frame_interval)
         start = sampling.random_start(rng, video.num_frames, clip_span)
         return sampling.clip_indices(start, self.num_frames, self.frame_interval, video.num_frames)
 
-    def _finish(self, rng: np.random.Generator) -> Finish:
-        """Crops, scales and flips all parts of a clip in the same way."""
-        drawn: list[tuple[tuple[int, int, int], bool]] = []
+    def _draw_once(
+        self, drawn: "list[_Drawn]", video: Video, frames: Frames, rng: np.random.Generator
+    ) -> "list[_Drawn]":
+        """What every clip shows, in the same way of all parts of it."""
+        height, width = frames[0].shape[:2]
+        while len(drawn) < self.num_clips:
+            box = transforms.random_box(rng, height, width, self.short_side, self.crop_size, video.pixel_aspect)
+            drawn.append(_Drawn(box, self.flip and rng.random() < 0.5))
+        return drawn
 
-        def finish(frames: Frames) -> Frames:
-            if not drawn:
-                height, width = frames[0].shape[:2]
-                box = transforms.random_box(rng, height, width, self.short_side, self.crop_size)
-                drawn.append((box, self.flip and rng.random() < 0.5))
-            box, flipped = drawn[0]
-            clip = transforms.resize(transforms.crop(frames, box), self.crop_size, self.crop_size)
-            return transforms.flip(clip) if flipped else clip
+    def _shown(self, frames: Frames, drawn: "_Drawn") -> Frames:
+        clip = transforms.resize(transforms.crop(frames, drawn.box), self.crop_size, self.crop_size)
+        return transforms.flip(clip) if drawn.flipped else clip
 
-        return finish
+
+class _Drawn(NamedTuple):
+    """What a clip shows of its frames."""
+
+    box: transforms.Box
+    flipped: bool
 
 
 @dataclass(frozen=True)
@@ -93,8 +123,11 @@ class ProtocolViews:
     def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
         clips = self.clips(video)
         needed, where = np.unique(clips, return_inverse=True)
-        resize = partial(transforms.resize_short_side, short_side=self.short_side, long_side=self.protocol.long_side)
-        frames = video.read(needed, resize)
+        scale = partial(
+            transforms.resize_short_side, short_side=self.short_side, long_side=self.protocol.long_side,
+            pixel_aspect=video.pixel_aspect,
+        )  # fmt: skip
+        frames = video.read(needed, scale)
         return Seen(frames[None], where.reshape(clips.shape), self.protocol.crops(*frames.shape[1:3]))
 
 

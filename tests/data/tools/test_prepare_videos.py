@@ -50,7 +50,7 @@ def test_copies(codec, root, tmp_path, capsys):
         frames = sequential(path)
         assert frames.shape == (60, *size, 3)
         with LibavVideo.opened(path) as video:
-            gops = np.diff([i for i, packet in enumerate(video._packets) if packet.is_keyframe])
+            gops = np.diff([i for i, packet in enumerate(video.packets) if packet.is_keyframe])
             assert (gops <= CODECS[codec][3]).all() and len(gops) >= 1 and not video.has_open_gop
         for backend in ("decord", "pyav"):
             with open_video(path, backend) as video:
@@ -65,7 +65,7 @@ def test_the_copies_are_a_checked_list(root, tmp_path):
     out = tmp_path / "out"
     videos = read_list(out / "train.csv", out, ["a", "b"])
     assert len(videos) == 5 and videos.labels.tolist() == [0, 0, 1, 1, 1]
-    assert [videos.known(row) for row in range(5)].count((["decord", "pyav"], 60)) == 4
+    assert [videos.known(row) for row in range(5)].count((["decord", "pyav"], 60, 1.0)) == 4
     with open(out / "train.failed.csv", newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["train/b/none.mp4"]
     assert (out / "classes.txt").read_text() == "a\nb\n"
@@ -75,7 +75,7 @@ def test_the_copies_are_a_checked_list(root, tmp_path):
     assert [videos.path(row) for row in videos.set_aside] == [str(out / "train/b/none.mp4")]
     assert next(iter(videos.set_aside.values())).startswith("not prepared: ")
     assert check_videos.main([str(out / "train.csv")]) == 0  # who wants to look at them again can
-    assert read_list(out / "train.csv", out, ["a", "b"]).known(0) == (["decord", "pyav"], 60)
+    assert read_list(out / "train.csv", out, ["a", "b"]).known(0) == (["decord", "pyav"], 60, 1.0)
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
     assert prepare(root, out) == 0  # nor does that keep anybody from going on
     assert made == {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}

@@ -4,12 +4,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from video_gn.data.decoding.containers import OpenFile
-from video_gn.data.decoding.pyav_reader import one_size, open_container, refusing, refusing_each, video_stream
+from video_gn.data.decoding.libav import one_size, open_container, refusing, refusing_each, video_stream
+from video_gn.data.decoding.missing import decode_hearing
 from video_gn.errors import DecodeError
 
+DROPPED = "packets were dropped: frames that others refer to are missing"
 
-def decode_all(path: str) -> Iterator[Any]:
+
+def decode_all(path: str, missing: list[int] | None = None) -> Iterator[Any]:
     """Every picture of a video from the first to the last, as PyAV's `VideoFrame`: nothing is left out or sought.
+
+    Args:
+        path: The file.
+        missing: Gets the number of each packet that refers to frames which are not there.
 
     Raises:
         DecodeError: Where it breaks off.
@@ -18,12 +25,14 @@ def decode_all(path: str) -> Iterator[Any]:
         with refusing(path):
             container = open_container(file)
         with container:
-            for _, picture in refusing_each(path, one_size(enumerate(_pictures(container, path)), path)):
+            pictures = _pictures(container, path, missing)
+            for _, picture in refusing_each(path, one_size(enumerate(pictures), path)):
                 yield picture
 
 
-def _pictures(container: Any, path: str) -> Iterator[Any]:
-    yield from container.decode(video_stream(container, path))
+def _pictures(container: Any, path: str, missing: list[int] | None) -> Iterator[Any]:
+    stream = video_stream(container, path)
+    yield from container.decode(stream) if missing is None else decode_hearing(container, stream, missing)
 
 
 def find_cut(path: str) -> str | None:
@@ -40,16 +49,31 @@ def find_cut(path: str) -> str | None:
 def find_damage(path: str) -> str | None:
     """What is wrong with a video whose frames may decode all the same, or None.
 
-    Flipped bits are concealed by the decoder, and a file cut short without an index just ends: no reader raises for
-    either. This decodes the whole video once more.
+    Flipped bits are concealed by the decoder, as is what dropped packets held, and a file cut short without an index
+    just ends: no reader raises for any of them. This decodes the whole video once more.
     """
     if cut := find_cut(path):
         return cut
     decoded = damaged = 0
+    missing: list[int] = []
     try:
-        for picture in decode_all(path):
+        for picture in decode_all(path, missing):
             decoded += 1
             damaged += picture.is_corrupt
-    except DecodeError:
-        return f"decoding breaks off after {decoded} frames"
-    return f"{damaged} of {decoded} frames are damaged" if damaged else None
+    except DecodeError as error:
+        return breaks_off(error, decoded)
+    return concealed(damaged, len(missing), decoded)
+
+
+def breaks_off(error: DecodeError, decoded: int) -> str:
+    """What is wrong with a video of which only so many frames can be decoded."""
+    return f"decoding breaks off after {decoded} frames: {error.reason}" if decoded else error.reason
+
+
+def concealed(damaged: int, missing: int, decoded: int) -> str | None:
+    """What is wrong with a video of which so many frames are made up by the decoder, or lack what they refer to."""
+    if damaged:
+        return f"{damaged} of {decoded} frames are damaged"
+    if missing:
+        return f"{DROPPED} ({missing} of {decoded} frames)"
+    return None

@@ -16,22 +16,24 @@ import decord
 import numpy as np
 
 from video_gn.data.decoding.containers import CERTAIN, CONTAINERS, OpenFile
-from video_gn.data.decoding.pyav_reader import (
+from video_gn.data.decoding.display import pixel_aspect
+from video_gn.data.decoding.libav import (
     NO_INDEX,
-    LibavVideo,
     open_container,
     promised_frames,
     refusing,
     refusing_each,
     video_stream,
 )
+from video_gn.data.decoding.look import differs, why_not_decord
+from video_gn.data.decoding.pyav_reader import LibavVideo
 from video_gn.data.decoding.reader import LARGEST, Finish, Frames, as_they_are, assemble, part_size
 from video_gn.errors import DecodeError
 
 decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the exceptions
 SLACK = 1000  # frames
 SMALLEST = 32  # bytes of a frame on average, in a file that is too large to count its frames
-LARGEST_FRAME = 9 << 20  # pixels, 4096 x 2304: decord decodes ahead without bound, and keeps what it decoded
+LARGEST_FRAME = 2 << 20  # pixels, 1920 x 1088: decord decodes ahead without bound, and keeps what it decoded
 
 
 class DecordVideo:
@@ -42,7 +44,9 @@ class DecordVideo:
         checked: Whether decord is known to read the right frames of it, so that nobody has to look.
     """
 
+    pixel_aspect = 1.0
     _reader: Any = None
+    _frame_bytes = 0  # of RGB; 0 if nobody looked
 
     def __init__(self, path: str, checked: bool = False) -> None:
         self.path = path
@@ -71,7 +75,7 @@ class DecordVideo:
 
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
         reader, self._reader = self._reader or self._open(), None
-        parts = np.array_split(wanted, -(-len(wanted) // part_size(len(wanted))))
+        parts = np.array_split(wanted, -(-len(wanted) // part_size(len(wanted), self._frame_bytes)))
         for number, part in enumerate(parts, 1):
             batch = reader.get_batch(part)  # it continues where it is
             if number == len(parts):  # while it is open, it decodes on behind what was asked for: a sixth of the time
@@ -94,15 +98,21 @@ class DecordVideo:
                 self._bound(
                     stream.width, stream.height, promised_frames(container, stream), self._file.size // SMALLEST
                 )
+                self.pixel_aspect = pixel_aspect(stream)
+                reason = differs(stream.codec_context, next(container.decode(stream), None))
+            if reason:
+                raise DecodeError(self.path, reason)
             return None
         with LibavVideo.opened(self.path) as video:
             self._bound(video.width, video.height, video.promised, 2 * video.num_frames + SLACK)
-            if video.has_palette:
-                raise DecodeError(self.path, "colours of a palette, which decord gets wrong")
+            if reason := why_not_decord(video):
+                raise DecodeError(self.path, reason)
+            self.pixel_aspect = video.pixel_aspect
             return _Look(video.num_frames, video.has_open_gop, video.lacks_times)
 
     def _bound(self, width: int, height: int, promised: int, most: int) -> None:
         """Refuses what decord would set too much memory aside for."""
+        self._frame_bytes = 3 * width * height
         if width * height > LARGEST_FRAME:
             size = f"{width}x{height}"
             raise DecodeError(self.path, f"frames of {size} pixels, of which decord would hold too many in memory")

@@ -25,15 +25,20 @@ IMAGE = "image"  # what reads images; videos are none of its business
 
 @contextmanager
 def open_video(
-    path: str | Path, backend: str = "decord", checked: bool = False, num_frames: int | None = None
+    path: str | Path,
+    backend: str = "decord",
+    checked: bool = False,
+    num_frames: int | None = None,
+    pixel_aspect: float | None = None,
 ) -> Iterator[Video]:
     """Opens a video, to be read once.
 
     Args:
         path: The file.
-        backend: A name of `BACKENDS`, which give the same pixels of progressive 8-bit 4:2:0 video; or `IMAGE`.
+        backend: A name of `BACKENDS`, which give the same pixels, or refuse; or `IMAGE`.
         checked: Whether this backend is known to read the right frames of this file.
         num_frames: Frames that can be decoded, where somebody counted them: containers may promise others.
+        pixel_aspect: As of `Video`, where somebody looked: a backend that need not look does not know it.
 
     Raises:
         DecodeError: Here or in `Video.read`, whatever the way in which the backend fails.
@@ -45,6 +50,8 @@ def open_video(
             if num_frames > video.num_frames:
                 raise DecodeError(path, f"has {video.num_frames} frames and was checked with {num_frames}: check again")
             video.num_frames = num_frames
+        if pixel_aspect is not None:
+            video.pixel_aspect = pixel_aspect
         yield video
     finally:
         video.close()

@@ -8,7 +8,7 @@ import numpy as np
 LARGEST = 1 << 30  # bytes of a file, which is held in memory while it is open
 
 WHOLE, PART = 64, 8  # a clip of up to so many frames is one part; more come in parts that stay in a core's cache
-PART_BYTES = 512 << 20  # of RGB frames in a part, if that is more than one
+PART_BYTES = 128 << 20  # of RGB frames in a part, if that is more than one
 
 Frames = np.ndarray | Sequence[np.ndarray]  # [H, W, 3] each
 Finish = Callable[[Frames], Frames]
@@ -32,11 +32,13 @@ class Video(Protocol):
         path: The file.
         num_frames: Frames of the video, at least 1.
         fps: Mean frames a second.
+        pixel_aspect: Width of a pixel by its height, as frames are shown: what is made of them has square pixels.
     """
 
     path: str
     num_frames: int
     fps: float
+    pixel_aspect: float
 
     def read(self, indices: Sequence[int] | np.ndarray, finish: Finish = as_they_are) -> np.ndarray:
         """The frames `indices` in that order, uint8 RGB `[len(indices), H, W, 3]`; any order, repeats allowed.
