@@ -67,6 +67,8 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     if workers < 1 or not 0 < timeout < math.inf:
         raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0 and finite")
     rows = read_rows(source, root=root)
+    for note in rows.notes:
+        print(printable(note), file=sys.stderr)
     target = checked_path(source)
     journal = Journal(target, COLUMNS)
     earlier = [*read_table(target, COLUMNS[:1]), *journal.rows]

@@ -75,6 +75,8 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Encoding, worker
             "all have to be above 0 and finite"
         )
     rows = read_rows(source, root=root)
+    for note in rows.notes:
+        print(printable(note), file=sys.stderr)
     if out.resolve() == root.resolve():
         raise InputError(f"{out} holds the originals; name another folder for the copies")
     target = out / f"{source.stem if source.suffix else source.name}.csv"
