@@ -126,6 +126,8 @@ class DataModule(pl.LightningDataModule):
             self.lists["predict"] = find_videos(self.given_videos, self.suffixes)
             self._set_known_aside("predict")
         if stage == "fit":
+            if self.val is None and self.trainer:
+                self.trainer.limit_val_batches = 0  # Lightning warns of a list of no loaders
             needed = self.batch_size * self.world_size
             if len(self.lists["train"]) * self.clips_per_video < needed:
                 raise InputError(
@@ -138,7 +140,8 @@ class DataModule(pl.LightningDataModule):
         if split not in self.lists:
             source = getattr(self, split)
             if source is None:
-                raise InputError(f"there are no {split} videos: data.val is null; name a list with --data.{split}")
+                null = "data.val is null" if split == "val" else "data.test and data.val are null"
+                raise InputError(f"there are no {split} videos: {null}; name a list with --data.{split}")
             self.lists[split] = self.splits.read(source)
         self._set_known_aside(split)
 
@@ -218,7 +221,7 @@ class DataModule(pl.LightningDataModule):
         for batch in itertools.islice(epochs, steps):
             yield batch.clips.flatten(0, 1)
 
-    def val_dataloader(self) -> VideoLoader | list[VideoLoader]:
+    def val_dataloader(self) -> VideoLoader | list[VideoLoader]:  # none of a run without validation
         if self.val is None:
             return []
         # Always the first epoch's views, so that epochs compare.

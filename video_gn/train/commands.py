@@ -33,6 +33,7 @@ from video_gn.train.help import sections, shorten
 from video_gn.train.resume import find_resume, not_restored
 from video_gn.train.run import (
     bar,
+    check_monitors,
     loggers,
     network,
     next_steps,
@@ -218,6 +219,8 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if self.subcommand == "fit":
+            if self.datamodule.val is None:
+                check_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
             self._take_folder()
         if config.ckpt_path:
             check_architecture(config.ckpt_path, self.model.hparams)
@@ -255,9 +258,13 @@ class CLI(LightningCLI):
             print(next_steps(self.run_dir, self.parser.prog, words_of_own_network(self.config.fit.model.net)))
 
     def _then_test(self) -> None:
-        if self.config.fit.test_after_fit:
+        if self.config.fit.test_after_fit and self.datamodule.test is None:
+            log.info("no test after fit: data.test and data.val are null")
+        elif self.config.fit.test_after_fit:
             self.trainer.test(self.model, self.datamodule, verbose=False)
-        if self.config.fit.compare_statistics and batch_norms(self.model.net):
+        if self.config.fit.compare_statistics and self.datamodule.val is None:
+            log.info("compare_statistics compares nothing: data.val is null")
+        elif self.config.fit.compare_statistics and batch_norms(self.model.net):
             found = (one for one in self.trainer.callbacks if isinstance(one, EvaluationStatistics))  # type: ignore[attr-defined]
             statistics: Any = next(found)
             for choice in CHOICES:

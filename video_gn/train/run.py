@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from video_gn.console import printable
 from video_gn.data.datamodule import DataModule
 from video_gn.data.image_data import ImageData
+from video_gn.errors import InputError
 from video_gn.files.names import utf8_name
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.callbacks.bars import ProgressBar
@@ -118,7 +119,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         History(run_dir),
         Progress(run_dir),
         _report(config, given, run_dir, name, dumped),
-        *([] if given.limit_val_batches == 0 else [_best(folder)]),
+        *([] if given.limit_val_batches == 0 or config.data.val is None else [_best(folder)]),
         *([] if saves_each_epoch(config.checkpoint) else [EpochCheckpoint(folder)]),
         *([LearningRateMonitor("step")] if given.logger is None else []),
     ]
@@ -143,6 +144,16 @@ def saves_each_epoch(checkpoint: Any) -> bool:
         and checkpoint.every_n_epochs in (None, 1)
         and bool(checkpoint.save_on_train_epoch_end and checkpoint.save_top_k)
     )
+
+
+def check_monitors(callbacks: list[Callback]) -> None:
+    """Raises InputError for a callback that waits for validation's figures, where there is no validation."""
+    for callback in callbacks:
+        if str(monitor := getattr(callback, "monitor", None)).startswith("val/"):
+            raise InputError(
+                f"{type(callback).__name__} monitors {monitor}, and data.val is null: nothing is validated; let it "
+                "monitor train/epoch_loss, or name a validation set with --data.val"
+            )
 
 
 def writes_last(callback: Callback) -> bool:
