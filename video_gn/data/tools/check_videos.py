@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from video_gn.console import exit_code, printable
 from video_gn.data.decoding.damage import decode_all, find_cut
+from video_gn.data.decoding.frames_reader import FrameFolder
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.decoding.pyav_reader import LibavVideo, refusing, rgb
 from video_gn.data.lists import read_rows
@@ -99,6 +100,8 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
 def check_video(path: str) -> dict[str, Any]:
     """What is to be said of a video; in a child process."""
     finding = _blank(path)
+    if os.path.isdir(path):
+        return finding | _check_frames(path)
     if not os.path.isfile(path):
         return finding | {"reason": "no such file"}
     checksums: list[int] = []
@@ -133,6 +136,20 @@ def check_video(path: str) -> dict[str, Any]:
     return finding | {"status": "ok"}
 
 
+def _check_frames(path: str) -> dict[str, Any]:
+    """What is to be said of a folder of frames."""
+    try:
+        video = FrameFolder(path)
+        height, width, _ = video.read([0])[0].shape
+    except DecodeError as error:
+        return {"reason": error.reason}
+    count = video.num_frames
+    finding = {"num_frames": count, "width": width, "height": height, "rotation": 0, "keyframes": count}
+    if damage := video.find_damage():
+        return finding | {"status": "damaged", "reason": damage}
+    return finding | {"status": "ok", "backend": " ".join(BACKENDS)}
+
+
 def _reads_right(path: str, backend: str, checksums: list[int], deep: bool, corrupt: bool) -> bool:
     """Whether a few clips are what a sequential decode gives; if that has damaged frames, whether they can be read."""
     total = len(checksums)
@@ -162,11 +179,11 @@ def _close(path: str, frames: np.ndarray, indices: np.ndarray) -> bool:
 
 
 def _blank(path: str) -> dict[str, Any]:
-    there = os.stat(path) if os.path.isfile(path) else None
+    there = os.stat(path) if os.path.exists(path) else None
     return dict.fromkeys(COLUMNS, "") | {
         "status": "unreadable",
         "num_frames": 0,
-        "bytes": there.st_size if there else "",
+        "bytes": there.st_size if there and os.path.isfile(path) else "",  # of a folder they say nothing
         "modified": int(there.st_mtime) if there else "",
     }
 
