@@ -13,7 +13,7 @@ from video_gn.files.names import as_text
 SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".flv",
     ".wmv", ".asf", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".mpv", ".vob", ".mod", ".ts", ".mts", ".m2ts", ".m2t",
-    ".tod", ".trp",
+    ".tod", ".trp", ".mxf", ".ogv", ".ogm", ".gif",
 }  # fmt: skip
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
 FEWEST_FRAMES = 2  # numbered images by which a folder is a video among others
