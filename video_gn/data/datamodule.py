@@ -26,6 +26,7 @@ from video_gn.data.splits import Splits
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import Views, spread
 from video_gn.errors import InputError
+from video_gn.files.names import from_home
 from video_gn.rules import DATA, FORMAT, check, plain
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,13 @@ class DataModule(pl.LightningDataModule):
     def _set_up(self, given: dict[str, Any], kind: str) -> None:
         """Takes the arguments of a subclass, checked."""
         check(given, DATA, "data")
+        paths = ("root", "train", "val", "test", "class_names")
+        given |= {name: from_home(given[name]) for name in paths if isinstance(given[name], str)}
         self.root, self.loading = Path(given["root"]), given["loading"]
         self.train, self.val, self.test = given["train"], given["val"], given["test"] or given["val"]
         self.batch_size, self.seed = given["batch_size"], given["seed"]
         self.given_videos = given["videos"] or []
-        self.quarantine = Quarantine(self._folder / self.loading.quarantine)
+        self.quarantine = Quarantine(self._folder / from_home(self.loading.quarantine))
         self.splits = Splits(self._folder, self.suffixes)
         names = list(motion12.CLASSES) if self.motion and not given["class_names"] else given["class_names"]
         self.splits.name_classes(names, self.train)

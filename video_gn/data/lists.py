@@ -13,7 +13,7 @@ from video_gn.data.rows import Rows, read_list_file
 from video_gn.data.video_list import NO_LABEL, VideoList, read_checks
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
-from video_gn.files.names import as_label, as_path, as_text
+from video_gn.files.names import as_label, as_path, as_text, from_home
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
         InputError: Nothing is given, a folder holds no video, or a pattern fits no file.
     """
     paths: list[str] = []
-    for item in given:
+    for item in map(from_home, given):
         if os.path.isdir(item):
             found = _in_folder(item, suffixes)
         elif glob.has_magic(item) and not os.path.exists(item):

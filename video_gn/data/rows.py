@@ -16,7 +16,7 @@ from typing import NamedTuple
 from video_gn.data.folders import IMAGE_SUFFIXES, SUFFIXES, is_of
 from video_gn.data.video_list import checked_path, shown
 from video_gn.errors import InputError
-from video_gn.files.names import as_path, is_utf8
+from video_gn.files.names import as_path, from_home, is_utf8
 from video_gn.files.tables import check_count, numbered_cells
 from video_gn.files.text import ESCAPED, read_text
 
@@ -265,7 +265,7 @@ def _as_found(path: str, root: Path) -> str:
         path,
         path.strip().strip('"'),
         path.strip().replace("\\", "/"),
-        os.path.expanduser(path) if path.startswith("~/") else path,
+        from_home(path),
         re.sub(r"\s+\d+$", "", path),  # a folder of frames, and how many there are
     )
     return next((way for way in dict.fromkeys(ways) if way and os.path.exists(root / as_path(way))), path)

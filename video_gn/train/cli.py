@@ -16,6 +16,7 @@ from video_gn.data.image_data import ImageData
 from video_gn.data.video_data import VideoData
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
+from video_gn.files.names import from_home
 from video_gn.processes import end_with_parent
 from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.interrupt import Stopped
@@ -103,6 +104,7 @@ def _stopped(number: int, args: list[str]) -> str:
 
 
 def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
+    args = [_at_home(word) for word in args]
     args = with_checkpoint(with_configs(args))
     describe_attributes(any(word in ("-h", "--help") or word.endswith(".help") for word in args))  # it takes time
     return cli(
@@ -114,6 +116,12 @@ def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
         trainer_defaults={"enable_model_summary": False},
         parser_kwargs={"exit_on_error": False, "prog": prog, "description": DESCRIPTION, "formatter_class": Short},
     )
+
+
+def _at_home(word: str) -> str:
+    """A word of the command line with the home folder for `~/`, which shells leave as it is in `--key=~/file`."""
+    option, equals, value = word.partition("=")
+    return f"{option}={from_home(value)}" if equals and option.startswith("-") else from_home(word)
 
 
 def _images(args: list[str]) -> bool:

@@ -19,6 +19,7 @@ from video_gn.data.image_data import ImageData
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
+from video_gn.files.names import from_home
 from video_gn.models.norm import batch_norms
 from video_gn.rules import FILE_NAME, TRAINER, check, shown
 from video_gn.train.callbacks.bad_videos import BadVideos
@@ -65,7 +66,16 @@ _read_value = get_loader("yaml")
 def _load(text: str) -> Any:
     """A config, or a value of the command line, read only where it has no key twice and does not grow."""
     look_through(text)
-    return _read_value(text)
+    return _at_home(_read_value(text))
+
+
+def _at_home(value: Any) -> Any:
+    """A setting in whose texts `~/` is the home folder: only paths begin so, and no shell sees a file's."""
+    if isinstance(value, dict):
+        return {key: _at_home(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return from_home(value) if isinstance(value, str) else value
 
 
 set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
