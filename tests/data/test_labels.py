@@ -1,8 +1,10 @@
 """Which class a label means."""
 
+import logging
+
 import pytest
 
-from video_gn.data.labels import names_of, numbers_of
+from video_gn.data.labels import names_of, note_missing, numbers_of
 from video_gn.data.rows import Rows
 from video_gn.data.splits import Splits
 from video_gn.errors import InputError
@@ -36,9 +38,8 @@ def test_numbers_in_a_list():
     assert names_of(listed("0", "1", "walk")) == ["0", "1", "walk"]
     few = listed("1", "3", "4", "3")  # a part of a set
     assert names_of(few) == ["0", "1", "2", "3", "4"]
-    assert few.notes == [
-        "the list: labels are numbers up to 4, so there are 5 classes, and 2 of them have no video: 0, 2"
-    ]
+    note_missing(few, [1, 3, 4, 3], names_of(few))
+    assert few.notes == ["the list: 2 of 5 classes have no video in it: 0, 2"]
     for years in (("2019", "2020"), ("7",), ("0", "9")):
         with pytest.raises(InputError, match=r"without gaps .* or set data.class_names to the names"):
             names_of(listed(*years))
@@ -66,7 +67,8 @@ def test_names_that_are_numbers():
     assert numbers_of(listed("nan", "1e5"), ["1e5", "nan"]) == [1, 0]  # where classes are named so
 
 
-def test_a_split_takes_numbers_only_with_names_that_are_given(tmp_path):
+def test_a_split_takes_numbers_only_with_names_that_are_given(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)
     (tmp_path / "a.mp4").touch()
     (tmp_path / "train.csv").write_text("path,label\na.mp4,walk\nb.mp4,other\n")
     (tmp_path / "val.csv").write_text("path,label\na.mp4,0\n")
@@ -76,6 +78,7 @@ def test_a_split_takes_numbers_only_with_names_that_are_given(tmp_path):
         splits.read("val.csv")
     splits.name_classes(["walk", "other"], "train.csv")
     assert splits.read("val.csv").labels.tolist() == [0]
+    assert "val.csv: 1 of 2 classes have no video in it: other" in caplog.text
     (tmp_path / "train.csv").write_text("path,label\na.mp4,0\nb.mp4,1\n")
     splits = Splits(tmp_path)
     splits.name_classes(None, "train.csv")

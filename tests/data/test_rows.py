@@ -34,7 +34,12 @@ NUMBERS = [("a b.mp4", "1"), ("c.mp4", "0")]
         ("File,action\na b.mp4,1\nc.mp4,0\n", NUMBERS),
         ("video_path,path,class,label\nx,a b.mp4,x,1\nx,c.mp4,x,0\n", NUMBERS),
         ("a b.mp4,action\nc.mp4,label\n", [("a b.mp4", "action"), ("c.mp4", "label")]),
+        ("a b.mp4, 1\nc.mp4 ,0\n", NUMBERS),
+        ("c.mp4 1;2\nc,d.mp4 0\n", [("c.mp4", "1;2"), ("c,d.mp4", "0")]),
+        ("c.mp4, a b.mp4 0\nc.mp4 1\n", [("c.mp4, a b.mp4", "0"), ("c.mp4", "1")]),
+        ("c.mp4 lane 2\na b.mp4 lane 1\n", [("c.mp4", "lane 2"), ("a b.mp4", "lane 1")]),
         ("a b (1) 1\nc.mp4 copy 0\n", [("a b (1)", "1"), ("c.mp4 copy", "0")]),
+        ("c.mp4 copy walk\nc.mp4 run\n", [("c.mp4 copy", "walk"), ("c.mp4", "run")]),
         ("x/a,walk\nx/b c,run fast\n", [("x/a", "walk"), ("x/b c", "run fast")]),
     ],
 )  # fmt: skip
@@ -43,7 +48,7 @@ def test_every_form_is_read(name, text, rows, tmp_path):
     if "x/a,walk" in text and name == "list.txt":
         text = text.replace("b c", "b_c").replace("run fast", "run")
         rows = [("x/a", "walk"), ("x/b_c", "run")]
-    for file in ("a b.mp4", "c.mp4", "c,d.mp4"):
+    for file in ("a b.mp4", "c.mp4", "c,d.mp4", "c.mp4 copy"):
         (tmp_path / file).touch()
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / name).write_bytes(text.encode(encoding))
@@ -73,10 +78,11 @@ def test_what_is_missing_is_named_by_its_line(text, line, tmp_path):
         read_rows(tmp_path / "a.txt")
 
 
-@pytest.mark.parametrize("label", ["-1", "1.0", "nan", "NaN", "-3.5", "1e3", "+2", "<NA>", "#N/A"])
+@pytest.mark.parametrize("label", ["-1", "1.0", "nan", "NaN", "-3.5", "1e3", "+2", "<NA>", "#N/A", "0 120"])
+@pytest.mark.parametrize("end", ["\n", "\r"])
 @pytest.mark.parametrize("form", ["path,label\na.mp4,0\nb.mp4,{}\n", "a.mp4 0\n\nb.mp4 {}\n", "a.mp4,0\n\nb.mp4,{}\n"])
-def test_numbers_that_are_of_no_class(form, label, tmp_path):
-    (tmp_path / "a.csv").write_text(form.format(label))
+def test_numbers_that_are_of_no_class(form, end, label, tmp_path):
+    (tmp_path / "a.csv").write_text(form.format(label).replace("\n", end), newline="")
     with pytest.raises(InputError, match=r"a.csv, line 3: 'b.mp4.*: label .* neither a class's name nor a whole"):
         names_of(read_rows(tmp_path / "a.csv"))
 

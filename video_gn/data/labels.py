@@ -17,7 +17,7 @@ MOST_CLASSES = 100_000
 def names_of(rows: Rows) -> list[str]:
     """Class names that the labels of a training list give: the names sorted, or the numbers from 0 to the largest.
 
-    Up to as many numbers as are used may be missing, which is noted: a part of a set may lack some of its classes.
+    Up to as many numbers as are used may be missing: a part of a set may lack some of its classes.
 
     Raises:
         InputError: A label is neither a name nor a number of a class, or most of the numbers are missing.
@@ -36,12 +36,6 @@ def names_of(rows: Rows) -> list[str]:
             f"{rows.where(_first(rows, odd))}: its label is the number of a class, and of the numbers from 0 to it "
             f"only {len(used)} are used; number classes from 0 on without gaps (up to {MOST_CLASSES - 1}), or set "
             "data.class_names to the names of all classes"
-        )
-    if len(used) < count:
-        missing = [str(number) for number in range(count) if number not in used]
-        rows.notes.append(
-            f"{rows.source}: labels are numbers up to {count - 1}, so there are {count} classes, and "
-            f"{len(missing)} of them have no video: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         )
     return [str(i) for i in range(count)]
 
@@ -77,6 +71,16 @@ def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> li
     if places and not own:
         log.info("%s: its labels are numbers: 0 is %s, as data.class_names has it", rows.source, class_names[0])
     return [found[label] for _, label in rows]  # type: ignore[misc]
+
+
+def note_missing(rows: Rows, labels: list[int], class_names: list[str]) -> None:
+    """Notes the classes of which a list has no video."""
+    missing = [class_names[number] for number in sorted(set(range(len(class_names))).difference(labels))]
+    if missing:
+        rows.notes.append(
+            f"{rows.source}: {len(missing)} of {len(class_names)} classes have no video in it: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        )
 
 
 def _check_labels(rows: Rows, known: Iterable[str] = ()) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from video_gn.data.duplicates import check_once
 from video_gn.data.folders import IMAGE_SUFFIXES, SUFFIXES, Scan, is_hidden, read_class_folders
-from video_gn.data.labels import numbers_of
+from video_gn.data.labels import note_missing, numbers_of
 from video_gn.data.rows import Rows, read_list_file
 from video_gn.data.video_list import NO_LABEL, VideoList, read_checks
 from video_gn.distributed import first_process
@@ -77,6 +77,7 @@ def read_list(
     if not any(map(os.path.exists, few)):
         raise InputError(f"{source}: none of {len(few)} files looked for is there, e.g. {few[0]}; is data.root right?")
     check_once(rows, paths, labels)
+    note_missing(rows, labels, class_names)
     return VideoList(paths, labels, checks)
 
 

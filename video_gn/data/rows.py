@@ -25,8 +25,10 @@ PATH_COLUMNS = ("path", "video_path", "file_path", "filepath", "filename", "file
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 DELIMITERS = ",;\t"
 SAMPLE = 200  # lines by which the separator is found
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?nan|<NA>|#N/A", re.IGNORECASE)
+_ONE = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+NUMBER = re.compile(rf"{_ONE}([\s,;]+{_ONE})*|[-+]?nan|<NA>|#N/A", re.IGNORECASE)
 _ENDINGS = "|".join(sorted((suffix[1:] for suffix in SUFFIXES | IMAGE_SUFFIXES), key=len, reverse=True))
+_SUFFIX_INSIDE = re.compile(rf"\.(?:{_ENDINGS})[\s,;]", re.IGNORECASE)
 _BEHIND_SUFFIX = re.compile(rf'(.*\.(?:{_ENDINGS}))"?[ \t]+(\S.*)', re.IGNORECASE)
 
 Row = tuple[int, str, str]  # line, path, label
@@ -60,7 +62,7 @@ class Rows(list[tuple[str, str]]):
         if not self.lines:
             return f"{self.source}, {shown(self[row][0])}"
         number = self.lines[row]
-        return f"{self.source}, line {number}: {shown(line_of(read_text(self.source, ESCAPED), number))}"
+        return f"{self.source}, line {number}: {shown(line_of(_text(self.source), number))}"
 
 
 class _Header(NamedTuple):
@@ -86,9 +88,7 @@ def read_list_file(source: Path, root: Path) -> Rows:
     Raises:
         InputError: It cannot be understood, or a row lacks its path or its label; names the line.
     """
-    text = read_text(source, ESCAPED)
-    if "\r" in text and "\n" not in text:
-        text = text.replace("\r", "\n")
+    text = _text(source)
     header = _find_header(source, text)
     found = list(_with_header(source, text, header) if header else _without_header(source, text, root))
     _check(source, text, found, root)
@@ -101,6 +101,11 @@ def read_list_file(source: Path, root: Path) -> Rows:
     return Rows(rows, source, [line for line, *_ in found])
 
 
+def _text(source: Path) -> str:
+    text = read_text(source, ESCAPED)
+    return text if "\n" in text else text.replace("\r", "\n")  # as old spreadsheets end lines
+
+
 def _find_header(source: Path, text: str) -> _Header | None:
     """The header, if the first line that is not empty is one."""
     lines = enumerate(text.split("\n", SAMPLE)[:SAMPLE], 1)
@@ -111,7 +116,7 @@ def _find_header(source: Path, text: str) -> _Header | None:
         number, first = next(((number, line.strip()) for number, line in lines if line.strip()), (0, ""))
     best: tuple[int, str, list[str]] = (0, "", [])
     for delimiter in delimiters:
-        names = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+        names = [cell.strip().lower() for cell in next(csv.reader([first[:9999]], delimiter=delimiter), [])]
         known = sum(name in PATH_COLUMNS or name in LABEL_COLUMNS for name in names)
         if known > best[0]:
             best = known, delimiter, names
@@ -168,17 +173,19 @@ def _without_header(source: Path, text: str, root: Path) -> Iterator[Row]:
 def _find_way(source: Path, text: str, root: Path) -> tuple[str, Way]:
     """The delimiter of lines without a header, if they have one, and how else a line is taken apart.
 
-    It is the first by which most lines of a sample become a path and a label.
+    It is the one by which most lines of a sample make most sense.
     """
     lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
     sample = list(islice(((number, line) for number, line in lines if line), SAMPLE))
     ways: list[Way] = [*(partial(_at_last, end) for end in DELIMITERS), _at_space, _behind_suffix]
-    fits = [[_is_row(way(line)) for _, line in sample] for way in ways]
-    best = max(range(len(ways)), key=lambda i: sum(fits[i]))
-    if not any(fits[best]):  # names of folders, and of classes
+    sense = [[_sense(way(line), root) for _, line in sample] for way in ways]
+    best = max(range(4), key=lambda i: sum(sense[i]))
+    if 0 in sense[best] and sum(map(bool, sense[-1])) > sum(map(bool, sense[best])):
+        best = 4
+    if not any(sense[best]):  # names of folders, and of classes
         order = [0, 1, 2, 3] if source.suffix.lower() == ".csv" else [3, 0, 1, 2]
         best = next((i for i in order if all(ways[i](line) for _, line in sample)), 3)
-    if len(sample) > 1 and not fits[best][0] and all(fits[best][1:]):
+    if len(sample) > 1 and not sense[best][0] and all(sense[best][1:]):
         number, first = sample[0]
         found = ways[best](first)
         if found is None or not os.path.exists(root / as_path(found[0])):
@@ -205,14 +212,20 @@ def _behind_suffix(line: str) -> tuple[str, str] | None:
     return (found[1].strip(), found[2]) if found else _at_space(line)
 
 
-def _is_row(found: tuple[str, str] | None) -> bool:
-    """Whether a line that is taken apart so looks like a path and a label."""
+def _sense(found: tuple[str, str] | None, root: Path) -> int:
+    """How much a line that is taken apart so looks like a path and a label: 2, 1 or 0."""
     if found is None or not all(found):
-        return False
+        return 0
     path, label = found
     if _is_header((0, path, label)):
-        return True
-    return is_of(path.strip('"'), SUFFIXES | IMAGE_SUFFIXES) or NUMBER.fullmatch(label) is not None
+        return 2
+    if label[0] in DELIMITERS or _SUFFIX_INSIDE.search(f"{label} "):
+        return 0
+    if is_of(path.strip('"'), SUFFIXES | IMAGE_SUFFIXES):
+        return 2
+    if _SUFFIX_INSIDE.search(path):  # of `a.mp4 copy 2` the path may be `a.mp4`
+        return 2 * os.path.exists(root / as_path(path))
+    return int(NUMBER.fullmatch(label) is not None)
 
 
 def _is_header(row: Row) -> bool:
@@ -266,6 +279,8 @@ def _as_found(path: str, root: Path) -> str:
         path.strip().strip('"'),
         path.strip().replace("\\", "/"),
         from_home(path),
-        re.sub(r"\s+\d+$", "", path),  # a folder of frames, and how many there are
     )
+    counted = re.sub(r"\s+\d+$", "", path)  # a folder of frames, and how many there are
+    if counted != path and not os.path.exists(root / as_path(path)) and os.path.isdir(root / as_path(counted)):
+        return counted
     return next((way for way in dict.fromkeys(ways) if way and os.path.exists(root / as_path(way))), path)
