@@ -63,7 +63,8 @@ def test_every_form_is_read(name, text, rows, tmp_path):
         ("path,label\na.mp4,walk\nb.mp4,  \n", "line 3: the label is missing in 'b.mp4,'"),
         ('label,path\nwalk,a.mp4\nrun," "\n', "line 3: the path is missing in 'run,\" \"'"),
         ("a.mp4,0\nb.mp4\nc.mp4,1\n", "line 2: the label is missing in 'b.mp4'"),
-        ("a.mp4 0\nc d.mp4\nb.mp4 0\n", "line 2: the label is missing in 'c d.mp4'"),
+        ("a.mp4 0\nc d.mp4\nb.mp4 0\n", "line 2: the label is missing in 'c d.mp4', which ends with the name"),
+        ("walk,a.mp4\nrun,b.mp4\n", "line 1: the label is missing in 'walk,a.mp4', which ends with the name of a file"),
         ("a.mp4 0\nb.mp4\n", "line 2: 'b.mp4' is not of the form: path label"),
         ("a.mp4\nb.mp4\n", "line 1: 'a.mp4' is not of the form"),
         ("path,label,note\na.mp4,walk,x\nb.mp4,run\n", "line 3: 2 cells, and the header names 3 .*'b.mp4,run'"),
@@ -117,7 +118,9 @@ def test_names_in_other_encodings(tmp_path):
     ((path, _),) = read_rows(tmp_path / "a.csv")
     assert os.fsencode(path) == b"caf\xe9.mp4"
     (tmp_path / "b.csv").write_bytes("path;label\na.mp4;x\nb.mp4;café\n".encode("cp1252"))
-    with pytest.raises(InputError, match=r"b.csv, line 3: label 'caf\\udce9' is not UTF-8; save the list as UTF-8"):
+    with pytest.raises(
+        InputError, match=r"line 3: label 'caf\\udce9' is not UTF-8 \(it is 'café' in Windows-1252\); save"
+    ):
         read_rows(tmp_path / "b.csv")
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from video_gn.console import is_text
-from video_gn.data.rows import NUMBER, Rows
+from video_gn.data.lines import NUMBER
+from video_gn.data.rows import Rows
 from video_gn.data.video_list import shown, whole_number
 from video_gn.errors import InputError
 from video_gn.files.text import read_text
