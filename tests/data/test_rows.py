@@ -37,6 +37,7 @@ NUMBERS = [("a b.mp4", "1"), ("c.mp4", "0")]
         ("a b.mp4, 1\nc.mp4 ,0\n", NUMBERS),
         ("c.mp4 1;2\nc,d.mp4 0\n", [("c.mp4", "1;2"), ("c,d.mp4", "0")]),
         ("c.mp4, a b.mp4 0\nc.mp4 1\n", [("c.mp4, a b.mp4", "0"), ("c.mp4", "1")]),
+        ("c.mp4, a b.mp4 0\n", [("c.mp4, a b.mp4", "0")]),
         ("c.mp4 lane 2\na b.mp4 lane 1\n", [("c.mp4", "lane 2"), ("a b.mp4", "lane 1")]),
         ("a b (1) 1\nc.mp4 copy 0\n", [("a b (1)", "1"), ("c.mp4 copy", "0")]),
         ("c.mp4 copy walk\nc.mp4 run\n", [("c.mp4 copy", "walk"), ("c.mp4", "run")]),
@@ -52,6 +53,13 @@ def test_every_form_is_read(name, text, rows, tmp_path):
         (tmp_path / file).touch()
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / name).write_bytes(text.encode(encoding))
+        assert read_rows(tmp_path / name) == rows
+
+
+def test_names_of_folders_and_classes_without_a_header(tmp_path):
+    """Nothing but the file's suffix says what separates them."""
+    for name, rows in (("a.csv", [("x y", "walk"), ("x z", "run")]), ("a.txt", [("x", "y,walk"), ("x", "z,run")])):
+        (tmp_path / name).write_text("x y,walk\nx z,run\n")
         assert read_rows(tmp_path / name) == rows
 
 

@@ -109,7 +109,7 @@ def _sense(found: tuple[str, str] | None, root: Path) -> int:
     path, label = found
     if is_header((0, path, label)):
         return 2
-    if label[0] in DELIMITERS or _SUFFIX_INSIDE.search(f"{label} "):
+    if _SUFFIX_INSIDE.search(f"{label} "):
         return 0
     if is_of(path.strip('"'), SUFFIXES | IMAGE_SUFFIXES):
         return 2
