@@ -76,9 +76,13 @@ def test_nothing_that_is_meant(tmp_path):
 
 
 def test_images_in_folders_of_any_depth(tmp_path):
-    make(tmp_path / "train", "a/1.JPG", "a/n/2.png", "a/v.mp4")
+    make(tmp_path / "train", "a/1.JPG", "a/n/2.png", "a/n/3.png", "a/v.mp4")
     rows = read_rows(tmp_path / "train", IMAGE_SUFFIXES)
-    assert [path for path, _ in rows] == ["train/a/1.JPG", "train/a/n/2.png"] and "1 .mp4" in rows.notes[0]
+    assert [path for path, _ in rows] == [
+        "train/a/1.JPG",
+        "train/a/n/2.png",
+        "train/a/n/3.png",
+    ] and "1 .mp4" in rows.notes[0]
 
 
 def test_no_file_is_looked_at_by_itself(tmp_path, monkeypatch):

@@ -27,7 +27,6 @@ class Scan:
 
     Args:
         suffixes: Of the files that are meant, in lower case.
-        frames: Whether a folder of numbered images is a video.
         progress: Is given the number of files of each folder.
 
     Attributes:
@@ -35,10 +34,8 @@ class Scan:
         broken: Links that lead nowhere.
     """
 
-    def __init__(
-        self, suffixes: Set[str] = SUFFIXES, frames: bool = True, progress: Callable[[int], object] = int
-    ) -> None:
-        self.suffixes, self.frames, self.progress = suffixes, frames, progress
+    def __init__(self, suffixes: Set[str] = SUFFIXES, progress: Callable[[int], object] = int) -> None:
+        self.suffixes, self.progress = suffixes, progress
         self.passed: dict[str, list[str]] = {}
         self.broken: list[str] = []
 
@@ -72,11 +69,11 @@ class Scan:
             self._look(below, f"{inside}{name}/", above, found)
 
     def is_video(self, folder: str) -> bool:
-        """Whether a folder itself is a video: of numbered images."""
+        """Whether a folder itself is a video: of numbered images, where these are not what is meant."""
         return os.path.isdir(folder) and self._is_video(*self.entries(folder))
 
     def _is_video(self, folders: list[str], files: list[str]) -> bool:
-        if not self.frames or folders or any(is_of(name, self.suffixes) for name in files):
+        if folders or any(is_of(name, self.suffixes) for name in files):
             return False
         return len(frames_of(files)) >= FEWEST_FRAMES
 
@@ -135,13 +132,13 @@ class ClassFolders(NamedTuple):
     notes: list[str]
 
 
-def read_class_folders(source: Path, suffixes: Set[str] = SUFFIXES, frames: bool = True) -> ClassFolders:
+def read_class_folders(source: Path, suffixes: Set[str] = SUFFIXES) -> ClassFolders:
     """The videos of a folder of class folders, in folders of any depth.
 
     Raises:
         InputError: A folder cannot be read.
     """
-    scan = Scan(suffixes, frames)
+    scan = Scan(suffixes)
     classes, loose = scan.entries(str(source))
     videos, empty = [], []
     for name in classes:

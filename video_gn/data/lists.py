@@ -7,7 +7,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from video_gn.data.duplicates import check_once
-from video_gn.data.folders import IMAGE_SUFFIXES, SUFFIXES, Scan, is_hidden, read_class_folders
+from video_gn.data.folders import SUFFIXES, Scan, is_hidden, read_class_folders
 from video_gn.data.labels import note_missing, numbers_of
 from video_gn.data.rows import Rows, read_list_file
 from video_gn.data.video_list import NO_LABEL, VideoList, read_checks
@@ -30,7 +30,7 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
         InputError: There is nothing, or it cannot be understood.
     """
     if source.is_dir():
-        found = read_class_folders(source, suffixes, frames=suffixes is not IMAGE_SUFFIXES)
+        found = read_class_folders(source, suffixes)
         before = str((source / "x").relative_to(source.parent))[:-1]
         rows = Rows([(as_text(f"{before}{name}/{path}"), as_label(name)) for name, path in found.videos], source)
         rows.notes = found.notes
@@ -119,7 +119,7 @@ def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
 
 
 def _in_folder(folder: str, suffixes: Set[str]) -> list[str]:
-    scan = Scan(suffixes, suffixes is not IMAGE_SUFFIXES)
+    scan = Scan(suffixes)
     if scan.is_video(folder):
         return [folder]
     found = sorted(str(Path(folder, path)) for path in scan.below(folder))
@@ -137,7 +137,7 @@ def _matches(pattern: str, suffixes: Set[str]) -> Iterator[str]:
     """Files of a pattern, hidden ones left out; `**` does not follow links, which may lead back."""
     parts = Path(pattern).parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    scan = Scan(suffixes, suffixes is not IMAGE_SUFFIXES)
+    scan = Scan(suffixes)
     for path in Path(*parts[:first]).glob(str(Path(*parts[first:]))):
         if not any(map(is_hidden, path.parts[first:])) and (path.is_file() or scan.is_video(str(path))):
             yield str(path)
