@@ -72,9 +72,9 @@ def _load(text: str) -> Any:
 def _at_home(value: Any) -> Any:
     """A setting in whose texts `~/` is the home folder: only paths begin so, and no shell sees a file's."""
     if isinstance(value, dict):
-        return {key: _at_home(one) for key, one in value.items()}
+        return {key: _at_home(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_at_home(one) for one in value]
+        return [_at_home(entry) for entry in value]
     return from_home(value) if isinstance(value, str) else value
 
 
