@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 from samples import video_data
 
+from video_gn.data.lists import find_videos
 from video_gn.data.motion12 import CLASSES, Motion
 from video_gn.errors import InputError
+from video_gn.weights.hub import load_weights
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,18 @@ def test_class_names_that_are_not_utf8(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(InputError, match=r"names.txt, line 1: byte 0xe9, which is not UTF-8"):
         video_data(class_names=str(tmp_path / "names.txt"))
+
+
+def test_the_home_folder_in_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.mp4").touch()
+    (tmp_path / "names.txt").write_text("x\n")
+    (tmp_path / "val.csv").write_text("path,label\na.mp4,x\n~/set/a.mp4,x\n")
+    data = video_data(root="~/set", val="~/val.csv", class_names="~/names.txt", quarantine="~/bad.csv")
+    assert data.root == tmp_path / "set" and data.quarantine.path == tmp_path / "bad.csv"
+    data.setup("validate")
+    assert data.lists["val"].paths == [f"{tmp_path}/set/a.mp4"] * 2
+    assert find_videos(["~/set"]).paths == [f"{tmp_path}/set/a.mp4"]
+    with pytest.raises(InputError, match=f"{tmp_path}/gone.pth"):
+        load_weights("~/gone.pth")

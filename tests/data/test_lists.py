@@ -4,7 +4,9 @@ import pytest
 from samples import video_data
 
 from video_gn.data.decoding.open import BACKENDS
-from video_gn.data.lists import find_videos, names_of, read_list, read_rows
+from video_gn.data.labels import names_of
+from video_gn.data.lists import find_videos, read_list, read_rows
+from video_gn.data.rows import Rows
 from video_gn.data.video_list import BACKEND_NAMES, NO_LABEL, whole_number
 from video_gn.errors import InputError
 
@@ -61,8 +63,8 @@ def test_a_size_that_is_none_is_refused(size, folder):
 
 def test_class_names(folder):
     assert names_of(read_rows(folder / "train")) == ["a", "b c"]
-    assert names_of([("x", "2"), ("y", "0")]) == ["0", "1", "2"]
-    assert names_of([("x", "walk"), ("y", "2")]) == ["2", "walk"]
+    assert names_of(Rows([("x", "2"), ("y", "0")], lines=[1, 2])) == ["0", "1", "2"]
+    assert names_of(Rows([("x", "walk"), ("y", "2")], lines=[1, 2])) == ["2", "walk"]
     data = video_data(root=str(folder), train="train.csv")
     assert (data.class_names, data.num_classes) == (["a", "b c"], 2)
     (folder / "classes.txt").write_text("b c\na\n")
@@ -75,10 +77,10 @@ def test_class_names(folder):
     [
         ("gone.csv", None, "there is no list or folder .*gone.csv"),
         ("empty.csv", "path,label\n", "names no videos"),
-        ("headless.csv", "a.mp4,0\n", "header that names the columns path and label"),
+        ("headless.csv", "name,target\na.mp4,0\n", "line 1: 'name,target' is neither .* nor a header that names the"),
         ("short.txt", "a.mp4\n", "line 1: 'a.mp4' is not of the form"),
-        ("outside.txt", "a.mp4 0\na.mp4 2\n", r"video 2 \(a.mp4\): label '2' is outside the 2 classes"),
-        ("negative.txt", "a.mp4 -1\n", "label '-1' is outside"),
+        ("outside.txt", "a.mp4 0\na.mp4 2\n", r"line 2: 'a.mp4 2': label '2' is outside the 2 classes"),
+        ("negative.txt", "a.mp4 -1\n", "line 1: 'a.mp4 -1': label '-1' is neither"),
         ("name.csv", "path,label\na.mp4,c\n", "label 'c' is outside"),
         ("lost.txt", "a.mp4 0\nb.mp4 1\n", "none of 2 files looked for is there"),
         ("name too long.txt", f"{'a' * 300}.mp4 0\n", "none of 1 files looked for is there"),
@@ -97,15 +99,16 @@ CHECKED = "path,status,reason,backend,num_frames\n"
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("digits.txt", "a.mp4 0\na.mp4 " + 5000 * "9", r"video 2 \('a.mp4'\): label '9{57}...'; numbers .* to 99999"),
-        ("large.csv", "path,label\na.mp4,99999999\n", r"video 1 \('a.mp4'\): label '99999999'; numbers of classes go"),
+        ("digits.txt", "a.mp4 0\na.mp4 " + 5000 * "9", r"line 2: 'a.mp4 9{51}\.\.\.': its label .*\(up to 99999\)"),
+        ("large.csv", "path,label\na.mp4,99999999\n", "line 2: 'a.mp4,99999999': its label is the number"),
         ("quote.csv", 'path,label\na.mp4,0\n"a.mp4,1\na.mp4,0\n', "line 3: .*is a quote left open"),
         ("quotes.csv", 'path,label\n"a.mp4,0\na.mp4,1\n"a.mp4,0\n', "line 2: .*is a quote left open"),
         ("lines.csv", 'path,label\n"a.mp4,0\na.mp4,1\n",0\n', "line 2: .*over several lines; is a quote left open"),
         ("long.csv", f"path,label\na.mp4,0\n{'a' * 140000},0\n", "line 3: .*field larger than field limit"),
         ("nul.csv", "path,label\na.mp4,0\na\0.mp4,0\n", "line 3: a NUL byte"),
         ("nul.txt", "a.mp4 0\n\0\n", "line 2: a NUL byte"),
-        ("utf16.csv", "path,label\na.mp4,0\n".encode("utf-16"), "line 1: a NUL byte; save the file as UTF-8"),
+        ("utf16.csv", "path,label\na.mp4,0\n".encode("utf-16-le"), "line 1: a NUL byte; save the file as UTF-8"),
+        ("cut16.csv", "path,label\na.mp4,0\n".encode("utf-16")[:-1], "begins as UTF-16 and is damaged"),
         (
             "latin.csv",
             "path,label\na.mp4,0\ncafé.mp4,0\n".encode("latin-1"),
@@ -116,8 +119,8 @@ CHECKED = "path,status,reason,backend,num_frames\n"
         ("more.csv", "path,label\na,b.mp4,0\n", "line 2: 3 cells, .*needs quotes"),
         ("no label.csv", "path,label\na.mp4,\n", "line 2: the label is missing"),
         ("no path.csv", "path,label\n,0\n", "line 2: the path is missing"),
-        ("nothing.csv", "", "is empty; it needs a header that names the columns path and label"),
-        ("other.csv", "file,label\na,0\n", "columns path and label; path is missing"),
+        ("nothing.csv", "", "names no videos"),
+        ("other.csv", "name,label\na,walk\n", "line 1: 'name,label' is a header, .* path is missing"),
         (
             "frames.checked.csv",
             CHECKED + "a.mp4,ok,,decord,0\n",
@@ -149,7 +152,7 @@ def test_every_slip_in_a_list_is_one_line_that_names_it(name, content, words, tm
         source.write_text("path,label\na.mp4,0\n")
     began = time.monotonic()
     with pytest.raises(InputError, match=words) as caught:
-        names_of(read_rows(source), source)
+        names_of(read_rows(source))
         read_list(source, tmp_path, ["0", "1"])
     assert name in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert time.monotonic() - began < 1
@@ -183,8 +186,9 @@ def test_class_names_that_are_not_text(folder):
 
 
 def test_numbers_up_to_the_bound_are_classes():
-    assert len(names_of([("a", "99999")])) == 100_000
-    assert names_of([("a", "00002"), ("b", "٠")]) == ["0", "1", "2"]
+    every = Rows([("a", str(i)) for i in range(0, 100_000, 2)] + [("a", "99999")], lines=range(50_001))
+    assert len(names_of(every)) == 100_000
+    assert names_of(Rows([("a", "00002"), ("b", "٠")], lines=[1, 2])) == ["0", "1", "2"]
     assert whole_number("", 9) is whole_number("-1", 9) is whole_number("²", 9) is whole_number("10", 9) is None
     assert whole_number("0", 9) == whole_number("000", 9) == 0 and whole_number("9", 9) == 9
 

@@ -267,3 +267,21 @@ def test_grids_are_looked_through_too(tmp_path):
         (tmp_path / "grid.yaml").write_bytes(content)
         with pytest.raises(InputError, match=r"grid\.yaml"):
             read_grid(tmp_path / "grid.yaml")
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    """In files and behind `--key=` no shell puts it in the place of `~/`; what only begins with a tilde stays."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(
+        "data: {root: ~/data, train: ~/a.csv, class_names: [~/b, ~x], loading: {quarantine: ~/q.csv}}\n"
+        "model: {start: {init: ~/w.pth}}\nrun_dir: ~/runs/x\ncheckpoint: {dirpath: ~/kept}\n"
+    )
+    words = ["--config=~/mine.yaml", "--data.val=~/v.csv", "--data.test", "~/t.csv", "--ckpt_path=~/last.ckpt"]
+    found = cli.resolve(["fit", *words])
+    data = found["data"]
+    assert [data["root"], data["train"], data["val"], data["test"]] == [
+        f"{tmp_path}/{name}" for name in ("data", "a.csv", "v.csv", "t.csv")
+    ]
+    assert data["class_names"] == [f"{tmp_path}/b", "~x"] and data["loading"]["quarantine"] == f"{tmp_path}/q.csv"
+    assert found["model"]["start"]["init"] == f"{tmp_path}/w.pth" and found["run_dir"] == f"{tmp_path}/runs/x"
+    assert found["ckpt_path"] == f"{tmp_path}/last.ckpt" and found["checkpoint"]["dirpath"] == f"{tmp_path}/kept"

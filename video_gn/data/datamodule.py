@@ -15,17 +15,18 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from video_gn.batch import BadVideo, Batch
-from video_gn.console import is_text
 from video_gn.data import motion12
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
-from video_gn.data.lists import SUFFIXES, find_videos, names_of, read_list, read_rows
+from video_gn.data.folders import SUFFIXES
+from video_gn.data.lists import find_videos
 from video_gn.data.loader import RowSampler, VideoLoader
 from video_gn.data.quarantine import Quarantine
+from video_gn.data.splits import Splits
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import Views, spread
 from video_gn.errors import InputError
-from video_gn.files.text import read_text
+from video_gn.files.names import from_home
 from video_gn.rules import DATA, FORMAT, check, plain
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ class DataModule(pl.LightningDataModule):
     """What videos and images have in common: lists, loaders, and the account of bad files.
 
     A split is a folder of class folders, a CSV file with columns path and label, or a text file of `path label`
-    lines; paths in it are relative to `root`. Labels are class names, or numbers from 0. What `data/check_videos.py`
-    found of a list (`train.checked.csv` beside `train.csv`) is made use of: the true number of frames, the backend
-    that reads a video right, and which ones cannot be read.
+    lines (data/README.md has all forms); paths in it are relative to `root`. Labels are class names, or numbers from
+    0. What `data/check_videos.py` found of a list (`train.checked.csv` beside `train.csv`) is made use of: the true
+    number of frames, the backend that reads a video right, and which ones cannot be read.
 
     Attributes:
         seen: By "val" and "test", how its videos are seen: the protocol's name, and its views in words.
@@ -61,12 +62,17 @@ class DataModule(pl.LightningDataModule):
     def _set_up(self, given: dict[str, Any], kind: str) -> None:
         """Takes the arguments of a subclass, checked."""
         check(given, DATA, "data")
+        paths = ("root", "train", "val", "test", "class_names")
+        given |= {name: from_home(given[name]) for name in paths if isinstance(given[name], str)}
         self.root, self.loading = Path(given["root"]), given["loading"]
         self.train, self.val, self.test = given["train"], given["val"], given["test"] or given["val"]
         self.batch_size, self.seed = given["batch_size"], given["seed"]
         self.given_videos = given["videos"] or []
-        self.quarantine = Quarantine(self._folder / self.loading.quarantine)
-        self.class_names = self._class_names(given["class_names"])
+        self.quarantine = Quarantine(self._folder / from_home(self.loading.quarantine))
+        self.splits = Splits(self._folder, self.suffixes)
+        names = list(motion12.CLASSES) if self.motion and not given["class_names"] else given["class_names"]
+        self.splits.name_classes(names, self.train)
+        self.class_names = self.splits.class_names
         self.lists: dict[str, VideoList] = {}
         self._loaders: list[VideoLoader] = []
         self._passes = itertools.count()
@@ -83,24 +89,6 @@ class DataModule(pl.LightningDataModule):
     def _folder(self) -> Path:
         """Where the lists are."""
         return self.root / self.motion.folder if self.motion else self.root
-
-    def _class_names(self, given: list[str] | str | None) -> list[str]:
-        if isinstance(given, str):
-            if not Path(given).is_file():
-                raise InputError(f"there is no file {given} of class names (data.class_names)")
-            file, given = given, [line.strip() for line in read_text(Path(given)).splitlines() if line.strip()]
-            if not given:
-                raise InputError(f"{file} names no classes (data.class_names)")
-        names = given or (list(motion12.CLASSES) if self.motion else self._names_in(self.root / self.train))
-        if odd := [name for name in names if not is_text(name)]:
-            raise InputError(f"data.class_names has {odd[0]!r}, which is no text in UTF-8; rename that class")
-        repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else None
-        if repeated:
-            raise InputError(f"data.class_names has {', '.join(sorted(repeated))} more than once; names have to differ")
-        return names
-
-    def _names_in(self, source: Path) -> list[str]:
-        return names_of(read_rows(source, self.suffixes, self.root), source)
 
     # What the kinds differ in
 
@@ -133,13 +121,16 @@ class DataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        splits = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
-        for split in splits:
-            self._read(split)
+        for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
+            if split != "val" or stage == "validate" or self.val is not None:
+                self._read(split)
+            self.splits.compare(self.lists, split)
         if stage == "predict":
             self.lists["predict"] = find_videos(self.given_videos, self.suffixes)
             self._set_known_aside("predict")
         if stage == "fit":
+            if self.val is None and self.trainer:
+                self.trainer.limit_val_batches = 0  # Lightning warns of a list of no loaders
             needed = self.batch_size * self.world_size
             if len(self.lists["train"]) * self.clips_per_video < needed:
                 raise InputError(
@@ -150,8 +141,11 @@ class DataModule(pl.LightningDataModule):
 
     def _read(self, split: str) -> None:
         if split not in self.lists:
-            source = self._folder / getattr(self, split)
-            self.lists[split] = read_list(source, self._folder, self.class_names, self.suffixes)
+            source = getattr(self, split)
+            if source is None:
+                null = "data.val is null" if split == "val" else "data.test and data.val are null"
+                raise InputError(f"there are no {split} videos: {null}; name a list with --data.{split}")
+            self.lists[split] = self.splits.read(source)
         self._set_known_aside(split)
 
     def _set_known_aside(self, split: str) -> None:
@@ -230,7 +224,9 @@ class DataModule(pl.LightningDataModule):
         for batch in itertools.islice(epochs, steps):
             yield batch.clips.flatten(0, 1)
 
-    def val_dataloader(self) -> VideoLoader:
+    def val_dataloader(self) -> VideoLoader | list[VideoLoader]:  # none of a run without validation
+        if self.val is None:
+            return []
         # Always the first epoch's views, so that epochs compare.
         return self._loader("val", self.validation_view, self.batch_size)
 

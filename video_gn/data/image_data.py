@@ -1,7 +1,7 @@
 """The data half of a run on images, on which networks for video are pre-trained."""
 
 from video_gn.data.datamodule import DataModule
-from video_gn.data.lists import IMAGE_SUFFIXES
+from video_gn.data.folders import IMAGE_SUFFIXES
 from video_gn.data.settings import Loading
 from video_gn.data.views import CentreImage, RandomImage
 from video_gn.errors import InputError
@@ -16,7 +16,7 @@ class ImageData(DataModule):
     Args:
         root: Folder of the data set.
         train: Training split, below `root`, as of `VideoData`.
-        val: Validation split, below `root`.
+        val: Validation split, below `root`; None trains without validation.
         test: Test split, below `root`; None takes `val`.
         class_names: The classes in the order of their labels, or a text file with one a line; None takes those of
             the training split.
@@ -36,7 +36,7 @@ class ImageData(DataModule):
         self,
         root: str = "data",
         train: str = "train",
-        val: str = "val",
+        val: str | None = "val",
         test: str | None = None,
         class_names: list[str] | str | None = None,
         crop_size: int = 224,

@@ -1,23 +1,25 @@
-"""Lists of labelled videos: class folders, CSV files, and `path label` lines; and what a user names to predict."""
+"""The videos of a split, out of class folders or a list file; and what a user names to predict."""
 
 import glob
+import logging
 import os
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 
-from video_gn.data.video_list import NO_LABEL, VideoList, checked_path, read_checks, shown, whole_number
+from video_gn.data.duplicates import check_once
+from video_gn.data.folders import SUFFIXES, Scan, is_hidden, read_class_folders
+from video_gn.data.labels import note_missing, numbers_of
+from video_gn.data.rows import Rows, read_list_file
+from video_gn.data.video_list import NO_LABEL, VideoList, read_checks
+from video_gn.distributed import first_process
 from video_gn.errors import InputError
-from video_gn.files.names import as_label, as_path, as_text, is_utf8
-from video_gn.files.tables import numbered_rows
-from video_gn.files.text import ESCAPED, read_text
+from video_gn.files.names import as_label, as_path, as_text, from_home
 
-SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"}
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
-MOST_CLASSES = 100_000
+log = logging.getLogger(__name__)
 
 
-def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = None) -> list[tuple[str, str]]:
-    """Path and label of each video, as they stand: of class folders, a CSV file with header, or `path label` lines.
+def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = None) -> Rows:
+    """Path and label of each video, as they are written in a list file, or as class folders have them.
 
     Args:
         source: A folder of class folders, or a list file.
@@ -27,85 +29,33 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
     Raises:
         InputError: There is nothing, or it cannot be understood.
     """
-    rows: Iterable[tuple[int, str, str]]
     if source.is_dir():
-        rows = [
-            (0, as_text(str(path.relative_to(source.parent))), as_label(folder.name))
-            for folder in sorted(source.iterdir())
-            if folder.is_dir()
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in suffixes
-        ]
+        found = read_class_folders(source, suffixes)
+        before = str((source / "x").relative_to(source.parent))[:-1]
+        rows = Rows([(as_text(f"{before}{name}/{path}"), as_label(name)) for name, path in found.videos], source)
+        rows.notes = found.notes
     elif not source.is_file():
         raise InputError(
             f"there is no list or folder {source}; in a run, data.train, data.val and data.test are below data.root "
             "(--data.root FOLDER)"
         )
-    elif source.suffix.lower() == ".csv":
-        rows = [(line, row["path"], row["label"].strip()) for line, row in numbered_rows(source, ("path", "label"))]
     else:
-        rows = list(_plain_rows(source))
+        rows = read_list_file(source, root or source.parent)
     if not rows:
-        raise InputError(f"{source} names no videos")
-    if not source.is_dir():
-        _check_rows(source, rows, root or source.parent)
-    return [(path, label) for _, path, label in rows]
+        why = f"; {rows.notes[0].removeprefix(f'{source}: ')}" if rows.notes else ""
+        layout = " in class folders (CLASS/VIDEO.mp4)" if source.is_dir() else ""
+        raise InputError(f"{source} names no videos{layout}{why}")
+    return rows
 
 
-def _plain_rows(source: Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(read_text(source, ESCAPED).split("\n"), 1):
-        if line.strip():
-            path, _, label = line.strip().rpartition(" ")
-            if not path:
-                raise InputError(f"{source}, line {number}: {shown(line)} is not of the form: path label")
-            yield number, path.strip(), label
-
-
-def _check_rows(source: Path, rows: Iterable[tuple[int, str, str]], root: Path) -> None:
-    """Refuses what is no path or no label, and names of no file that come of another encoding or of an open quote."""
-    odd = []
-    for line, path, label in rows:
-        if not path or not label:
-            raise InputError(f"{source}, line {line}: the {'label' if path else 'path'} is missing; a row needs both")
-        if not is_utf8(label):
-            raise InputError(f"{source}, line {line}: label {shown(label)} is not UTF-8; save the list as UTF-8 text")
-        if "\n" in path or "\r" in path or not is_utf8(path):
-            odd.append((line, path))
-    # Files may have such names. Where one is there, the list means it so; a checked list was read before.
-    if not odd or checked_path(source).is_file() or any(os.path.isfile(root / as_path(path)) for _, path in odd):
-        return
-    line, path = odd[0]
-    if is_utf8(path):
-        raise InputError(f"{source}, line {line}: path {shown(path)} goes over several lines; is a quote left open?")
-    raise InputError(
-        f"{source}, line {line}: path {shown(path)} is not UTF-8, nor the name of a file; save the list as UTF-8 text"
-    )
-
-
-def names_of(rows: list[tuple[str, str]], source: Path | str = "the list") -> list[str]:
-    """Class names that the labels of a training list give: the names sorted, or the numbers from 0 to the largest.
-
-    Args:
-        rows: Of `read_rows`.
-        source: The list, for messages.
-
-    Raises:
-        InputError: A number is too large to be one of a class.
-    """
-    labels = {label for _, label in rows}
-    if not all(label.isdecimal() for label in labels):
-        return sorted(labels)
-    numbers = {label: whole_number(label, MOST_CLASSES - 1) for label in labels}
-    for row, (path, label) in enumerate(rows, 1):
-        if numbers[label] is None:
-            raise InputError(
-                f"{source}, video {row} ({shown(path)}): label {shown(label)}; numbers of classes go from 0 to "
-                f"{MOST_CLASSES - 1}: number them from 0 on without gaps, or use names"
-            )
-    return [str(i) for i in range(max(number for number in numbers.values() if number is not None) + 1)]
-
-
-def read_list(source: Path, root: Path, class_names: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
+def read_list(
+    source: Path,
+    root: Path,
+    class_names: list[str],
+    suffixes: Set[str] = SUFFIXES,
+    rows: Rows | None = None,
+    by_number: bool = True,
+) -> VideoList:
     """The videos of a split. Labels are class names, or numbers from 0.
 
     Args:
@@ -113,30 +63,33 @@ def read_list(source: Path, root: Path, class_names: list[str], suffixes: Set[st
         root: Where relative paths of a list file begin; a folder's own begin at its parent.
         class_names: In the order of their labels.
         suffixes: Of the files to take from folders.
+        rows: Of `read_rows`, where they are read already.
+        by_number: Whether whole numbers may be places in `class_names`, where these are words.
 
     Raises:
-        InputError: As `read_rows`; a label is outside the classes; none of the files is there.
+        InputError: As `read_rows`; a label is outside the classes; a video has two; none of the files is there.
     """
-    rows = read_rows(source, suffixes, root)
-    number_of = {name: label for label, name in enumerate(class_names)}
-    base = source.parent if source.is_dir() else root
-    paths, labels = [], []
-    for row, (path, text) in enumerate(rows, 1):
-        label = number_of.get(text)
-        if label is None:
-            label = whole_number(text, len(class_names) - 1)
-        if label is None:
-            raise InputError(
-                f"{source}, video {row} ({path}): label {shown(text)} is outside the {len(class_names)} classes "
-                f"({', '.join(class_names[:3])}, ...); correct the list, or set data.class_names"
-            )
-        paths.append(str(base / as_path(path)))
-        labels.append(label)
+    rows = read_rows(source, suffixes, root) if rows is None else rows
+    labels = numbers_of(rows, class_names, by_number)
+    paths = _below(source.parent if source.is_dir() else root, rows)
     checks = read_checks(source, (path for path, _ in rows))
     few = paths[:: max(1, len(paths) // 100)]
-    if not any(map(os.path.isfile, few)):
+    if not any(map(os.path.exists, few)):
         raise InputError(f"{source}: none of {len(few)} files looked for is there, e.g. {few[0]}; is data.root right?")
+    check_once(rows, paths, labels)
+    note_missing(rows, labels, class_names)
     return VideoList(paths, labels, checks)
+
+
+def _below(base: Path, rows: Rows) -> list[str]:
+    """The files of rows. Most paths need not be taken apart, which takes a second of 240,000."""
+    prefix = str(base / "x")[:-1]
+    return [
+        prefix + path
+        if path.isascii() and path[:1] not in "/." and "//" not in path and "/." not in path and path[-1] != "/"
+        else str(base / as_path(path))
+        for path, _ in rows
+    ]
 
 
 def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
@@ -150,13 +103,11 @@ def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
         InputError: Nothing is given, a folder holds no video, or a pattern fits no file.
     """
     paths: list[str] = []
-    for item in given:
+    for item in map(from_home, given):
         if os.path.isdir(item):
-            found = sorted(str(path) for path in Path(item).rglob("*") if path.suffix.lower() in suffixes)
-            if not found:
-                raise InputError(f"the folder {item} holds no videos ({', '.join(sorted(suffixes))})")
+            found = _in_folder(item, suffixes)
         elif glob.has_magic(item) and not os.path.exists(item):
-            found = sorted(_matches(item))
+            found = sorted(_matches(item, suffixes))
             if not found:
                 raise InputError(f"no file fits the pattern {item}")
         else:
@@ -167,10 +118,26 @@ def find_videos(given: list[str], suffixes: Set[str] = SUFFIXES) -> VideoList:
     return VideoList(paths, [NO_LABEL] * len(paths))
 
 
-def _matches(pattern: str) -> Iterator[str]:
+def _in_folder(folder: str, suffixes: Set[str]) -> list[str]:
+    scan = Scan(suffixes)
+    if scan.is_video(folder):
+        return [folder]
+    found = sorted(str(Path(folder, path)) for path in scan.below(folder))
+    notes = scan.notes(folder)
+    if not found:
+        why = f"; {notes[0].removeprefix(f'{folder}: ')}" if notes else ""
+        raise InputError(f"the folder {folder} holds no videos ({', '.join(sorted(suffixes))}){why}")
+    if first_process():
+        for note in notes:
+            log.warning("%s", note)
+    return found
+
+
+def _matches(pattern: str, suffixes: Set[str]) -> Iterator[str]:
     """Files of a pattern, hidden ones left out; `**` does not follow links, which may lead back."""
     parts = Path(pattern).parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    scan = Scan(suffixes)
     for path in Path(*parts[:first]).glob(str(Path(*parts[first:]))):
-        if path.is_file() and not any(part.startswith(".") for part in path.parts[first:]):
+        if not any(map(is_hidden, path.parts[first:])) and (path.is_file() or scan.is_video(str(path))):
             yield str(path)

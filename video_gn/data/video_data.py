@@ -16,7 +16,7 @@ class VideoData(DataModule):
         root: Folder of the data set.
         train: Training split, below `root`: a folder of class folders, a CSV file with columns path and label, or a
             text file of `path label` lines.
-        val: Validation split, below `root`.
+        val: Validation split, below `root`; None trains without validation.
         test: Test split, below `root`; None takes `val`.
         class_names: The classes in the order of their labels, or a text file with one a line; None takes those of
             the training split.
@@ -35,7 +35,7 @@ class VideoData(DataModule):
         self,
         root: str = "data",
         train: str = "train.csv",
-        val: str = "val.csv",
+        val: str | None = "val.csv",
         test: str | None = None,
         class_names: list[str] | str | None = None,
         clip: Clip = Clip(),

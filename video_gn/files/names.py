@@ -52,3 +52,8 @@ def as_label(folder: str) -> str:
 def as_path(text: str) -> str:
     """A path out of a text file, as the operating system takes it."""
     return os.fsdecode(text.encode("utf-8", ESCAPED))
+
+
+def from_home(path: str) -> str:
+    """A path with the home folder in the place of `~/` at its beginning, as shells have it."""
+    return os.path.expanduser(path) if path.startswith("~/") else path

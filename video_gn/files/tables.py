@@ -54,17 +54,8 @@ def numbered_rows(path: Path, columns: Iterable[str] = ()) -> Iterator[tuple[int
     Raises:
         InputError: It lacks a column, or a row cannot be taken apart; names the line.
     """
-    reader = csv.reader(io.StringIO(read_text(path, ESCAPED), newline=""), strict=True)
     header: list[str] | None = None
-    line = 1
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            hint = "; is a quote left open?" if "end of data" in str(error) or "expected after" in str(error) else ""
-            raise InputError(f"{path}, line {line}: this row cannot be read as CSV ({error}){hint}") from None
-        if cells is None:
-            break
+    for line, cells in numbered_cells(path, read_text(path, ESCAPED)):
         if header is None:
             header = cells
             if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
@@ -75,15 +66,45 @@ def numbered_rows(path: Path, columns: Iterable[str] = ()) -> Iterator[tuple[int
                     f"{'is' if len(missing) == 1 else 'are'} missing"
                 )
         elif any(cell.strip() for cell in cells):
-            if len(cells) < len(header) or any(cells[len(header) :]):
-                raise InputError(
-                    f"{path}, line {line}: {len(cells)} cells, and the header names {len(header)} columns; a cell with "
-                    "a comma needs quotes around it"
-                )
+            check_count(path, line, cells, len(header))
             yield line, dict(zip(header, cells, strict=False))
-        line = reader.line_num + 1
     if header is None and (missing := list(columns)):
         raise InputError(f"{path} is empty; it needs a header that names the columns {' and '.join(missing)}")
+
+
+def numbered_cells(path: Path, text: str, delimiter: str = ",", line: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """The first line and the cells of each row of CSV text, empty rows too.
+
+    Args:
+        path: Where it is from, for messages.
+        text: The rows.
+        delimiter: Between cells.
+        line: The number of the first one.
+
+    Raises:
+        InputError: A row cannot be taken apart; names the line.
+    """
+    before = line - 1
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            hint = "; is a quote left open?" if "end of data" in str(error) or "expected after" in str(error) else ""
+            raise InputError(f"{path}, line {line}: this row cannot be read as CSV ({error}){hint}") from None
+        if cells is None:
+            return
+        yield line, cells
+        line = before + reader.line_num + 1
+
+
+def check_count(path: Path, line: int, cells: Sequence[str], columns: int) -> None:
+    """Raises InputError for a row that has fewer cells than there are columns, or more that are not empty."""
+    if len(cells) < columns or any(cells[columns:]):
+        raise InputError(
+            f"{path}, line {line}: {len(cells)} cells, and the header names {columns} columns; a cell with a comma "
+            f"needs quotes around it: {','.join(cells)[:80]!r}"
+        )
 
 
 def journal_of(table: Path) -> Path:

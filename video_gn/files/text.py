@@ -1,5 +1,6 @@
 """Text and JSON files."""
 
+import codecs
 import json
 import math
 from pathlib import Path
@@ -37,14 +38,14 @@ def _finite(content: Any) -> Any:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """A text file in UTF-8, with or without a byte order mark.
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Args:
         path: The file.
         errors: What becomes of bytes that are not UTF-8, as in `bytes.decode`.
 
     Raises:
-        InputError: It is not UTF-8, or holds NUL bytes; names the line.
+        InputError: It is in another encoding, or holds NUL bytes; names the line.
     """
     try:
         if path.stat().st_size > LARGEST_TEXT:
@@ -52,6 +53,11 @@ def read_text(path: Path, errors: str = "strict") -> str:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not data.startswith(codecs.BOM_UTF32_LE):
+        try:
+            data = data.decode("utf-16").encode()  # as Excel and PowerShell write text
+        except UnicodeError as error:
+            raise InputError(f"{path} begins as UTF-16 and is damaged ({error}); save it as UTF-8 text") from None
     at = data.find(b"\0")
     try:
         text = data.decode("utf-8-sig", errors)

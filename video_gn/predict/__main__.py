@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from video_gn.console import exit_code, progress, set_up_messages
 from video_gn.data import protocols
-from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos
+from video_gn.data.folders import IMAGE_SUFFIXES, SUFFIXES
+from video_gn.data.lists import find_videos
 from video_gn.errors import DecodeError, InputError
 from video_gn.files.writing import make_folder
 from video_gn.predict.model_file import open_trained

@@ -5,7 +5,8 @@ from os import PathLike
 from typing import NamedTuple
 
 from video_gn.data.decoding.open import BACKENDS
-from video_gn.data.lists import IMAGE_SUFFIXES, SUFFIXES, find_videos
+from video_gn.data.folders import IMAGE_SUFFIXES, SUFFIXES
+from video_gn.data.lists import find_videos
 from video_gn.predict.model_file import Trained, open_trained
 from video_gn.predict.score import score
 from video_gn.rules import check, one_of

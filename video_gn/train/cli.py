@@ -18,6 +18,7 @@ from video_gn.data.image_data import ImageData
 from video_gn.data.video_data import VideoData
 from video_gn.distributed import first_process
 from video_gn.errors import InputError
+from video_gn.files.names import from_home
 from video_gn.processes import end_with_parent
 from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.interrupt import Stopped
@@ -106,7 +107,7 @@ def _stopped(number: int, args: list[str]) -> str:
 
 
 def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
-    args = with_checkpoint(_with_file(with_configs(args)))
+    args = with_checkpoint(_with_file(with_configs([_at_home(word) for word in args])))
     return _make(cli, args, prog)
 
 
@@ -143,6 +144,12 @@ def _with_file(args: list[str]) -> list[str]:
 
 def _kind(args: list[str]) -> type[DataModule]:
     return ImageData if _images(args) else VideoData
+
+
+def _at_home(word: str) -> str:
+    """A word of the command line with the home folder for `~/`, which shells leave as it is in `--key=~/file`."""
+    option, equals, value = word.partition("=")
+    return f"{option}={from_home(value)}" if equals and option.startswith("-") else from_home(word)
 
 
 def _images(args: list[str]) -> bool:

@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,11 +27,12 @@ from video_gn.train.callbacks.saving import WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
-from video_gn.train.configs import look_through
+from video_gn.train.configs import at_home, dump, look_through
 from video_gn.train.help import refusal, sections, shorten
 from video_gn.train.resume import find_resume, not_restored
 from video_gn.train.run import (
     bar,
+    check_monitors,
     check_synchronised,
     loggers,
     network,
@@ -65,22 +65,11 @@ _read_value = get_loader("yaml")
 def _load(text: str) -> Any:
     """A config, or a value of the command line, read only where it has no key twice and does not grow."""
     look_through(text)
-    return _read_value(text)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Knows what defaults of Lightning's callbacks are besides numbers and text (Timer's interval)."""
-
-
-_Dumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
-
-
-def _dump(value: Any) -> str:
-    return yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return at_home(_read_value(text))
 
 
 set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
-set_dumper("yaml", _dump)
+set_dumper("yaml", dump)
 forget_other_class()
 # Python's typing takes Lightning's `int | float` for an earlier `float | int`, by which 1 is 1.0: all batches, not one.
 for _part in ("train", "val", "test", "predict"):
@@ -237,6 +226,8 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if self.subcommand == "fit":
+            if self.datamodule.val is None:
+                check_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
             self._take_folder()
         if config.ckpt_path:
             check_architecture(config.ckpt_path, self.model.hparams)
@@ -274,9 +265,13 @@ class CLI(LightningCLI):
             print(next_steps(self.run_dir, self.parser.prog, words_of_own_network(self.config.fit.model.net)))
 
     def _then_test(self) -> None:
-        if self.config.fit.test_after_fit:
+        if self.config.fit.test_after_fit and self.datamodule.test is None:
+            log.info("no test after fit: data.test and data.val are null")
+        elif self.config.fit.test_after_fit:
             self.trainer.test(self.model, self.datamodule, verbose=False)
-        if self.config.fit.compare_statistics and batch_norms(self.model.net):
+        if self.config.fit.compare_statistics and self.datamodule.val is None:
+            log.info("compare_statistics compares nothing: data.val is null")
+        elif self.config.fit.compare_statistics and batch_norms(self.model.net):
             found = (one for one in self.trainer.callbacks if isinstance(one, EvaluationStatistics))  # type: ignore[attr-defined]
             statistics: Any = next(found)
             for choice in CHOICES:

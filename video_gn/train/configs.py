@@ -5,12 +5,14 @@ A config is as trusted as code all the same (docs/security.md): a `class_path` i
 """
 
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from video_gn.errors import InputError
+from video_gn.files.names import from_home
 
 MAX_DEPTH = 50
 MAX_VALUES = 1_000_000  # with every alias written out
@@ -108,3 +110,24 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         what = "nothing" if found is None else f"a {type(found).__name__}"
         raise InputError(f"{path} holds {what}; a config holds `key: value` entries")
     return found
+
+
+def at_home(value: Any) -> Any:
+    """A setting in whose texts `~/` is the home folder: only paths begin so, and no shell sees a file's."""
+    if isinstance(value, dict):
+        return {key: at_home(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [at_home(entry) for entry in value]
+    return from_home(value) if isinstance(value, str) else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Knows what defaults of Lightning's callbacks are besides numbers and text (Timer's interval)."""
+
+
+_Dumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
+
+
+def dump(value: Any) -> str:
+    """Settings as YAML."""
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)

@@ -122,7 +122,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         History(run_dir),
         Progress(run_dir),
         _report(config, given, run_dir, name, dumped),
-        *([_best(folder)] if saves and given.limit_val_batches != 0 else []),
+        *([_best(folder)] if saves and given.limit_val_batches != 0 and config.data.val is not None else []),
         *([EpochCheckpoint(folder)] if saves and not saves_each_epoch(config.checkpoint) else []),
         *([LearningRateMonitor("step")] if given.logger is None else []),
     ]
@@ -163,6 +163,16 @@ def saves_each_epoch(checkpoint: Any) -> bool:
         and checkpoint.every_n_epochs in (None, 1)
         and bool(checkpoint.save_on_train_epoch_end and checkpoint.save_top_k)
     )
+
+
+def check_monitors(callbacks: list[Callback]) -> None:
+    """Raises InputError for a callback that waits for validation's figures, where there is no validation."""
+    for callback in callbacks:
+        if str(monitor := getattr(callback, "monitor", None)).startswith("val/"):
+            raise InputError(
+                f"{type(callback).__name__} monitors {monitor}, and data.val is null: nothing is validated; let it "
+                "monitor train/epoch_loss, or name a validation set with --data.val"
+            )
 
 
 def writes_last(callback: Callback) -> bool:

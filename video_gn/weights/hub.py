@@ -18,6 +18,7 @@ from pytorchvideo.models.hub.resnet import checkpoint_paths
 from video_gn.errors import InputError
 from video_gn.extras import optional
 from video_gn.files.locks import locked
+from video_gn.files.names import from_home
 from video_gn.weights.public import DETECTRON, NONLOCAL, PYTORCHVIDEO
 from video_gn.weights.reader import Weights, read_weights
 
@@ -45,6 +46,7 @@ def load_weights(init: str) -> Weights:
     Raises:
         InputError: As `video_gn.weights.reader.read_weights`; or there is no such name, or no network to get it by.
     """
+    init = from_home(init)
     hub, _, name = init.partition(":")
     if Path(init).exists() or hub not in HUBS:
         return read_weights(init)

@@ -4,11 +4,13 @@ import http.server
 import os
 import struct
 import threading
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from conftest import VIDEOS, few
+from samples import sequential
 
 from video_gn.data.decoding.containers import CERTAIN, CONTAINERS, OpenFile, find_container, find_transport_stream
 from video_gn.data.decoding.damage import decode_all
@@ -152,6 +154,9 @@ HEADS = {
     "mpeg": b"\0\0\1\xba\n\n\n\n",
     "mpegvideo": b"\0\0\1\xb3\n\n\n\n",
     "mpegts": (b"G" + b"\n" * 187) * 8,
+    "mxf": bytes.fromhex("060e2b34020501010d01020101020400"),
+    "ogg": b"OggS\0\2" + b"\n" * 10,
+    "gif": b"GIF89a\x20\0\x20\0\n\n\n\n\n\n",
 }
 
 
@@ -236,10 +241,12 @@ def test_what_is_open_is_what_was_looked_at(good, tmp_path):
 def test_what_is_no_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")  # to open it would wait for a writer
     os.symlink("loop.mp4", tmp_path / "loop.mp4")
-    for path in (tmp_path, tmp_path / "pipe.mp4", tmp_path / "loop.mp4", tmp_path / "none.mp4", "/dev/zero", "a\0.mp4"):
+    for path in (tmp_path / "pipe.mp4", tmp_path / "loop.mp4", tmp_path / "none.mp4", "/dev/zero", "a\0.mp4"):
         for backend in BACKENDS:
             with pytest.raises(DecodeError, match="no such file"):
                 list_of(open_video(path, backend))
+    with pytest.raises(DecodeError, match="no such file"):
+        OpenFile(str(tmp_path))
 
 
 def test_no_file_stays_open(good, tmp_path):
@@ -275,3 +282,42 @@ def test_every_real_clip_is_of_a_known_container():
         if path.suffix in named and path.name not in ("text.mp4", "zero_byte.mp4"):
             with OpenFile(str(path)) as file:
                 assert file.container == named[path.suffix], path
+
+
+MORE = {"a.mxf": ("mpeg2video", {"bf": "2", "g": "12"}), "a.ogv": ("libvpx", {"g": "12"}), "a.gif": ("gif", {})}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_containers_against_a_sequential_decode(name, tmp_path, rng):
+    """By PyAV, to which decord leaves them, as the loader asks: some frames, and all."""
+    pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    frames = [np.where(np.arange(64)[None, :, None] < i, pixels, 99).astype(np.uint8) for i in range(60)]
+    path = tmp_path / name
+    codec, options = MORE[name]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.options = 48, 64, options
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=stream.pix_fmt)
+            picture.pts, picture.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    expected = sequential(path)
+    assert len(expected) == 60
+    for wanted in (np.arange(60), *(rng.choice(60, 5, replace=False) for _ in range(6))):
+        with open_video(path, "pyav") as video:
+            assert video.num_frames == 60 and np.array_equal(video.read(wanted), expected[wanted])
+    with pytest.raises(DecodeError, match="in which decord cannot seek"):
+        list_of(open_video(path, "decord"))
+
+
+def test_frames_that_ogg_repeats_without_storing_them(tmp_path):
+    page = b"OggS" + bytes(22)
+    path = tmp_path / "a.ogv"
+    path.write_bytes(page + b"\2\xff\0" + bytes(255) + page + b"\1\5" + bytes(5))  # 255 bytes end with a 0
+    with OpenFile(str(path)) as file:
+        assert file.container == "ogg"
+    path.write_bytes(path.read_bytes() + page + b"\2\5\0" + bytes(5))
+    with pytest.raises(DecodeError, match="Ogg that repeats frames without storing them; convert it with ffmpeg"):
+        OpenFile(str(path))

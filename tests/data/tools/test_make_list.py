@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 
 import pytest
@@ -100,5 +101,13 @@ def test_class_folders(motion_folder, tmp_path, capsys):
     names = (tmp_path / "classes.txt").read_text().splitlines()
     assert names == sorted(CLASSES)
     assert len(read_list(tmp_path / "val.csv", tmp_path, names)) == 24
+    (tmp_path / "train/slow_up/nested").mkdir()
+    os.rename(tmp_path / "train/slow_up/0000.mp4", tmp_path / "train/slow_up/nested/0000.MTS")
+    for name in ("._x.mp4", "notes.txt"):
+        (tmp_path / "train/slow_up" / name).touch()
+    assert make_list.main([str(tmp_path), "--overwrite"]) == 0
+    said = capsys.readouterr()
+    assert "train: 24 expected, 24 found" in said.out and "1 files are passed over (1 .txt)" in said.err
+    assert "train/slow_up/nested/0000.MTS,slow_up" in (tmp_path / "train.csv").read_text()
     shutil.rmtree(tmp_path / "train")
     assert make_list.main([str(tmp_path), "--overwrite"]) == 2 and "there is no" in capsys.readouterr().err

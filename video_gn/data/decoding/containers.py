@@ -22,6 +22,9 @@ CONTAINERS = {
     "mpeg": "MPEG program stream",
     "mpegts": "MPEG-TS",
     "mpegvideo": "MPEG-1 and -2 video",
+    "mxf": "MXF",
+    "ogg": "Ogg",
+    "gif": "GIF",
 }
 # decord gives no choice of format, so libavformat guesses it from the content. Of these it is certain: none of the
 # formats that name other files can score as high on content that begins in the same way.
@@ -30,6 +33,7 @@ CERTAIN = {"mov", "matroska", "avi", "flv", "asf"}
 _BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"pnot", b"skip", b"junk", b"styp", b"uuid"}
 _RIFF = {b"AVI ", b"AVIX", b"AVI\x19"}
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_MXF = bytes.fromhex("060e2b34020501010d0102010102")  # the key of its header
 _HEAD = 16  # bytes by which all are known but transport streams
 _PACKETS = (188, 192, 204)  # bytes of a transport stream's packet, which begins with 0x47 or a time stamp
 _BY_NUMBER = os.path.isdir("/proc/self/fd")
@@ -61,6 +65,8 @@ class OpenFile:
                 raise DecodeError(path, "not a file")
             self.size, head = status.st_size, os.pread(self._number, _HEAD, 0)
             found = find_container(head) or find_transport_stream(os.pread(self._number, 8 * max(_PACKETS), 0))
+            if found == "ogg" and _has_empty_packets(self._number):
+                raise DecodeError(path, "Ogg that repeats frames without storing them; convert it with ffmpeg")
         except OSError as error:
             self.close()
             raise DecodeError(path, f"cannot be opened: {error.strerror}") from None
@@ -107,7 +113,11 @@ def find_container(head: bytes) -> str | None:
         return "flv"
     if head == _ASF:
         return "asf"
-    return {b"\0\0\1\xba": "mpeg", b"\0\0\1\xb3": "mpegvideo"}.get(head[:4])
+    if head.startswith(_MXF):
+        return "mxf"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    return {b"\0\0\1\xba": "mpeg", b"\0\0\1\xb3": "mpegvideo", b"OggS": "ogg"}.get(head[:4])
 
 
 def find_transport_stream(head: bytes) -> str | None:
@@ -116,6 +126,19 @@ def find_transport_stream(head: bytes) -> str | None:
         if any(head[at : at + 4 * size : size] == b"GGGG" for at in range(size)):
             return "mpegts"
     return None
+
+
+def _has_empty_packets(number: int) -> bool:
+    """Whether an Ogg file has packets of no bytes, by which Theora repeats a frame: PyAV gives none for them."""
+    at, continued = 0, False
+    while (page := os.pread(number, 27 + 255, at))[:4] == b"OggS" and len(page) >= 27:
+        table = page[27 : 27 + page[26]]
+        for size in table:
+            if not size and not continued:
+                return True
+            continued = size == 255
+        at += 27 + len(table) + sum(table)
+    return False
 
 
 def _unknown(head: bytes) -> str:

@@ -1,9 +1,11 @@
 """Videos decoded from the first frame to the last, to see whether they are whole."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from video_gn.data.decoding.containers import OpenFile
+from video_gn.data.decoding.frames_reader import FrameFolder
 from video_gn.data.decoding.libav import one_size, open_container, refusing, refusing_each, video_stream
 from video_gn.data.decoding.missing import decode_hearing
 from video_gn.errors import DecodeError
@@ -52,6 +54,8 @@ def find_damage(path: str) -> str | None:
     Flipped bits are concealed by the decoder, as is what dropped packets held, and a file cut short without an index
     just ends: no reader raises for any of them. This decodes the whole video once more.
     """
+    if os.path.isdir(path):
+        return FrameFolder(path).find_damage()
     if cut := find_cut(path):
         return cut
     decoded = damaged = 0

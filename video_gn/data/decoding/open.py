@@ -1,9 +1,11 @@
 """Opens videos and images, by the decoder asked for."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from video_gn.data.decoding.frames_reader import FrameFolder
 from video_gn.data.decoding.image_reader import ImageFile
 from video_gn.data.decoding.pyav_reader import LibavVideo
 from video_gn.data.decoding.reader import Video
@@ -34,7 +36,7 @@ def open_video(
     """Opens a video, to be read once.
 
     Args:
-        path: The file.
+        path: The file, or a folder of frame images, which all backends of videos read alike.
         backend: A name of `BACKENDS`, which give the same pixels, or refuse; or `IMAGE`.
         checked: Whether this backend is known to read the right frames of this file.
         num_frames: Frames that can be decoded, where somebody counted them: containers may promise others.
@@ -44,7 +46,11 @@ def open_video(
         DecodeError: Here or in `Video.read`, whatever the way in which the backend fails.
     """
     path = str(path)
-    video: Video = ImageFile(path) if backend == IMAGE else BACKENDS[backend](path, checked)
+    video: Video
+    if backend == IMAGE:
+        video = ImageFile(path)
+    else:
+        video = FrameFolder(path) if os.path.isdir(path) else BACKENDS[backend](path, checked)
     try:
         if num_frames is not None:
             if num_frames > video.num_frames:

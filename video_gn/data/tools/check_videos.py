@@ -26,6 +26,7 @@ from av.video.reformatter import VideoReformatter
 from video_gn.console import exit_code, printable, progress
 from video_gn.data.decoding.damage import breaks_off, concealed, decode_all, find_cut
 from video_gn.data.decoding.display import orientation, rgb
+from video_gn.data.decoding.frames_reader import FrameFolder
 from video_gn.data.decoding.libav import refusing
 from video_gn.data.decoding.open import BACKENDS, open_video
 from video_gn.data.decoding.pyav_reader import LibavVideo
@@ -67,6 +68,8 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     if workers < 1 or not 0 < timeout < math.inf:
         raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0 and finite")
     rows = read_rows(source, root=root)
+    for note in rows.notes:
+        print(printable(note), file=sys.stderr)
     target = checked_path(source)
     journal = Journal(target, COLUMNS)
     earlier = [*read_table(target, COLUMNS[:1]), *journal.rows]
@@ -98,8 +101,15 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
 def check_video(path: str) -> dict[str, Any]:
     """What is to be said of a video; in a child process."""
     finding = _blank(path)
+    if os.path.isdir(path):
+        return finding | _check_frames(path)
     if not os.path.isfile(path):
         return finding | {"reason": "no such file"}
+    return _check_file(path, finding)
+
+
+def _check_file(path: str, finding: dict[str, Any]) -> dict[str, Any]:
+    """What is to be said of a file, beside what is said so far."""
     checksums: list[int] = []
     missing: list[int] = []
     corrupt, ordered, time, reformatter = 0, True, None, VideoReformatter()
@@ -138,6 +148,21 @@ def check_video(path: str) -> dict[str, Any]:
     return finding | {"status": "ok"}
 
 
+def _check_frames(path: str) -> dict[str, Any]:
+    """What is to be said of a folder of frames."""
+    try:
+        video = FrameFolder(path)
+        height, width, _ = video.read([0])[0].shape
+    except DecodeError as error:
+        return {"reason": error.reason}
+    count = video.num_frames
+    finding = {"num_frames": count, "width": width, "height": height, "rotation": 0, "keyframes": count}
+    finding["pixel_aspect"] = f"{video.pixel_aspect:g}"
+    if damage := video.find_damage():
+        return finding | {"status": "damaged", "reason": damage}
+    return finding | {"status": "ok", "backend": " ".join(BACKENDS)}
+
+
 def _reads_right(path: str, backend: str, checksums: list[int], damaged: bool) -> bool:
     """Whether a few clips are what a sequential decode gives; if that has damaged frames, whether they can be read."""
     total = len(checksums)
@@ -155,11 +180,11 @@ def _reads_right(path: str, backend: str, checksums: list[int], damaged: bool) -
 
 
 def _blank(path: str) -> dict[str, Any]:
-    there = os.stat(path) if os.path.isfile(path) else None
+    there = os.stat(path) if os.path.exists(path) else None
     return dict.fromkeys(COLUMNS, "") | {
         "status": "unreadable",
         "num_frames": 0,
-        "bytes": there.st_size if there else "",
+        "bytes": there.st_size if there and os.path.isfile(path) else "",  # of a folder they say nothing
         "modified": int(there.st_mtime) if there else "",
     }
 

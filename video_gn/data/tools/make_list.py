@@ -10,13 +10,13 @@ in `ROOT/SPLIT.missing.csv`, and files below the split that belong to no row in 
 """
 
 import argparse
-import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from video_gn.console import exit_code, is_text, printable, progress
-from video_gn.data.lists import SUFFIXES
+from video_gn.data.folders import Scan, read_class_folders
 from video_gn.errors import InputError
 from video_gn.files.names import as_label, as_text
 from video_gn.files.tables import numbered_rows, write_table
@@ -97,11 +97,12 @@ def from_folders(root: Path, name: str) -> Split | None:
     """A split by its class folders; None if it has none."""
     if not (root / name).is_dir():
         return None
-    paths = find_videos(root, name)
-    found = [(as_text(path), as_label(Path(path).parts[1])) for path in paths if len(Path(path).parts) == 3]
+    folders = read_class_folders(root / name)
+    _say(folders.notes)
+    found = [(as_text(f"{name}/{label}/{path}"), as_label(label)) for label, path in folders.videos]
     if not found:
         raise InputError(f"{root / name} holds no videos in class folders: {name}/CLASS/VIDEO.mp4")
-    return Split(found, [], [as_text(path) for path in paths if len(Path(path).parts) != 3])
+    return Split(found, [], [as_text(f"{name}/{path}") for path in folders.outside])
 
 
 def read_annotations(path: Path) -> dict[str, str] | None:
@@ -122,15 +123,19 @@ def read_annotations(path: Path) -> dict[str, str] | None:
 
 
 def find_videos(root: Path, folder: str) -> list[str]:
-    """Path below `root` of every video below a folder, in order."""
-    found = []
+    """Path below `root` of every video below a folder, in order; says what was passed over."""
+    if not (root / folder).is_dir():
+        return []
     with progress(desc=printable(f"looking through {root / folder}"), unit=" files") as bar:
-        for where, folders, names in os.walk(root / folder):
-            folders.sort()
-            bar.update(len(names))
-            inside = Path(where).relative_to(root)
-            found += [(inside / name).as_posix() for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
-    return found
+        scan = Scan(progress=bar.update)
+        found = scan.below(root / folder)
+    _say(scan.notes(root / folder))
+    return [f"{folder}/{path}" for path in found]
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        print(printable(note), file=sys.stderr)
 
 
 def _count(root: Path, splits: dict[str, Split]) -> None:

@@ -74,6 +74,13 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Encoding, worker
             "all have to be above 0 and finite"
         )
     rows = read_rows(source, root=root)
+    for note in rows.notes:
+        print(printable(note), file=sys.stderr)
+    if folders := [path for path, _ in rows if os.path.isdir(root / as_path(path))]:
+        raise InputError(
+            f"{len(folders)} of {len(rows)} videos are folders of frames, e.g. {folders[0]}; they need no preparation "
+            "and are read as they are: leave them out of this list"
+        )
     if out.resolve() == root.resolve():
         raise InputError(f"{out} holds the originals; name another folder for the copies")
     target = out / f"{source.stem if source.suffix else source.name}.csv"
