@@ -342,16 +342,15 @@ def norm_sites(clips: int, frames: int, size: int) -> list[NormSite]:
     """The norms of the I3D ResNet-50, in their order."""
     sites = []
 
-    def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        x, residual, relu = (*inputs, None, False)[:3]
-        sites.append(NormSite(tuple(x.shape), relu, residual is not None))
+    def note(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        sites.append(NormSite(tuple(inputs[0].shape), named.get("relu", False), named.get("residual") is not None))
 
     with torch.device("meta"), torch.no_grad():
         net = ResNet3d(CLASSES)
         net.set_crop_size(size)
         for layer in net.modules():
             if isinstance(layer, GroupNorm):
-                layer.register_forward_pre_hook(note)
+                layer.register_forward_pre_hook(note, with_kwargs=True)
         net(torch.empty(clips, 3, frames, size, size))
     return sites
 

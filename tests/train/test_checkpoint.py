@@ -339,7 +339,7 @@ def test_a_tensor_under_two_names_is_refused(sound, tmp_path, capsys):
     twice = copy.deepcopy(sound)
     twice["state_dict"][name.removeprefix("net.")] = tensor + 1
     torch.save(twice, tmp_path / "twice.ckpt")
-    assert "some tensors twice" in refused(tmp_path / "twice.ckpt", capsys, tmp_path)
+    assert "more than one network" in refused(tmp_path / "twice.ckpt", capsys, tmp_path)
 
 
 def test_a_pickle_takes_no_memory_that_it_only_names(tmp_path):

@@ -190,14 +190,14 @@ def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]
     if isinstance(content, dict):
         text = content.get(METADATA, metadata.get(METADATA))
         settings = read_settings(text, path).get("model") if isinstance(text, str) else content.get("hyper_parameters")
-    content = _state(content, path)
+    content = _state(content, path, bool(settings))
     for name, value in content.items():
         _check_plain(path, name, value)
     return _of_one_network(content, path, bool(settings)), settings or {}
 
 
-def _state(content: Any, path: str) -> dict[str, Tensor]:
-    """The state dict in what was saved, by the words of `STATES`, and of it the tensors."""
+def _state(content: Any, path: str, whole: bool) -> dict[str, Tensor]:
+    """The state dict in what was saved, by the words of `STATES`; its tensors, or `whole` if it has nothing else."""
     above = "the file"
     while isinstance(content, dict):
         inside = [key for key in STATES if isinstance(content.get(key), dict)]
@@ -208,7 +208,7 @@ def _state(content: Any, path: str) -> dict[str, Tensor]:
         above, content = inside[0], content[inside[0]]
     found = content.items() if isinstance(content, dict) else ()
     tensors = {str(name): value for name, value in found if isinstance(value, Tensor)}
-    if not tensors:
+    if not tensors or (whole and len(tensors) < len(found)):
         raise InputError(f"{path} holds no state dict (names and tensors) in {above}")
     return tensors
 
@@ -233,6 +233,8 @@ def _of_one_network(tensors: dict[str, Tensor], path: str, whole: bool) -> dict[
         which = f" ({', '.join(repr(prefix) for prefix in sorted(above))} before the name)" if len(above) > 1 else ""
         raise InputError(f"{path} has the tensors of more than one network{which}; save the one that is meant alone")
     prefix = next(iter(above), "")
+    if whole and prefix not in ("", "net.", "module.", "module.net."):
+        return named
     other = [name for name in named if not name.startswith(prefix)]
     if other and not whole:
         log.info("%s: what is not below %s is left out: %s", path, prefix, ", ".join(other[:3]))
