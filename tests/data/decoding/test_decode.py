@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from conftest import REPO, VIDEOS
 from PIL import Image
 from samples import H264, sequential, write
 
-from video_gn.data.decoding import reader
+from video_gn.data.decoding import decord_reader, reader
 from video_gn.data.decoding.damage import find_damage
 from video_gn.data.decoding.decord_reader import DecordVideo
 from video_gn.data.decoding.open import BACKENDS, open_video
@@ -330,3 +331,15 @@ def test_packets_that_expand_without_bound_are_refused(tmp_path):
     for backend in BACKENDS:
         with pytest.raises(DecodeError, match="expand to more than 64 MiB"), open_video(path, backend):
             pass
+
+
+def test_decords_own_lines_stay_off_the_screen(motion_folder, tmp_path, capfd):
+    """Of a file that it cannot open, known to be right before; what others write meanwhile is written."""
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes((motion_folder / "train" / "fast_up" / "0000.mp4").read_bytes().replace(b"moov", b"mooo"))
+    with pytest.raises(DecodeError):
+        open_video(str(damaged), "decord", True)
+    assert capfd.readouterr().err == ""
+    with decord_reader._hushed():
+        os.write(2, b"[10:11:12] /project/src/video/video_reader.cc:86: ERROR opening: x\nours\n")
+    assert capfd.readouterr().err == "ours\n"

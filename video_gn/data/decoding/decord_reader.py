@@ -4,8 +4,11 @@ A reader is opened for each sample, read once and closed at once: decord's decod
 a reader made before a fork hangs in the forked worker.
 """
 
+import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 # isort: off
@@ -34,6 +37,31 @@ decord.logging.set_level(decord.logging.QUIET)  # what matters of it is in the e
 SLACK = 1000  # frames
 SMALLEST = 32  # bytes of a frame on average, in a file that is too large to count its frames
 LARGEST_FRAME = 2 << 20  # pixels, 1920 x 1088: decord decodes ahead without bound, and keeps what it decoded
+
+
+_LINE = re.compile(rb"^\[[\d:]+\] \S+\.cc:\d+: .*\n?", re.MULTILINE)  # as decord's C++ writes to standard error
+_standard_error = threading.Lock()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps decord's lines off the screen: it writes why it cannot open a file, and raises it too.
+
+    What others write to standard error meanwhile comes after it.
+    """
+    if not hasattr(os, "memfd_create"):  # not Linux
+        yield
+        return
+    with _standard_error, open(os.memfd_create("said"), "w+b") as said:
+        kept = os.dup(2)
+        try:
+            os.dup2(said.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            os.write(2, _LINE.sub(b"", said.read()))
 
 
 class DecordVideo:
@@ -71,7 +99,8 @@ class DecordVideo:
 
     def _open(self) -> decord.VideoReader:
         # fault_tol=1: a frame that cannot be decoded raises; by default its neighbour is handed out in silence.
-        return decord.VideoReader(self._file.address, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
+        with _hushed():
+            return decord.VideoReader(self._file.address, ctx=decord.cpu(0), num_threads=1, fault_tol=1)
 
     def _parts(self, wanted: np.ndarray) -> Iterator[Frames]:
         reader, self._reader = self._reader or self._open(), None
