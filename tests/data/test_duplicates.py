@@ -1,12 +1,11 @@
 """The same video twice in a list, or in two of them."""
 
-import logging
 import os
 
 import pytest
 from samples import video_data
 
-from video_gn.data import duplicates
+from video_gn.data import duplicates, splits
 from video_gn.data.lists import read_list, read_rows
 from video_gn.errors import InputError
 
@@ -58,24 +57,29 @@ def test_in_class_folders(root):
         read_list(root / "train", root, ["x", "y"])
 
 
-def test_videos_of_two_splits(root, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)
+@pytest.fixture
+def said(monkeypatch):
+    """What is logged of lists."""
+    lines = []
+    monkeypatch.setattr(splits.log, "warning", lambda form, *values: lines.append(form % values))
+    return lines
+
+
+def test_videos_of_two_splits(root, said):
     (root / "train.csv").write_text("path,label\na.mp4,x\nb.mp4,y\n")
     (root / "val.csv").write_text("path,label\nc.mp4,x\n./b.mp4,y\n")
     (root / "test.csv").write_text("path,label\na.mp4,x\n")
     data = video_data(root=str(root), test="test.csv", batch_size=1)
     for stage in ("fit", "fit", "test"):
         data.setup(stage)
-    said = [line for line in caplog.messages if "training videos too" in line]
-    assert said == [
+    assert [line for line in said if "training videos too" in line] == [
         f"1 of 2 val videos are training videos too, e.g. {root}/b.mp4: figures on them are too good",
         f"1 of 1 test videos are training videos too, e.g. {root}/a.mp4: figures on them are too good",
     ]
 
 
-def test_only_the_first_process_says_it(root, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)
+def test_only_the_first_process_says_it(root, said, monkeypatch):
     monkeypatch.setattr("video_gn.data.splits.first_process", lambda: False)
     (root / "train.csv").write_text("path,label\na.mp4,x\na.mp4,x\n")
     video_data(root=str(root), val="train.csv", batch_size=1).setup("fit")
-    assert not caplog.messages
+    assert not said

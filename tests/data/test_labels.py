@@ -45,7 +45,8 @@ def test_numbers_in_a_list():
             names_of(listed(*years))
 
 
-def test_a_number_means_a_named_class_only_where_that_was_said(caplog):
+def test_a_number_means_a_named_class_only_where_that_was_said(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)
     names = ["a", "b", "other"]
     caplog.set_level("INFO")
     assert numbers_of(listed("2", "0"), names) == [2, 0]
