@@ -260,7 +260,7 @@ def test_a_model_that_was_trained_is_traced_and_exported(little, tmp_path):
     clips = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
     expected = model(clips)
     traced = [torch.jit.trace(model, clips), model.to_torchscript(method="trace", example_inputs=clips)]
-    assert all(torch.allclose(one(clips), expected, atol=1e-5) for one in traced)
+    assert all(torch.allclose(trace(clips), expected, atol=1e-5) for trace in traced)
     model.to_onnx(tmp_path / "model.onnx", clips)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

@@ -328,8 +328,8 @@ def test_fvcores_precise_statistics_are_those_of_the_layers_inputs():
             own = nn.BatchNorm3d(module.num_features)
             own.load_state_dict(module.state_dict())
             setattr(stock.get_submodule(parent), last, own)
-    for one in (net, stock):
-        update_bn_stats(one.train(), clips, 2)
+    for network in (net, stock):
+        update_bn_stats(network.train(), clips, 2)
     moved = [name for name in net.state_dict() if "running" in name]
     assert moved and all(torch.equal(net.state_dict()[name], stock.state_dict()[name]) for name in moved)
 

@@ -35,7 +35,7 @@ def test_best_and_last_are_files_of_the_run_in_every_command(pictures, tmp_path,
         assert cli.main(["predict", *given, "--videos", str(pictures / "val"), "--json", f"{word}.jsonl"]) == 0
         assert len(Path(f"{word}.jsonl").read_text().splitlines()) == 8
     tests = json.loads((folder / "results.json").read_text())["tests"]
-    assert [Path(one["checkpoint"]).name for one in tests] == ["best.ckpt", "last.ckpt"]
+    assert [Path(test["checkpoint"]).name for test in tests] == ["best.ckpt", "last.ckpt"]
     assert cli.main(tiny(pictures, folder, **{"trainer.max_epochs": 2, "ckpt_path": "best"})) == 0
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * STEPS
     capsys.readouterr()

@@ -15,7 +15,6 @@ from pytorchvideo.models.resnet import create_resnet
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from video_gn.compat import forget_inputs
 from video_gn.console import progress
 from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
@@ -71,9 +70,7 @@ def _onnx(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
 
 
 def _torch(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
-    program = program_of(model, settings)
-    forget_inputs(program)
-    torch.export.save(program, path, extra_files={f"{METADATA}.json": settings.to_json()})
+    torch.export.save(program_of(model, settings), path, extra_files={f"{METADATA}.json": settings.to_json()})
     again = Program(str(path))
     return lambda clips: again(clips)[0]
 
@@ -210,9 +207,9 @@ def export(checkpoint: Path, formats: list[str], out: Path | None = None, overwr
     make_folder(out)
     try:
         with tempfile.TemporaryDirectory(dir=out) as folder:  # all of them, or none
-            for one, path in progress(files.items(), "exporting", unit=" files"):
+            for kind, path in progress(files.items(), "exporting", unit=" files"):
                 part = Path(folder, path.name)
-                differences[one] = _difference(model, settings, FORMATS[one][1](model, settings, part), one)
+                differences[kind] = _difference(model, settings, FORMATS[kind][1](model, settings, part), kind)
             for path in files.values():
                 Path(folder, path.name).replace(path)
     finally:

@@ -3,17 +3,21 @@
 import copy
 import warnings
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from video_gn.compat import forget_inputs
 from video_gn.errors import InputError
 from video_gn.models.contract import resnet
 from video_gn.models.input import normalize
 from video_gn.predict.programs import smallest_side
 from video_gn.predict.settings import Settings
 from video_gn.train.classifier import VideoClassifier
+
+_made: WeakKeyDictionary[VideoClassifier, torch.export.ExportedProgram] = WeakKeyDictionary()
 
 
 class Graph(nn.Module):
@@ -55,11 +59,13 @@ class Graph(nn.Module):
 
 
 def program_of(model: VideoClassifier, settings: Settings) -> torch.export.ExportedProgram:
-    """The network as a program of ATen's operators, for any batch, height and width.
+    """The network as a program of ATen's operators, for any batch, height and width; made once for all formats.
 
     Raises:
         InputError: The model is tested on frames that are smaller than it can take.
     """
+    if model in _made:
+        return _made[model]
     crop, frames, least = settings.clip["crop_size"], settings.clip["num_frames"], smallest_side(settings)
     if (short := min(test_size(settings))) < least:
         raise InputError(
@@ -74,6 +80,8 @@ def program_of(model: VideoClassifier, settings: Settings) -> torch.export.Expor
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):  # names of this machine's folders
             node.meta.pop(key, None)
+    forget_inputs(program)
+    _made[model] = program
     return program
 
 

@@ -49,16 +49,16 @@ def run(given: argparse.Namespace) -> None:
         make_folder(folder)
     failed = 0
     with open(given.json, "w", encoding="utf-8") if to_file else nullcontext(sys.stdout) as lines:
-        for one in progress(scored, "predicting", len(videos), unit=" videos", leave=False, disable=len(videos) < 2):
-            path = videos.path(one.row)
-            if one.scores is None:
-                said: dict[str, Any] = {"video": path, "error": one.reason}
+        for result in progress(scored, "predicting", len(videos), unit=" videos", leave=False, disable=len(videos) < 2):
+            path = videos.path(result.row)
+            if result.scores is None:
+                said: dict[str, Any] = {"video": path, "error": result.reason}
                 failed += 1
             else:
-                said = entry(path, one.scores.mean(0), model.settings.class_names)
+                said = entry(path, result.scores.mean(0), model.settings.class_names)
                 if given.pictures and "top" in said:
                     try:
-                        said["pictures"] = [str(file) for file in pictures.make(path, one.scores)]
+                        said["pictures"] = [str(file) for file in pictures.make(path, result.scores)]
                     except DecodeError as error:
                         said["pictures_error"] = error.reason
             if given.json:

@@ -118,6 +118,7 @@ def _make(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
         data=_kind(args),
         save_config_callback=None,
         auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,  # which writes all settings out once more; a classifier keeps its own
         seed_everything_default=0,
         trainer_defaults={"enable_model_summary": False},
         parser_kwargs={"exit_on_error": False, "prog": prog, "description": DESCRIPTION, "formatter_class": Short},

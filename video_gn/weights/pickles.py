@@ -36,7 +36,7 @@ def load_torch(path: str, mmap: bool = False, inert: bool = False) -> Any:
 
 
 class _Inert:
-    """What stands where a file has a value that nobody here needs: it takes what the file says of it, and drops it."""
+    """In the place of a value that nobody here needs: it takes what the file says of it, and drops it."""
 
     def __new__(cls, *_: Any) -> "_Inert":
         return super().__new__(cls)
