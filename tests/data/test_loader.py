@@ -124,8 +124,8 @@ class Trap:
 @pytest.mark.parametrize(
     ("trap", "words"),
     [
-        (sleep_with_the_interpreter_locked, "its decoder hung for 1 s"),
-        (spin, "its decoder hung for 1 s"),
+        (sleep_with_the_interpreter_locked, "its decoder hung for 0.5 s"),
+        (spin, "its decoder hung for 0.5 s"),
         (crash, "its decoder crashed"),
     ],
 )
@@ -136,7 +136,7 @@ def test_goes_on_after_a_decoder_that_hangs_or_crashes(trap, words, keep_workers
     traps = Trap(VIEW, dict.fromkeys(bad.values(), trap))
     told = {}
     again = VideoList(videos.paths, videos.labels)
-    samples = VideoDataset(again, traps, 0, replace=True, timeout=1.0)
+    samples = VideoDataset(again, traps, 0, replace=True, timeout=0.5)
     loader = VideoLoader(
         samples,
         RowSampler(24, 0, True),
@@ -175,13 +175,13 @@ def close_everything_before_the_end():
 
 def test_who_hung_is_known_also_before_it_has_ended(videos):
     told = {}
-    samples = VideoDataset(VideoList(videos.paths, videos.labels), VIEW, 0, timeout=1.0)
+    samples = VideoDataset(VideoList(videos.paths, videos.labels), VIEW, 0, timeout=0.5)
     loader = VideoLoader(samples, RowSampler(24, 0, True), num_workers=1, set_aside=told.__setitem__)
     worker = multiprocessing.get_context("fork").Process(target=close_everything_before_the_end)
     worker.start()
     loader._children = [worker]
     samples.in_hand[0] = torch.tensor([worker.pid, 7])
-    assert loader._blame() and told == {7: "its decoder hung for 1 s"}
+    assert loader._blame() and told == {7: "its decoder hung for 0.5 s"}
 
 
 def test_workers_of_a_killed_process_end_with_it(videos):

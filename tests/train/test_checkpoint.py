@@ -501,10 +501,15 @@ TRAINING = {
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_a_damaged_state_of_training_is_one_line(name, run, data_root, tmp_path, capsys):
-    """From the command line, up to the first step."""
+    """Where fit looks for what to resume from; what is seen later, from the command line up to the first step."""
     content = torch.load(run / "checkpoints" / "epoch=0.ckpt", weights_only=True)
     TRAINING[name](content)
     torch.save(content, tmp_path / "theirs.ckpt")
+    try:
+        find_resume(tmp_path / "run", str(tmp_path / "theirs.ckpt"))
+    except InputError as error:
+        assert "theirs.ckpt" in str(error) and "\n" not in str(error)
+        return
     args = fit(tmp_path / "run", data_root, *short("--ckpt_path", tmp_path / "theirs.ckpt"))
     assert "theirs.ckpt" in one_line(lambda: cli.main(args), capsys)
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -56,14 +56,14 @@ def same_logits(ours, clips, expected):
 
 
 @pytest.mark.parametrize(
-    ("norm", "depth", "make"),
+    ("norm", "depth", "make", "suffix"),
     [
-        ("bn", 50, torchvision.models.resnet50),
-        ("bn", 101, torchvision.models.resnet101),
-        ("gn", 50, partial(timm.create_model, "resnet50_gn")),
+        ("bn", 50, torchvision.models.resnet50, "pth"),
+        ("bn", 101, torchvision.models.resnet101, "pth"),
+        ("gn", 50, partial(timm.create_model, "resnet50_gn"), "pth"),
+        ("gn", 50, partial(timm.create_model, "resnet50_gn"), "safetensors"),
     ],
 )
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_torchvision_and_timm(norm, depth, make, suffix, tmp_path):
     net = randomize(make(num_classes=7))
     path = str(tmp_path / f"net.{suffix}")
@@ -99,7 +99,7 @@ def test_detectron(depth, tmp_path):
     with open(path, "wb") as file:
         pickle.dump({"blobs": detectron_blobs(net), "cfg": "MODEL: {}"}, file, 2)
     bgr = images()[:, [2, 1, 0], 0].float() - torch.tensor([102.9801, 115.9465, 122.7717]).view(3, 1, 1)
-    for std in (None, [0.225] * 3):
+    for std in [None, [0.225] * 3] if depth == 50 else [None]:
         ours = model(norm="gn", depth=depth, arch="flat", init=str(path), std=std)
         assert np.allclose(ours.mean, [122.7717 / 255, 115.9465 / 255, 102.9801 / 255])
         same_logits(ours, images(), lambda: net(bgr))

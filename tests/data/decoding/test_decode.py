@@ -265,14 +265,6 @@ def test_frames_of_sound_clips_are_those_of_a_sequential_decode(rng):
 
 
 @needs_videos
-def test_no_damage_is_found_in_sound_clips():
-    names = [name for name in manifest("good", "short", "odd", "rotation") if "ntu" not in name and "skel" not in name]
-    assert len(names) > 20
-    found = {name: damage for name in names if (damage := find_damage(str(VIDEOS / name)))}
-    assert found == {}
-
-
-@needs_videos
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_damaged_clip_is_named_and_none_hangs(backend):
     for name in [*manifest("damaged"), *UNREADABLE]:
