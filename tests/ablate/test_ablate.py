@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from conftest import REPO
+from conftest import REPO, few
 
 from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
@@ -75,9 +75,11 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
 @pytest.mark.parametrize(
     ("name", "cells", "seeds", "reported"),
     [
-        ("table8", 6, 1, 6), ("groups", 14, 1, 9), ("motion", 12, 3, 6), ("start", 6, 3, 0),
+        ("table8", 6, 1, 6), ("motion", 12, 3, 6), ("start", 6, 3, 0),
+        pytest.param("groups", 14, 1, 9, marks=pytest.mark.slow),
         pytest.param("batch", 24, 1, 7, marks=pytest.mark.slow),
-        pytest.param("imagenet/norms", 20, 1, 12, marks=pytest.mark.slow), ("imagenet/groups", 14, 1, 9),
+        pytest.param("imagenet/norms", 20, 1, 12, marks=pytest.mark.slow),
+        pytest.param("imagenet/groups", 14, 1, 9, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_shipped_grids(name, cells, seeds, reported, tmp_path):
@@ -252,6 +254,7 @@ def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):
         plan.make_plan(grid, tmp_path)
 
 
+@pytest.mark.slow
 def test_all_cells_may_start_from_the_same(tmp_path):
     """Table 8 from scratch: its file of BN names weights too."""
     runs = plan.make_plan(read_grid(Path("configs/ablations/table8.yaml"), ["--model.start.init", "null"]), tmp_path)
@@ -377,7 +380,10 @@ def test_four_slots_run_four_at_once(make_runs, monkeypatch):
     assert at_once < sum(run.note()["seconds"] for run in runs) * 0.75
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, local.Terminated)])
+STOPS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, local.Terminated)]
+
+
+@pytest.mark.parametrize(("number", "error"), few(STOPS, STOPS[1:]))
 def test_stopped_runs_save_and_go_on(make_runs, monkeypatch, number, error):
     runs, polls = make_runs("gn", "ln"), []
     real = local._show

@@ -12,7 +12,6 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
-from conftest import few
 from pytorchvideo.models.resnet import create_resnet
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -216,7 +215,8 @@ def test_a_wrong_export_is_not_kept(tmp_path, monkeypatch):
 # pytorchvideo's and torchvision's networks
 
 
-@pytest.mark.parametrize("arch", few(["i3d", "i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8"], ("i3d",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["i3d", "i3d_nonlocal", "i3d_8x8", "c2d_8x8", "slow_8x8"])
 def test_pytorchvideo(arch, tmp_path):
     path = tmp_path / "run" / "last.ckpt"
     model = checkpoint(path, 16, arch=arch, norm="gn")

@@ -28,12 +28,13 @@ def test_best_and_last_are_files_of_the_run_in_every_command(pictures, tmp_path,
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
     assert cli.main(tiny(pictures, folder, **{"trainer.max_epochs": 1})) == 0
+    given = ["--run_dir", str(folder), "--trainer.accelerator", "cpu"]
     for word in ("best", "last"):
-        given = [f"--ckpt_path={word}", "--run_dir", str(folder), "--trainer.accelerator", "cpu"]
-        assert cli.main(["test", *given]) == 0
-        assert cli.main(["validate", *given]) == 0
-        assert cli.main(["predict", *given, "--videos", str(pictures / "val"), "--json", f"{word}.jsonl"]) == 0
-        assert len(Path(f"{word}.jsonl").read_text().splitlines()) == 8
+        assert cli.main(["test", f"--ckpt_path={word}", *given]) == 0
+    assert cli.main(["validate", "--ckpt_path", "best", *given]) == 0
+    videos = ["--videos", str(pictures / "val"), "--json", "found.jsonl"]
+    assert cli.main(["predict", "--ckpt_path", "best", *given, *videos]) == 0
+    assert len(Path("found.jsonl").read_text().splitlines()) == 8
     tests = json.loads((folder / "results.json").read_text())["tests"]
     assert [Path(test["checkpoint"]).name for test in tests] == ["best.ckpt", "last.ckpt"]
     assert cli.main(tiny(pictures, folder, **{"trainer.max_epochs": 2, "ckpt_path": "best"})) == 0
