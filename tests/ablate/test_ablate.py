@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from conftest import REPO, few
+from conftest import REPO
 
 from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
@@ -380,10 +380,13 @@ def test_four_slots_run_four_at_once(make_runs, monkeypatch):
     assert at_once < sum(run.note()["seconds"] for run in runs) * 0.75
 
 
-STOPS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, local.Terminated)]
-
-
-@pytest.mark.parametrize(("number", "error"), few(STOPS, STOPS[1:]))
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        pytest.param(signal.SIGINT, KeyboardInterrupt, marks=pytest.mark.slow),
+        (signal.SIGTERM, local.Terminated),
+    ],
+)
 def test_stopped_runs_save_and_go_on(make_runs, monkeypatch, number, error):
     runs, polls = make_runs("gn", "ln"), []
     real = local._show
