@@ -5,6 +5,7 @@ With several test processes the first one runs no test, so that it imports none 
 
 import gc
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -78,6 +79,12 @@ def pytest_runtest_makereport(item, call):
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(autouse=True)
+def _heard():
+    """What is logged reaches caplog, whatever ran before: commands end that for their process."""
+    logging.getLogger("video_gn").propagate = True
 
 
 def script(path: str):

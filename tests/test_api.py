@@ -236,11 +236,14 @@ def test_a_plain_loader_of_clips_and_labels(keys, first):
         ((torch.zeros(2, 4, 3, 8, 8), torch.zeros(2).long()), r"a tensor \[2, 4, 3, 8, 8\] for clips"),
         ((torch.zeros(2, 3, 4, 8, 8), torch.zeros(2)), r"torch.float32 \[2\] for labels; they have to be integers"),
         ((torch.zeros(2, 3, 4, 8, 8), torch.zeros(3).long()), r"a batch of 2 videos has torch.int64 \[3\] for labels"),
+        ((torch.zeros(2, 3, 4, 8, 8), torch.zeros(2) * 1j), r"torch.complex64 \[2\] for labels"),
+        ((torch.zeros(2, 3, 4, 8, 8), torch.tensor([0, 4])), r"labels from 0 to 4; those of 3 classes are from 0 to 2"),
+        (torch.zeros(2, 3, 4, 8, 8), r"labels from -1 to -1; .* training and tests need them"),
     ],
 )
 def test_batches_that_are_none(batch, words):
     with pytest.raises(InputError, match=words):
-        as_batch(batch)
+        as_batch(batch, 3)
 
 
 @pytest.mark.filterwarnings(

@@ -13,6 +13,7 @@ from torch import Tensor
 from video_gn.errors import InputError
 
 NONE = -1  # no row
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class BadVideo(NamedTuple):
@@ -49,12 +50,13 @@ class Batch(NamedTuple):
     crops: Sequence[tuple[int, int, int, int]] = ()
 
 
-def as_batch(given: Any) -> Batch:
+def as_batch(given: Any, num_classes: int | None = None) -> Batch:
     """A batch of what other loaders give: clips alone, `(clips, labels)`, or `{"video": clips, "label": labels}`.
 
     Args:
         given: Clips are uint8 RGB `[B, 3, T, H, W]`, or `[B, V, 3, T, H, W]` with V views of each video; labels are
             integers `[B]`. A `Batch` is itself.
+        num_classes: K, where labels are needed, from 0 to K - 1.
 
     Raises:
         InputError: It is something else.
@@ -72,8 +74,13 @@ def as_batch(given: Any) -> Batch:
         )
     if labels is None:
         labels = torch.full((len(clips),), NONE)
-    if not isinstance(labels, Tensor) or labels.shape != clips.shape[:1] or labels.is_floating_point():
+    if not isinstance(labels, Tensor) or labels.shape != clips.shape[:1] or labels.dtype not in INTEGERS:
         shape = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise InputError(f"a batch of {len(clips)} videos has {shape} for labels; they have to be integers [B]")
+    if num_classes is not None and ((labels < 0) | (labels >= num_classes)).any():
+        raise InputError(
+            f"a batch has labels from {labels.min()} to {labels.max()}; those of {num_classes} classes are from 0 to "
+            f"{num_classes - 1}, and training and tests need them"
+        )
     clips = clips[:, None] if clips.ndim == 5 else clips
     return Batch(clips, labels.long(), torch.full((len(clips),), NONE), [], [], [])

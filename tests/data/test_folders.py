@@ -59,10 +59,11 @@ def test_links(tmp_path):
     (tmp_path / "train/a/gone.mp4").symlink_to(tmp_path / "nothing")
     (tmp_path / "train/a/x.mp4").symlink_to(tmp_path / "pool/x.mp4")
     (tmp_path / "train/a/up").symlink_to(tmp_path / "train/a")  # leads back
+    (tmp_path / "train/a/self").symlink_to("self")
     (tmp_path / "train/b").symlink_to(tmp_path / "pool")
     rows = read_rows(tmp_path / "train")
     assert [path for path, _ in rows] == ["train/a/x.mp4", "train/b/deep/y.mp4", "train/b/x.mp4"]
-    assert rows.notes == [f"{tmp_path}/train: 1 links lead nowhere and are left out, e.g. {tmp_path}/train/a/gone.mp4"]
+    assert rows.notes == [f"{tmp_path}/train: 2 links lead nowhere and are left out, e.g. {tmp_path}/train/a/gone.mp4"]
 
 
 def test_nothing_that_is_meant(tmp_path):

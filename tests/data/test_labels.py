@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from video_gn.data.labels import names_of, note_missing, numbers_of
+from video_gn.data.lists import read_rows
 from video_gn.data.rows import Rows
 from video_gn.data.splits import Splits
 from video_gn.errors import InputError
@@ -84,3 +85,16 @@ def test_a_split_takes_numbers_only_with_names_that_are_given(tmp_path, caplog, 
     splits = Splits(tmp_path)
     splits.name_classes(None, "train.csv")
     assert splits.read("val.csv").labels.tolist() == [0]
+
+
+def test_folders_named_by_numbers_are_in_their_order(tmp_path):
+    """As before names were names; and what was trained with 0 to 11 knows 000 to 011."""
+    for number in range(12):
+        (tmp_path / "train" / str(number)).mkdir(parents=True)
+        (tmp_path / "train" / str(number) / "a.mp4").touch()
+        (tmp_path / "padded" / f"{number:03}").mkdir(parents=True)
+        (tmp_path / "padded" / f"{number:03}" / "a.mp4").touch()
+    names = names_of(read_rows(tmp_path / "train"))
+    assert names == [str(number) for number in range(12)]
+    assert names_of(read_rows(tmp_path / "padded")) == [f"{number:03}" for number in range(12)]
+    assert numbers_of(read_rows(tmp_path / "padded"), names) == list(range(12))

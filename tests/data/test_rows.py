@@ -136,3 +136,23 @@ def test_links_and_files_are_not_looked_for_one_by_one(tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text("path,label\n" + "".join(f"x/{i} b.mp4,c d\n" for i in range(50)))
     monkeypatch.setattr(os.path, "exists", lambda path: pytest.fail(f"looked for {path}"))
     assert len(read_rows(tmp_path / "a.csv")) == 50
+
+
+@pytest.mark.parametrize("text", ["path,label\rv/a.mp4,walk\nv/b.mp4,run\n", "path,label\r\nv/a.mp4,walk\rv/b.mp4,run"])
+def test_line_ends_of_several_kinds(text, tmp_path):
+    (tmp_path / "list.csv").write_bytes(text.encode())
+    assert list(read_rows(tmp_path / "list.csv", root=tmp_path)) == [("v/a.mp4", "walk"), ("v/b.mp4", "run")]
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ";"])
+def test_excels_own_first_line(separator, tmp_path):
+    rows = ["path,label", "a.mp4,walk"]
+    (tmp_path / "list.csv").write_text("\n".join([f"sep={separator}", *(row.replace(",", separator) for row in rows)]))
+    assert list(read_rows(tmp_path / "list.csv", root=tmp_path)) == [("a.mp4", "walk")]
+
+
+def test_a_class_with_the_name_of_a_column(tmp_path):
+    """Beside a folder of frames that is there it is a label."""
+    (tmp_path / "clip1").mkdir()
+    (tmp_path / "list.csv").write_text("clip1,file\nclip2,walk\n")
+    assert list(read_rows(tmp_path / "list.csv", root=tmp_path)) == [("clip1", "file"), ("clip2", "walk")]

@@ -5,6 +5,7 @@ import collections
 import datetime
 import logging
 import os
+import tempfile
 import types
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def read(content, tmp_path, **options):
         {"module": below("module.")},
         {"state_dict_ema": STATE},
         {"state_dict": below("model.backbone.") | {"model.loss.weight": torch.ones(3)}},
+        {"state_dict": below("model."), "hyper_parameters": {"lr": 0.1, "class_names": ["a"]}, "epoch": 1},
         {"epoch": 3, "model": {"state_dict": below("encoder_q.")}},
         {**STATE, "epoch": 3},
     ],
@@ -54,6 +56,7 @@ def read(content, tmp_path, **options):
         "deepspeed",
         "ema",
         "lightning",
+        "lightning with hyper-parameters",
         "nested",
         "mixed",
     ],
@@ -94,9 +97,12 @@ def test_plain_values_beside_the_weights_are_not_taken_for_code(archive, tmp_pat
         load_torch(str(tmp_path / "x.pth"))
 
 
+RAN = Path(tempfile.gettempdir(), f"code_beside_weights_ran_{os.getpid()}")
+
+
 class Runs:
     def __reduce__(self):
-        return (os.mkdir, ("/tmp/code_beside_weights_ran",))
+        return (os.mkdir, (str(RAN),))
 
 
 @pytest.mark.parametrize(
@@ -106,4 +112,4 @@ class Runs:
 def test_code_beside_the_weights_is_refused_by_name(value, tmp_path):
     with pytest.raises(InputError, match=r"it holds code \((posix|os) mkdir\), which was not run; its state"):
         read({"state_dict": STATE, "args": value}, tmp_path)
-    assert not os.path.exists("/tmp/code_beside_weights_ran")
+    assert not RAN.exists()

@@ -88,9 +88,13 @@ class Scan:
                 for entry in entries:
                     if is_hidden(entry.name):
                         continue
-                    if entry.is_dir():
+                    try:
+                        is_folder, is_file = entry.is_dir(), entry.is_file()
+                    except OSError:  # a link to itself, or into a folder that may not be read
+                        is_folder = is_file = False
+                    if is_folder:
                         folders.append(entry.name)
-                    elif entry.is_file():
+                    elif is_file:
                         files.append(entry.name)
                     elif entry.is_symlink():
                         self.broken.append(entry.path)

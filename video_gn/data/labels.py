@@ -25,8 +25,10 @@ def names_of(rows: Rows) -> list[str]:
     """
     _check_labels(rows)
     labels = {label for _, label in rows}
-    if rows.named or not all(map(str.isdecimal, labels)):
+    if not all(map(str.isdecimal, labels)):
         return sorted(labels)
+    if rows.named:
+        return sorted(labels, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label))  # by number
     numbers = {label: whole_number(label, MOST_CLASSES - 1) for label in labels}
     used = {number for number in numbers.values() if number is not None}
     count = max(used, default=0) + 1
@@ -55,8 +57,9 @@ def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> li
     number_of = {name: number for number, name in enumerate(class_names)}
     labels = dict.fromkeys(label for _, label in rows)
     _check_labels(rows, number_of.keys())
-    numeric = not rows.named and all(map(str.isdecimal, labels))
-    own = numeric and all(str(number) == name for name, number in number_of.items())
+    decimal = all(map(str.isdecimal, labels))
+    numeric = decimal and not rows.named
+    own = decimal and all(str(number) == name for name, number in number_of.items())
     places = own or (numeric and by_number and not any(label in number_of for label in labels))
     if places:
         found = {label: whole_number(label, len(class_names) - 1) for label in labels}

@@ -79,7 +79,7 @@ def read_list_file(source: Path, root: Path) -> Rows:
         InputError: It cannot be understood, or a row lacks its path or its label; names the line.
     """
     text = _text(source)
-    header = _find_header(source, text)
+    header = _find_header(source, text, root)
     found = list(_with_header(source, text, header) if header else read_lines(source, text, root))
     _check(source, text, found, root)
     if header is None and (odd := {label for *_, label in found if is_of(label, SUFFIXES)}):
@@ -93,20 +93,24 @@ def read_list_file(source: Path, root: Path) -> Rows:
 
 def _text(source: Path) -> str:
     text = read_text(source, ESCAPED)
-    return text if "\n" in text else text.replace("\r", "\n")  # as old spreadsheets end lines
+    if "\r" not in text or ("\n" in text and '"' in text):
+        return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # as old spreadsheets end lines, some of them or all
 
 
-def _find_header(source: Path, text: str) -> _Header | None:
+def _find_header(source: Path, text: str, root: Path) -> _Header | None:
     """The header, if the first line that is not empty is one."""
     lines = enumerate(text.split("\n", SAMPLE)[:SAMPLE], 1)
-    number, first = next(((number, line.strip()) for number, line in lines if line.strip()), (0, ""))
+    number, first = next(((number, line.strip("\r\n")) for number, line in lines if line.strip()), (0, ""))
     delimiters = DELIMITERS
     if re.fullmatch(r"sep=.", first, re.IGNORECASE):  # Excel's own first line
         delimiters = first[-1]
-        number, first = next(((number, line.strip()) for number, line in lines if line.strip()), (0, ""))
+        number, first = next(((number, line) for number, line in lines if line.strip()), (0, ""))
+    first = first.strip()
     best: tuple[int, str, list[str]] = (0, "", [])
     for delimiter in delimiters:
-        names = [cell.strip().lower() for cell in next(csv.reader([first[:9999]], delimiter=delimiter), [])]
+        cells = next(csv.reader([re.split(r"[\r\n]", first[:9999])[0]], delimiter=delimiter), [])
+        names = [cell.strip().lower() for cell in cells]
         known = sum(name in PATH_COLUMNS or name in LABEL_COLUMNS for name in names)
         if known > best[0]:
             best = known, delimiter, names
@@ -114,7 +118,11 @@ def _find_header(source: Path, text: str) -> _Header | None:
     path, label = (
         next((column for column in known if column in names), None) for known in (PATH_COLUMNS, LABEL_COLUMNS)
     )
-    values = any(name.isdecimal() or "/" in name or is_of(name, SUFFIXES | IMAGE_SUFFIXES) for name in names)
+    values = any(
+        name.isdecimal() or "/" in name or is_of(name, SUFFIXES | IMAGE_SUFFIXES) or os.path.isdir(root / name)
+        for name in names
+        if name
+    )
     if not names or ((path is None or label is None) and values):
         return None
     if path is None or label is None:

@@ -23,7 +23,8 @@ STATUSES = ("ok", "damaged", "unreadable", "hang")
 BACKEND_NAMES = ("decord", "pyav")  # the keys of video_gn.data.decoding.open.BACKENDS, which needs more than lists do
 MOST_FRAMES = 10**9 - 1
 MOST_BYTES = 2**60
-MOST_ASPECT = 4.0  # width of a pixel by its height, or the reverse
+# Width of a pixel by its height, or the reverse; what is used is at most 2.91, so others are damaged headers.
+WIDEST_PIXEL = 4.0
 
 
 class Check(NamedTuple):
@@ -175,8 +176,8 @@ def _pixel_aspect(row: dict[str, str]) -> float | None:
         aspect = float(text)
     except ValueError:
         aspect = 0.0
-    if not 1 / MOST_ASPECT <= aspect <= MOST_ASPECT:
-        raise ValueError(f"pixel_aspect is {shown(text)}; it has to be from {1 / MOST_ASPECT} to {MOST_ASPECT:g}")
+    if not 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL:
+        raise ValueError(f"pixel_aspect is {shown(text)}; it has to be from {1 / WIDEST_PIXEL} to {WIDEST_PIXEL:g}")
     return aspect
 
 

@@ -72,19 +72,18 @@ def numbered_rows(path: Path, columns: Iterable[str] = ()) -> Iterator[tuple[int
         raise InputError(f"{path} is empty; it needs a header that names the columns {' and '.join(missing)}")
 
 
-def numbered_cells(path: Path, text: str, delimiter: str = ",", line: int = 1) -> Iterator[tuple[int, list[str]]]:
+def numbered_cells(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """The first line and the cells of each row of CSV text, empty rows too.
 
     Args:
         path: Where it is from, for messages.
         text: The rows.
         delimiter: Between cells.
-        line: The number of the first one.
 
     Raises:
         InputError: A row cannot be taken apart; names the line.
     """
-    before = line - 1
+    line = 1
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     while True:
         try:
@@ -95,7 +94,7 @@ def numbered_cells(path: Path, text: str, delimiter: str = ",", line: int = 1) -
         if cells is None:
             return
         yield line, cells
-        line = before + reader.line_num + 1
+        line = reader.line_num + 1
 
 
 def check_count(path: Path, line: int, cells: Sequence[str], columns: int) -> None:

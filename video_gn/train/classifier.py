@@ -173,7 +173,7 @@ class VideoClassifier(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        batch = as_batch(batch)
+        batch = as_batch(batch, len(self.class_names))
         logits = self(batch.clips.flatten(0, 1)).mean(2)
         labels = batch.labels.repeat_interleave(batch.clips.shape[1])
         loss = nn.functional.cross_entropy(logits, labels)
@@ -217,7 +217,7 @@ class VideoClassifier(pl.LightningModule):
         self._figures = checkpoint.get("figures") or {}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        batch = as_batch(batch)
+        batch = as_batch(batch, len(self.class_names))
         self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
 
     def on_validation_epoch_end(self) -> None:
@@ -227,7 +227,7 @@ class VideoClassifier(pl.LightningModule):
         self.outcomes = []
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        batch = as_batch(batch)
+        batch = as_batch(batch, len(self.class_names))
         scores = self.scores(batch.clips)
         self.accuracy.update(scores, batch.labels, len(batch.failures))
         if len(batch.labels):

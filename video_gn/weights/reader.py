@@ -187,9 +187,13 @@ def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]
     """
     content, metadata = (opened, {}) if opened is not None else read_content(path)
     settings: Any = {}
+    above = content if isinstance(content, dict) else {}
     if isinstance(content, dict):
         text = content.get(METADATA, metadata.get(METADATA))
         settings = read_settings(text, path).get("model") if isinstance(text, str) else content.get("hyper_parameters")
+    known = settings if isinstance(settings, dict) else {}
+    if not ("class_names" in known and ("format" in known or "datamodule_hyper_parameters" in above)):
+        settings = {}  # of another project's module
     content = _state(content, path, bool(settings))
     for name, value in content.items():
         _check_plain(path, name, value)
@@ -238,7 +242,11 @@ def _of_one_network(tensors: dict[str, Tensor], path: str, whole: bool) -> dict[
     other = [name for name in named if not name.startswith(prefix)]
     if other and not whole:
         log.info("%s: what is not below %s is left out: %s", path, prefix, ", ".join(other[:3]))
-    return {name.removeprefix(prefix): named[name] for name in named if whole or name.startswith(prefix)}
+    kept = [name for name in named if whole or name.startswith(prefix)]
+    found = {name.removeprefix(prefix): named[name] for name in kept}
+    if len(found) < len(kept):
+        raise InputError(f"{path} has some tensors twice (with and without {prefix} before the name)")
+    return found
 
 
 def _check_plain(path: str, name: str, value: Tensor) -> None:

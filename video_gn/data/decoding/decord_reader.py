@@ -17,6 +17,7 @@ import decord
 
 # isort: on
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from video_gn.data.decoding.containers import CERTAIN, CONTAINERS, OpenFile
 from video_gn.data.decoding.display import pixel_aspect
@@ -40,28 +41,31 @@ LARGEST_FRAME = 2 << 20  # pixels, 1920 x 1088: decord decodes ahead without bou
 
 
 _LINE = re.compile(rb"^\[[\d:]+\] \S+\.cc:\d+: .*\n?", re.MULTILINE)  # as decord's C++ writes to standard error
-_standard_error = threading.Lock()
 
 
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Keeps decord's lines off the screen: it writes why it cannot open a file, and raises it too.
 
-    What others write to standard error meanwhile comes after it.
+    In loader workers, and where no thread of the user's needs standard error meanwhile.
     """
-    if not hasattr(os, "memfd_create"):  # not Linux
+    try:
+        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        if get_worker_info() is None and not all(thread.daemon for thread in others):
+            raise OSError
+        said, kept = os.memfd_create("said"), os.dup(2)
+    except (OSError, AttributeError):  # other threads; standard error is closed; not Linux
         yield
         return
-    with _standard_error, open(os.memfd_create("said"), "w+b") as said:
-        kept = os.dup(2)
+    with open(said, "w+b") as lines:
         try:
-            os.dup2(said.fileno(), 2)
+            os.dup2(said, 2)
             yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            said.seek(0)
-            os.write(2, _LINE.sub(b"", said.read()))
+            lines.seek(0)
+            os.write(2, _LINE.sub(b"", lines.read()))
 
 
 class DecordVideo:

@@ -6,7 +6,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-WIDEST_PIXEL = 4.0  # width by height or the reverse; what is used is at most 2.91, so others are damaged headers
+from video_gn.data.video_list import WIDEST_PIXEL
+
 # Where sides are scaled to whole or even numbers, ffmpeg notes the rest here: half of all Kinetics clips are so.
 ROUNDED = 0.02
 

@@ -89,13 +89,15 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
                 journal.add(found[path])
             if finding["status"] != "ok":
                 bar.write(printable(f"{finding['status']}: {names[full][0]}: {finding['reason']}"), file=sys.stderr)
-    table = [found[path] | {"label": label} for path, label in rows]
+    table = [found[path] | {"label": label} for path, label in rows if found[path]["reason"] != KILLED]
     write_table(target, COLUMNS, [[row[column] for column in COLUMNS] for row in table])
     journal.remove()
     for column in ("status", "backend"):
         counts = Counter(row[column] or "none" for row in table)
         print(f"{column}: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
     print(printable(f"{len(table)} videos, {len(todo)} of them checked now: {target}"))
+    if left := len(rows) - len(table):
+        print(f"{left} more are not checked: memory did not suffice; call this again, with fewer --workers")
 
 
 def check_video(path: str) -> dict[str, Any]:
