@@ -187,12 +187,13 @@ def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]
     """
     content, metadata = (opened, {}) if opened is not None else read_content(path)
     settings: Any = {}
+    text: Any = None
     above = content if isinstance(content, dict) else {}
     if isinstance(content, dict):
         text = content.get(METADATA, metadata.get(METADATA))
         settings = read_settings(text, path).get("model") if isinstance(text, str) else content.get("hyper_parameters")
     known = settings if isinstance(settings, dict) else {}
-    if not ("class_names" in known and ("format" in known or "datamodule_hyper_parameters" in above)):
+    if text is None and not ("class_names" in known and ("format" in known or "datamodule_hyper_parameters" in above)):
         settings = {}  # of another project's module
     content = _state(content, path, bool(settings))
     for name, value in content.items():

@@ -6,6 +6,7 @@ a reader made before a fork hangs in the forked worker.
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,17 +50,15 @@ def _hushed() -> Iterator[None]:
 
     In loader workers, and where no thread of the user's needs standard error meanwhile.
     """
-    try:
-        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-        if get_worker_info() is None and not all(thread.daemon for thread in others):
-            raise OSError
-        said, kept = os.memfd_create("said"), os.dup(2)
-    except (OSError, AttributeError):  # other threads; standard error is closed; not Linux
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    alone = get_worker_info() is not None or all(thread.daemon for thread in others)
+    if not alone or sys.__stderr__ is None or not hasattr(os, "memfd_create"):  # it was closed; not Linux
         yield
         return
-    with open(said, "w+b") as lines:
+    with open(os.memfd_create("lines"), "w+b") as lines:
+        kept = os.dup(2)
         try:
-            os.dup2(said, 2)
+            os.dup2(lines.fileno(), 2)
             yield
         finally:
             os.dup2(kept, 2)
