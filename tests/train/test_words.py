@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from command_lines import STEPS, tiny
+from pytorch_lightning.callbacks.progress import rich_progress
 
 from video_gn.ablate import local
 from video_gn.console import progress
@@ -74,6 +75,13 @@ def test_switches_that_are_one_line(settings, words, line, pictures, tmp_path, c
     if "WandbLogger" in settings.values() and importlib.util.find_spec("wandb"):
         pytest.skip("wandb is installed")
     assert line in error(capsys, [*tiny(pictures, tmp_path, ckpt_path="null", **settings), *words])
+
+
+def test_a_bar_whose_package_is_not_installed_is_one_line(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rich_progress, "_RICH_AVAILABLE", False)
+    settings = {"ckpt_path": "null", "trainer.enable_progress_bar": "null"}
+    line = error(capsys, [*tiny(pictures, tmp_path, **settings), "--trainer.callbacks+=RichProgressBar"])
+    assert "RichProgressBar: `RichProgressBar` requires `rich`" in line
 
 
 def test_a_final_test_keeps_to_the_batches_that_it_is_limited_to(pictures, tmp_path):
