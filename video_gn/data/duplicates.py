@@ -30,7 +30,7 @@ def _identity(path: str) -> object:
         found = os.stat(path)
     except (OSError, ValueError):
         return os.path.realpath(path)
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)  # some systems number no files
 
 
 def check_once(rows: Rows, paths: Sequence[str], labels: Sequence[int]) -> None:
