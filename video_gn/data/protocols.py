@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from video_gn.data.sampling import clip_indices, span
-from video_gn.data.transforms import Box
+from video_gn.data.transforms import Box, LongSide, rounded
 from video_gn.errors import InputError
 
 FPS = 30.0  # frames a second to which PySlowFast's intervals refer (DATA.TARGET_FPS)
@@ -111,10 +111,6 @@ def _capped(height: int, width: int) -> list[Box]:
 # The long side of a frame whose short side is scaled to `target`
 
 
-def _rounded(long: float, short: float, target: int) -> int:
-    return round(long * (target / short))
-
-
 def _floor(long: float, short: float, target: int) -> int:
     return math.floor(float(long) / short * target)
 
@@ -145,7 +141,7 @@ class Protocol:
     num_crops: int
     frames: Callable[[Sizes], np.ndarray]
     crops: Callable[[int, int], list[Box]]
-    long_side: Callable[[float, float, int], int]
+    long_side: LongSide
     says: str
     source: str
 
@@ -163,7 +159,7 @@ PROTOCOLS: dict[str, Protocol] = {
     # GN says "regularly sampled" and no more: here the first clip begins with the video, and the last ends with it, or
     # one frame before. The paper's own may be `nonlocal-10clip`, what its authors' released code does.
     "gn-10clip": Protocol(
-        10, 1, _gn, _whole, _rounded, "10 clips from i (N - L) / 9 x whole frames", "Wu & He 2018, section 4.3"
+        10, 1, _gn, _whole, rounded, "10 clips from i (N - L) / 9 x whole frames", "Wu & He 2018, section 4.3"
     ),
     "nonlocal-10clip": Protocol(
         10, 1, _nonlocal, _capped, _float32, "10 clips from i N / 10 x whole frames up to 1.6 : 1",
@@ -183,7 +179,7 @@ PROTOCOLS: dict[str, Protocol] = {
         10, 3, _mmaction2, _three_by_half, _half_up, "10 clips from i (N - L) / 9 rounded x 3 crops",
         "MMAction2 1.2.0 at 4d6c934 (2023): SampleFrames without target_fps, ThreeCrop",
     ),
-    "center-1clip": Protocol(1, 1, _centre, _whole, _rounded, "1 clip in the middle x whole frames", "for quick looks"),
+    "center-1clip": Protocol(1, 1, _centre, _whole, rounded, "1 clip in the middle x whole frames", "for quick looks"),
 }  # fmt: skip
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 
+LongSide = Callable[[float, float, int], int]  # of long side, short side, and what the short one is scaled to
+
+
 class Box(NamedTuple):
     """A part of a frame, in its pixels."""
 
@@ -64,10 +67,15 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.permute(0, 2, 3, 1).numpy()
 
 
+def rounded(long: float, short: float, target: int) -> int:
+    """The long side, to the nearest pixel, where the short one is scaled to `target`."""
+    return round(long * (target / short))
+
+
 def resize_short_side(
     frames: np.ndarray | Sequence[np.ndarray],
     short_side: int,
-    long_side: Callable[[float, float, int], int] = lambda long, short, target: round(long * (target / short)),
+    long_side: LongSide = rounded,
     pixel_aspect: float = 1.0,
 ) -> np.ndarray | Sequence[np.ndarray]:
     """The whole frames scaled so that their short side has `short_side` pixels; themselves if it has already.
