@@ -128,30 +128,22 @@ class Protocol:
     """How a video is seen at test time. The field's "10 clips" are not one protocol; each has its name here.
 
     Attributes:
-        num_clips: Clips of a video.
-        num_crops: Crops of a clip. Over one that is larger than the training crop the network slides.
-        frames: The frames of each clip, int64 `[num_clips, T]`.
+        frames: The frames of each clip, int64 `[clips, T]`.
         crops: `(height, width)` of frames, whose short side is the test's, to what is seen of them, all of one size.
+            Over one that is larger than the training crop the network slides.
         long_side: `(long, short, target)` to the long side of frames whose short side is scaled to `target`, in pixels.
         says: Clips, starts and crops in words, as they are beside results.
         source: Where the protocol is from.
     """
 
-    num_clips: int
-    num_crops: int
     frames: Callable[[Sizes], np.ndarray]
     crops: Callable[[int, int], list[Box]]
     long_side: LongSide
     says: str
     source: str
 
-    @property
-    def num_views(self) -> int:
-        """Views of a video: clips x crops."""
-        return self.num_clips * self.num_crops
-
     def clips(self, num_frames: int, frame_interval: int, total: int, fps: float = FPS) -> np.ndarray:
-        """The frames of each clip of a video of `total` frames, int64 `[num_clips, num_frames]`."""
+        """The frames of each clip of a video of `total` frames, int64 `[clips, num_frames]`."""
         return self.frames(Sizes(total, num_frames, frame_interval, fps))
 
 
@@ -159,27 +151,27 @@ PROTOCOLS: dict[str, Protocol] = {
     # GN says "regularly sampled" and no more: here the first clip begins with the video, and the last ends with it, or
     # one frame before. The paper's own may be `nonlocal-10clip`, what its authors' released code does.
     "gn-10clip": Protocol(
-        10, 1, _gn, _whole, rounded, "10 clips from i (N - L) / 9 x whole frames", "Wu & He 2018, section 4.3"
+        _gn, _whole, rounded, "10 clips from i (N - L) / 9 x whole frames", "Wu & He 2018, section 4.3"
     ),
     "nonlocal-10clip": Protocol(
-        10, 1, _nonlocal, _capped, _float32, "10 clips from i N / 10 x whole frames up to 1.6 : 1",
+        _nonlocal, _capped, _float32, "10 clips from i N / 10 x whole frames up to 1.6 : 1",
         "video-nonlocal-net at c253ed5 (2019), customized_video_io.cc and customized_video_input_op.h",
     ),
     "nonlocal-30view": Protocol(
-        10, 3, _nonlocal, _three_by_half, _float32, "10 clips from i N / 10 x 3 crops",
+        _nonlocal, _three_by_half, _float32, "10 clips from i N / 10 x 3 crops",
         "video-nonlocal-net at c253ed5 (2019), with multi-crop testing",
     ),
     # Where PySlowFast seeks by time stamps, before it takes these frames of what it decoded, a clip begins up to one
     # frame later.
     "slowfast-30view": Protocol(
-        10, 3, _slowfast, _three_to_the_ends, _floor, "10 clips of T s / 30 seconds from i (N - T s) / 10 x 3 crops",
+        _slowfast, _three_to_the_ends, _floor, "10 clips of T s / 30 seconds from i (N - T s) / 10 x 3 crops",
         "PySlowFast at 287ec00 (2026), decoder.py: get_start_end_idx, temporal_sampling; transform.py: uniform_crop",
     ),
     "mmaction2-30view": Protocol(
-        10, 3, _mmaction2, _three_by_half, _half_up, "10 clips from i (N - L) / 9 rounded x 3 crops",
+        _mmaction2, _three_by_half, _half_up, "10 clips from i (N - L) / 9 rounded x 3 crops",
         "MMAction2 1.2.0 at 4d6c934 (2023): SampleFrames without target_fps, ThreeCrop",
     ),
-    "center-1clip": Protocol(1, 1, _centre, _whole, rounded, "1 clip in the middle x whole frames", "for quick looks"),
+    "center-1clip": Protocol(_centre, _whole, rounded, "1 clip in the middle x whole frames", "for quick looks"),
 }  # fmt: skip
 
 
