@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-
 LongSide = Callable[[float, float, int], int]  # of long side, short side, and what the short one is scaled to
 
 
