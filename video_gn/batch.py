@@ -24,6 +24,15 @@ class BadVideo(NamedTuple):
     reason: str
 
 
+class Box(NamedTuple):
+    """A part of a frame, in its pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 class Batch(NamedTuple):
     """What the loaders give and the model takes.
 
@@ -37,7 +46,7 @@ class Batch(NamedTuple):
         damaged: Videos of `clips` that could be read and are damaged all the same, where that is known.
         fallbacks: Videos of `clips` that the backend asked for refused, and another one read.
         clip_frames: int64 `[clips, T]`, the frames of each clip of a test protocol.
-        crops: What is seen of these frames, each `(top, left, height, width)` in pixels and all of one size.
+        crops: What is seen of these frames, all of one size.
     """
 
     clips: Tensor
@@ -47,7 +56,7 @@ class Batch(NamedTuple):
     damaged: list[BadVideo]
     fallbacks: list[BadVideo]
     clip_frames: Tensor | None = None
-    crops: Sequence[tuple[int, int, int, int]] = ()
+    crops: Sequence[Box] = ()
 
 
 def as_batch(given: Any, num_classes: int | None = None) -> Batch:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from video_gn.batch import NONE, BadVideo, Batch
+from video_gn.batch import NONE, BadVideo, Batch, Box
 from video_gn.compat import shared_memory
 from video_gn.data.decoding.damage import find_damage
 from video_gn.data.decoding.open import BACKENDS, IMAGE, open_video
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
     damaged: list[BadVideo]
     fallbacks: list[BadVideo]
     clip_frames: np.ndarray | None = None
-    crops: Sequence[tuple[int, int, int, int]] = ()
+    crops: Sequence[Box] = ()
 
 
 class VideoDataset(Dataset[Sample]):

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from video_gn.batch import Box
 from video_gn.data.sampling import clip_indices, span
-from video_gn.data.transforms import Box, LongSide, rounded
+from video_gn.data.transforms import LongSide, rounded
 from video_gn.errors import InputError
 
 FPS = 30.0  # frames a second to which PySlowFast's intervals refer (DATA.TARGET_FPS)

@@ -4,21 +4,13 @@ Frames are uint8 `[T, H, W, 3]`, or a sequence of `[H, W, 3]`, as they come from
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from video_gn.batch import Box
+
 LongSide = Callable[[float, float, int], int]  # of long side, short side, and what the short one is scaled to
-
-
-class Box(NamedTuple):
-    """A part of a frame, in its pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def random_box(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from video_gn.batch import Batch
+from video_gn.batch import Batch, Box
 from video_gn.data import protocols, sampling, transforms
 from video_gn.data.decoding.image_reader import ImageFile
 from video_gn.data.decoding.reader import Frames, Video
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
     clips: np.ndarray
     clip_frames: np.ndarray | None = None
-    crops: Sequence[tuple[int, int, int, int]] = ()
+    crops: Sequence[Box] = ()
 
 
 class Views(Protocol):
@@ -103,7 +103,7 @@ class RandomView:
 class _Drawn(NamedTuple):
     """What a clip shows of its frames."""
 
-    box: transforms.Box
+    box: Box
     flipped: bool
 
 
