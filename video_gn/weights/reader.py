@@ -186,19 +186,22 @@ def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]
         InputError: As `read_content`, or it holds no state dict of plain tensors.
     """
     content, metadata = (opened, {}) if opened is not None else read_content(path)
-    settings: Any = {}
-    text: Any = None
-    above = content if isinstance(content, dict) else {}
-    if isinstance(content, dict):
-        text = content.get(METADATA, metadata.get(METADATA))
-        settings = read_settings(text, path).get("model") if isinstance(text, str) else content.get("hyper_parameters")
-    known = settings if isinstance(settings, dict) else {}
-    if text is None and not ("class_names" in known and ("format" in known or "datamodule_hyper_parameters" in above)):
-        settings = {}  # of another project's module
+    settings = _own_settings(content, metadata, path)
     content = _state(content, path, bool(settings))
     for name, value in content.items():
         _check_plain(path, name, value)
-    return _of_one_network(content, path, bool(settings)), settings or {}
+    return _of_one_network(content, path, bool(settings)), settings
+
+
+def _own_settings(content: Any, metadata: Mapping[str, str], path: str) -> Any:
+    """The model's settings as this project's exports and checkpoints have them; empty in files of others."""
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(text := content.get(METADATA, metadata.get(METADATA)), str):
+        return read_settings(text, path).get("model") or {}
+    found: Any = content.get("hyper_parameters")  # as every module of Lightning's may have
+    ours = isinstance(found, dict) and "class_names" in found
+    return found if ours and ("format" in found or "datamodule_hyper_parameters" in content) else {}
 
 
 def _state(content: Any, path: str, whole: bool) -> dict[str, Tensor]:
