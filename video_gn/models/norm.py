@@ -96,7 +96,7 @@ def make_norm(name: str, **options: Any) -> Norm:
 class NormOfVideoGn:
     """What `make_norm` gives is a partial call of it, which makes the layer.
 
-    It is a class, and not a function, since timm takes any function for one that makes norm and activation in one.
+    It is a class, and not a function: of any function timm believes that it makes norm and activation together.
     """
 
     def __new__(  # type: ignore[misc]
