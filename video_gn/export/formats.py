@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from video_gn.console import progress
 from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
-from video_gn.export.graph import program_of, test_size
+from video_gn.export.graph import program_of, tested_size
 from video_gn.extras import optional
 from video_gn.files.names import as_label, is_utf8
 from video_gn.files.writing import make_folder
@@ -109,7 +109,7 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
 
 def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     arguments, crop = pytorchvideo_arguments(settings), settings.clip["crop_size"]
-    if (short := min(test_size(settings))) < crop:
+    if (short := min(tested_size(settings))) < crop:
         raise InputError(
             f"pytorchvideo's head takes frames from the training crop's {crop} pixels a side, and this model is tested "
             f"at {short} (data.evaluation.short_side); take another format"
@@ -234,7 +234,7 @@ def _difference(model: VideoClassifier, settings: Settings, runs: Runs, name: st
     On two clips of the training crop and, but for a detector's backbone, one of the test's size.
     """
     crop, frames = settings.clip["crop_size"], settings.clip["num_frames"]
-    sizes = [(2, crop, crop)] + ([(1, *test_size(settings))] if name != "detector" else [])
+    sizes = [(2, crop, crop)] + ([(1, *tested_size(settings))] if name != "detector" else [])
     largest = 0.0
     for count, height, width in sizes:
         random = torch.manual_seed(0)

@@ -67,7 +67,7 @@ def program_of(model: VideoClassifier, settings: Settings) -> torch.export.Expor
     if model in _made:
         return _made[model]
     crop, frames, least = settings.clip["crop_size"], settings.clip["num_frames"], smallest_side(settings)
-    if (short := min(test_size(settings))) < least:
+    if (short := min(tested_size(settings))) < least:
         raise InputError(
             f"an exported graph takes frames from {least} pixels a side, and this model is tested at {short} "
             "(data.evaluation.short_side); take --to safetensors"
@@ -85,7 +85,7 @@ def program_of(model: VideoClassifier, settings: Settings) -> torch.export.Expor
     return program
 
 
-def test_size(settings: Settings) -> tuple[int, int]:
+def tested_size(settings: Settings) -> tuple[int, int]:
     """Height and width of frames as the model's test sees them, of a video of about 4 to 3."""
     if settings.clip["images"]:
         return settings.clip["crop_size"], settings.clip["crop_size"]
