@@ -16,6 +16,7 @@ loader = script("benchmarks/loader.py")
 prepared = script("benchmarks/prepared.py")
 steps = script("benchmarks/step.py")
 memory = script("benchmarks/memory.py")
+reading = script("benchmarks/reading.py")
 
 
 @pytest.fixture
@@ -111,3 +112,14 @@ def test_kept_for_backward():
     assert of_bn["GN ours, low memory"] <= 0.75 and of_bn["BN ours, low memory"] <= 0.75
     # Per site of 8 x 64 x 16 x 112 x 112 elements, the largest: what goes into the norm, and what comes out.
     assert kept["GN ours"] > 8 * 64 * 16 * 112 * 112 * 2 * 2
+
+
+@pytest.mark.slow
+def test_reading(monkeypatch, capsys):
+    monkeypatch.setattr(reading, "alone", lambda job: job())
+    found = reading.main(["--rows", "800", "--files", "400", "--frames", "20", "--size", "320", "240"])
+    assert set(found["memory"]) == set(BACKENDS) and all(
+        set(sizes) == {"", *reading.VIEWS} for sizes in found["memory"].values()
+    )
+    assert 0 < found["list"] < 60 and 0 < found["folders"] < 60
+    assert "folders: 400 videos in" in capsys.readouterr().out
