@@ -118,8 +118,7 @@ def test_kept_for_backward():
 def test_reading(monkeypatch, capsys):
     monkeypatch.setattr(reading, "alone", lambda job: job())
     found = reading.main(["--rows", "800", "--files", "400", "--frames", "20", "--size", "320", "240"])
-    assert set(found["memory"]) == set(BACKENDS) and all(
-        set(sizes) == {"", *reading.VIEWS} for sizes in found["memory"].values()
-    )
+    assert set(found["memory"]) == set(BACKENDS)
+    assert all(set(sizes) == {"", *reading.VIEWS} for sizes in found["memory"].values())
     assert 0 < found["list"] < 60 and 0 < found["folders"] < 60
     assert "folders: 400 videos in" in capsys.readouterr().out
