@@ -89,6 +89,12 @@ LOADING: dict[str, Rule] = {
     "max_bad": _FRACTION,
 }
 DATA: dict[str, Rule] = {"batch_size": BATCH, "clips_per_video": BATCH, "seed": SEED}
+DIVISION: dict[str, Rule] = {
+    "shares": list_of(_FRACTION, 3, "3 numbers from 0 to 1, of training, validation and test"),
+    "group": or_none(Rule(lambda x: isinstance(x, str) and _is_pattern(x), "a regular expression")),
+    "folds": or_none(whole(2, 1000)),
+    "fold": whole(0, 999),
+}
 IMAGES: dict[str, Rule] = {"crop_size": CROP, "short_side": SIDE, "flip": FLAG}
 # Of what moves the network's parameters, and of where they begin.
 OPTIMIZER: dict[str, Rule] = {
@@ -135,6 +141,14 @@ FILE_NAME = Rule(
     lambda x: x is None or (isinstance(x, str) and len(x) <= 200 and x.isprintable() and _stays(x) and _fills_in(x)),
     "text of at most 200 characters in which {name} or {name:.2f} is a figure, below the run's folder",
 )
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _stays(name: str) -> bool:

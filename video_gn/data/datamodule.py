@@ -22,7 +22,7 @@ from video_gn.data.folders import SUFFIXES
 from video_gn.data.lists import find_videos
 from video_gn.data.loader import RowSampler, VideoLoader
 from video_gn.data.quarantine import Quarantine
-from video_gn.data.splits import Splits
+from video_gn.data.splits import find_lists, splits_of
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import Views, spread
 from video_gn.errors import InputError
@@ -36,7 +36,8 @@ class DataModule(pl.LightningDataModule):
     """What videos and images have in common: lists, loaders, and the account of bad files.
 
     A split is a folder of class folders, a CSV file with columns path and label, or a text file of `path label`
-    lines (data/README.md has all forms); paths in it are relative to `root`. Labels are class names, or numbers from
+    lines (data/README.md has all forms); paths in it are relative to `root`. What is `auto` is looked for below
+    `root`, and without it a share of the training list (`video_gn.data.own`). Labels are class names, or numbers from
     0. What `data/check_videos.py` found of a list (`train.checked.csv` beside `train.csv`) is made use of: the true
     number of frames, the backend that reads a video right, and which ones cannot be read.
 
@@ -62,16 +63,17 @@ class DataModule(pl.LightningDataModule):
     def _set_up(self, given: dict[str, Any], kind: str) -> None:
         """Takes the arguments of a subclass, checked."""
         check(given, DATA, "data")
-        paths = ("root", "train", "val", "test", "class_names")
-        given |= {name: from_home(given[name]) for name in paths if isinstance(given[name], str)}
+        paths = ("root", "train", "val", "test", "class_names", "split")
+        given |= {name: from_home(given[name]) for name in paths if isinstance(given.get(name), str)}
+        given |= find_lists(given, self.suffixes)
         self.root, self.loading = Path(given["root"]), given["loading"]
         self.train, self.val, self.test = given["train"], given["val"], given["test"] or given["val"]
         self.batch_size, self.seed = given["batch_size"], given["seed"]
         self.given_videos = given["videos"] or []
         self.quarantine = Quarantine(self._folder / from_home(self.loading.quarantine))
-        self.splits = Splits(self._folder, self.suffixes)
+        self.splits = splits_of(given, self._folder, self.suffixes)
         names = list(motion12.CLASSES) if self.motion and not given["class_names"] else given["class_names"]
-        self.splits.name_classes(names, self.train)
+        self.splits.name_classes(names)
         self.class_names = self.splits.class_names
         self.lists: dict[str, VideoList] = {}
         self._loaders: list[VideoLoader] = []
@@ -121,6 +123,8 @@ class DataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
+        if stage != "predict":
+            self.splits.divide()
         for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
             if split != "val" or stage == "validate" or self.val is not None:
                 self._read(split)
@@ -145,7 +149,7 @@ class DataModule(pl.LightningDataModule):
             if source is None:
                 null = "data.val is null" if split == "val" else "data.test and data.val are null"
                 raise InputError(f"there are no {split} videos: {null}; name a list with --data.{split}")
-            self.lists[split] = self.splits.read(source)
+            self.lists[split] = self.splits.read(source, split)
         self._set_known_aside(split)
 
     def _set_known_aside(self, split: str) -> None:

@@ -13,11 +13,12 @@ class VideoData(DataModule):
     """Loaders of Kinetics, of any other labelled videos, or of the embedded set.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set; with `train: auto` also a list itself.
         train: Training split, below `root`: a folder of class folders, a CSV file with columns path and label, or a
-            text file of `path label` lines.
-        val: Validation split, below `root`; None trains without validation.
-        test: Test split, below `root`; None takes `val`.
+            text file of `path label` lines. `auto` looks for it below `root`.
+        val: Validation split, below `root`; None trains without validation; `auto` looks for it, and else takes a
+            share of the training split.
+        test: Test split, below `root`; None takes `val`; `auto` as for `val`.
         class_names: The classes in the order of their labels, or a text file with one a line; None takes those of
             the training split.
         clip: How clips are made in training.
@@ -29,6 +30,12 @@ class VideoData(DataModule):
         seed: Of everything drawn.
         motion: Makes the embedded set with these parameters and takes its splits; `root` is where it goes.
         videos: Files, folders and patterns to predict.
+        shares: Of training, validation and test videos, where they are taken from the training split.
+        group: A regular expression whose match in a path (or that of its brackets) names the video's group, which is
+            never divided; None takes the list's column group, or else the videos' folders.
+        folds: Parts of the training split for cross-validation, each of which is the test once.
+        fold: Which of them is the test, from 0.
+        split: A table of which video is in which split, `split.csv` of a run; None divides them.
     """
 
     def __init__(
@@ -46,6 +53,11 @@ class VideoData(DataModule):
         seed: int = 0,
         motion: motion12.Motion | None = None,
         videos: list[str] | None = None,
+        shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+        group: str | None = None,
+        folds: int | None = None,
+        fold: int = 0,
+        split: str | None = None,
     ) -> None:
         super().__init__()
         self.motion, self.clips_per_video = motion, clips_per_video
