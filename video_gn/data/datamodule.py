@@ -11,16 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
 from video_gn.batch import BadVideo, Batch
 from video_gn.data import motion12
+from video_gn.data.augment import Mixed
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.folders import SUFFIXES
 from video_gn.data.lists import find_videos
 from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.order import rows_of
 from video_gn.data.quarantine import Quarantine
 from video_gn.data.splits import Splits
 from video_gn.data.video_list import VideoList
@@ -67,6 +70,7 @@ class DataModule(pl.LightningDataModule):
         self.root, self.loading = Path(given["root"]), given["loading"]
         self.train, self.val, self.test = given["train"], given["val"], given["test"] or given["val"]
         self.batch_size, self.seed = given["batch_size"], given["seed"]
+        self.sampling, self.mix = given["sampling"], Mixed(given["augment"]) if given["augment"].mixes else None
         self.given_videos = given["videos"] or []
         self.quarantine = Quarantine(self._folder / from_home(self.loading.quarantine))
         self.splits = Splits(self._folder, self.suffixes)
@@ -173,10 +177,12 @@ class DataModule(pl.LightningDataModule):
         if split not in self.lists:
             raise InputError(f"the {split} videos are not listed yet; call setup first")
         videos, rank = self.lists[split], self.trainer.global_rank if self.trainer else 0
-        inspect = self.inspect and split in ("test", "predict")
+        inspect, timeout = self.inspect and split in ("test", "predict"), self.loading.decode_timeout
+        rows = rows_of(videos.labels, self.sampling if training else "shuffled")
+        mix = self.mix if training else None
         loader = VideoLoader(
-            VideoDataset(videos, views, self.seed, training, inspect, self.backend, self.loading.decode_timeout),
-            RowSampler(len(videos), self.seed, training, rank, self.world_size, split == "val"),
+            VideoDataset(videos, views, self.seed, training, inspect, self.backend, timeout, rows, mix),
+            RowSampler(len(videos), self.seed, training, rank, self.world_size, split == "val", rows),
             batch_size,
             min(self.loading.num_workers, len(videos)),
             drop_last=training,
@@ -186,6 +192,12 @@ class DataModule(pl.LightningDataModule):
         )
         self._loaders.append(loader)
         return loader
+
+    def class_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training videos of each class, int64 `[K]`, and its probability to be drawn, float64 `[K]`."""
+        counts = np.bincount(self.lists["train"].labels, minlength=self.num_classes)
+        drawn = counts > 0 if self.sampling == "balanced" else counts
+        return counts, drawn / drawn.sum()
 
     def close(self) -> None:
         """Ends the workers of all its loaders."""

@@ -1,11 +1,12 @@
 """What a user sets of clips, of evaluation and of loading: each a group of the config, which checks itself."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from video_gn.data import protocols, sampling
 from video_gn.data.decoding.open import BACKENDS
 from video_gn.errors import InputError
-from video_gn.rules import CLIP, EVALUATION, LOADING, check, one_of
+from video_gn.rules import AUGMENT, CLIP, EVALUATION, LOADING, check, one_of
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,51 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """What is changed of training clips beyond crop and flip, alike in all frames of a clip. All are off by default."""
+
+    mixup: float = 0.0
+    """Alpha of Beta(alpha, alpha), from which the shares are drawn with which two videos are added; 0 for none. The
+    source is Zhang et al. 2018."""
+    cutmix: float = 0.0
+    """Alpha, likewise, of a part of all frames that is another video's; 0 for none. With `mixup` each comes half of the
+    time. The source is Yun et al. 2019."""
+    color_jitter: float = 0.0
+    """How far brightness, contrast and saturation may move, up or down, as a fraction."""
+    hue: float = 0.0
+    """How far the hue may move, of its circle, up to 0.5."""
+    rand_augment: int = 0
+    """Operations of RandAugment on each clip; 0 for none. The source is Cubuk et al. 2020."""
+    magnitude: int = 9
+    """Strength of these operations, from 0 to 30."""
+    random_erasing: float = 0.0
+    """Fraction of the clips of which a part becomes grey in all frames. The source is Zhong et al. 2020."""
+
+    def __post_init__(self) -> None:
+        check(vars(self), AUGMENT, "data.augment")
+
+    @property
+    def changes_frames(self) -> bool:
+        """Whether clips are changed by themselves."""
+        return bool(self.color_jitter or self.hue or self.rand_augment or self.random_erasing)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether each video gets another one into it."""
+        return bool(self.mixup or self.cutmix)
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """How videos are seen in test and prediction."""
+    """How videos are seen in test and prediction, and in validation during training."""
 
     protocol: str = "gn-10clip"
     """Views of a video, a key of `video_gn.data.protocols.PROTOCOLS`."""
     short_side: int = 256
     """Short side of the frames, in pixels."""
+    validation: Literal["random", "center"] = "random"
+    """What validation during training takes of a video: random, a clip with training's crop and flip, as the papers
+    do; center, the middle clip and the middle crop of training's size, where the short side is `short_side`."""
     inspect: bool = False
     """Whether to name videos that decode but are damaged (flipped bits, cut short without an index); they are
     evaluated all the same. Each video is decoded once more for it."""

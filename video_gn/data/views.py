@@ -108,6 +108,28 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
+class CentreView:
+    """The middle clip of a video, and of it the middle crop: validation without chance."""
+
+    num_frames: int
+    frame_interval: int
+    short_side: int
+    crop_size: int
+
+    def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
+        clips = protocols.find_protocol("center-1clip").clips(
+            self.num_frames, self.frame_interval, video.num_frames, video.fps
+        )
+
+        def finish(frames: Frames) -> Frames:
+            height, width = frames[0].shape[:2]
+            box = transforms.centre_box(height, width, self.short_side, self.crop_size, video.pixel_aspect)
+            return transforms.resize(transforms.crop(frames, box), self.crop_size, self.crop_size)
+
+        return Seen(video.read(clips[0], finish)[None])
+
+
+@dataclass(frozen=True)
 class ProtocolViews:
     """The frames of every view of a test protocol, from one pass over the video; each is decoded and scaled once."""
 
@@ -163,8 +185,7 @@ class RandomImage:
     flip: bool
 
     def __call__(self, video: Any, rng: np.random.Generator) -> Seen:
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator on the CPU
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        with transforms.torch_draws(rng):
             return Seen(_view(_random_part(self.crop_size, self.flip), video))
 
 

@@ -20,7 +20,7 @@ from video_gn.data.protocols import find_protocol
 from video_gn.errors import InputError
 from video_gn.files.names import is_utf8, utf8_named
 from video_gn.models.resnet3d import ResNet3d
-from video_gn.rules import DATA, FLAG, LOADING, Rule, one_of, plain, shown
+from video_gn.rules import AUGMENT, DATA, EVALUATION, FLAG, LOADING, Rule, one_of, plain, shown
 from video_gn.train.callbacks.bn_statistics import RULES as STATISTICS
 from video_gn.train.configs import flat
 from video_gn.weights.archives import wrong_sum
@@ -41,7 +41,9 @@ _PATH = Rule(
 RUN_DATA = {
     **dict.fromkeys(("root", "train", "val", "test"), _PATH),
     "motion": Rule(lambda x: x is None or _is_motion(x), "parameters of the embedded set"),
-    **{name: DATA[name] for name in ("batch_size", "clips_per_video")},
+    **{name: DATA[name] for name in ("batch_size", "clips_per_video", "sampling")},
+    **{f"augment.{name}": rule for name, rule in AUGMENT.items()},
+    "evaluation.validation": EVALUATION["validation"],
     "evaluation.inspect": FLAG,
     "loading.num_workers": LOADING["num_workers"],
     "loading.backend": one_of(BACKENDS),
@@ -172,6 +174,7 @@ def with_checkpoint(args: list[str]) -> list[str]:
     for part in ("optimizer", "schedule"):  # for what results.json says of it
         if part in checkpoint.model and checkpoint.model[part]["class_path"] in CLASSES[part]:
             model[part] = plain(checkpoint.model[part])
+    model |= {name: plain(checkpoint.model[name]) for name in ("loss", "freeze_bn_after") if name in checkpoint.model}
     data = data_config(checkpoint.clip) | {"class_names": list(checkpoint.model["class_names"])}
     stored: dict[str, Any] = {
         "seed_everything": checkpoint.clip.get("seed", 0) % 2**32,
@@ -239,7 +242,7 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Any]:
         found = {
             name: value
             for name, value in found.items()
-            if name not in ("motion", "clips_per_video", "evaluation.inspect")
+            if name not in ("motion", "clips_per_video", "evaluation.inspect", "evaluation.validation")
         }
     for name in [name for name in found if not RUN_DATA[name].holds(found[name])]:
         log.warning(
