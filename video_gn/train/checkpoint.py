@@ -21,7 +21,7 @@ from video_gn.data.protocols import find_protocol
 from video_gn.errors import InputError
 from video_gn.files.names import is_utf8, utf8_named
 from video_gn.models.resnet3d import ResNet3d
-from video_gn.rules import DATA, DIVISION, FLAG, LOADING, Rule, one_of, plain, shown
+from video_gn.rules import AUGMENT, DATA, DIVISION, EVALUATION, FLAG, LOADING, Rule, one_of, plain, shown
 from video_gn.train.callbacks.bn_statistics import RULES as STATISTICS
 from video_gn.train.callbacks.split_table import find_table
 from video_gn.train.configs import flat
@@ -43,8 +43,10 @@ _PATH = Rule(
 RUN_DATA = {
     **dict.fromkeys(("root", "train", "val", "test"), _PATH),
     "motion": Rule(lambda x: x is None or _is_motion(x), "parameters of the embedded set"),
-    **{name: DATA[name] for name in ("batch_size", "clips_per_video")},
+    **{name: DATA[name] for name in ("batch_size", "clips_per_video", "clips_per_epoch", "sampling")},
     **DIVISION,
+    **{f"augment.{name}": rule for name, rule in AUGMENT.items()},
+    "evaluation.validation": EVALUATION["validation"],
     "evaluation.inspect": FLAG,
     "loading.num_workers": LOADING["num_workers"],
     "loading.backend": one_of(BACKENDS),
@@ -175,6 +177,7 @@ def with_checkpoint(args: list[str]) -> list[str]:
     for part in ("optimizer", "schedule"):  # for what results.json says of it
         if part in checkpoint.model and checkpoint.model[part]["class_path"] in CLASSES[part]:
             model[part] = plain(checkpoint.model[part])
+    model |= {name: plain(checkpoint.model[name]) for name in ("loss", "freeze_bn_after") if name in checkpoint.model}
     data = data_config(checkpoint.clip) | {"class_names": list(checkpoint.model["class_names"])}
     stored: dict[str, Any] = {
         "seed_everything": checkpoint.clip.get("seed", 0) % 2**32,
@@ -218,7 +221,7 @@ def data_config(clip: Mapping[str, Any]) -> dict[str, Any]:
     clip = plain(clip)
     if clip["images"]:
         return {"crop_size": clip["crop_size"], "short_side": clip["test_short_side"], "flip": clip["flip"]}
-    names = ("num_frames", "frame_interval", "max_span", "short_side", "crop_size", "flip")
+    names = ("num_frames", "frame_interval", "max_span", "short_side", "crop_size", "flip", "shrink")
     return {
         "clip": {name: clip[name] for name in names if name in clip},
         "evaluation": {"protocol": clip["test_protocol"], "short_side": clip["test_short_side"]},
@@ -261,7 +264,7 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Any]:
         found = {
             name: value
             for name, value in found.items()
-            if name not in ("motion", "clips_per_video", "evaluation.inspect", *DIVISION)
+            if name not in ("motion", "clips_per_video", "evaluation.inspect", "evaluation.validation", *DIVISION)
         }
     for name in [name for name in found if not RUN_DATA[name].holds(found[name])]:
         log.warning(

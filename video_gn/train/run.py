@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
@@ -20,7 +20,9 @@ from video_gn.data.image_data import ImageData
 from video_gn.errors import InputError
 from video_gn.files.names import utf8_name
 from video_gn.models.resnet3d import ResNet3d
+from video_gn.rules import FILE_NAME, check, one_of
 from video_gn.train.callbacks.bars import ProgressBar
+from video_gn.train.callbacks.best import MONITORS, BestCheckpoint
 from video_gn.train.callbacks.check_resumed import CheckResumed
 from video_gn.train.callbacks.history import History
 from video_gn.train.callbacks.position import Position
@@ -116,6 +118,7 @@ def of_evaluation(command: str, config: Any, given: Any, run_dir: Path, name: st
 def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) -> list[Callback]:
     """The callbacks of fit, as `of_evaluation`; `dumped` is the configuration as text."""
     folder, saves = config.checkpoint.dirpath, given.enable_checkpointing is not False
+    validates = given.limit_val_batches != 0 and config.data.val is not None
     return [
         CheckResumed(),
         # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
@@ -124,7 +127,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         Progress(run_dir),
         SplitTable(run_dir),
         _report(config, given, run_dir, name, dumped),
-        *([_best(folder)] if saves and given.limit_val_batches != 0 and config.data.val is not None else []),
+        *([BestCheckpoint(folder, config.checkpoint.monitor)] if saves and validates else []),
         *([EpochCheckpoint(folder)] if saves and not saves_each_epoch(config.checkpoint) else []),
         *([LearningRateMonitor("step")] if given.logger is None else []),
     ]
@@ -158,7 +161,7 @@ def loggers(run_dir: Path) -> list[Any]:
 
 def saves_each_epoch(checkpoint: Any) -> bool:
     """Whether a ModelCheckpoint with these settings leaves `last.ckpt` at each epoch's end."""
-    others = ("every_n_train_steps", "train_time_interval", "monitor")
+    others = ("every_n_train_steps", "train_time_interval")
     return (
         f"{checkpoint.filename}.ckpt" == LAST
         and not any(checkpoint[name] for name in others)
@@ -177,10 +180,21 @@ def check_monitors(callbacks: list[Callback]) -> None:
             )
 
 
+def check_best(checkpoint: Any, val: Any) -> None:
+    """Raises InputError where settings of checkpoints name no file, or no figure that `best.ckpt` can be the best of.
+
+    Args:
+        checkpoint: The settings.
+        val: The validation split.
+    """
+    check(checkpoint, {"filename": FILE_NAME, "monitor": one_of(MONITORS)}, "checkpoint")
+    if val is None and checkpoint.monitor != "val/top1":  # its default
+        raise InputError(
+            f"checkpoint.monitor is {checkpoint.monitor}, and data.val is null: nothing is validated, and there is no "
+            "best.ckpt; name a validation set with --data.val"
+        )
+
+
 def writes_last(callback: Callback) -> bool:
     """Whether it writes `last.ckpt`, in which what the others keep of an epoch has to be."""
     return isinstance(callback, EpochCheckpoint) or f"{getattr(callback, 'filename', None)}.ckpt" == LAST
-
-
-def _best(folder: str) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)

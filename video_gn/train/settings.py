@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 
 from video_gn.errors import InputError
-from video_gn.rules import FLAG, START, check, one_of, or_none, plain
+from video_gn.models.contract import settings_of
+from video_gn.rules import FLAG, FORMAT, START, check, one_of, or_none, plain
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,16 @@ def described(one: Any, settings: Mapping[str, Any] | None = None) -> dict[str, 
     path = f"{type(one).__module__}.{type(one).__qualname__}"
     given = settings if settings is not None else plain(one) if is_dataclass(one) else {}
     return {"class_path": path, "init_args": plain(given)}
+
+
+def hyper_parameters(model: Any, start: Start) -> dict[str, Any]:
+    """What a classifier is made by, as checkpoints have it: in types that load without running code."""
+    return {
+        "format": FORMAT,
+        "class_names": model.class_names,
+        "net": described(model.net, settings_of(model.net)),
+        "optimizer": described(model.optimizer),
+        "schedule": described(model.schedule),
+        "start": plain(start) | {"mean": model.mean, "std": model.std},
+        "loss": plain(model.loss),
+    }
