@@ -33,6 +33,7 @@ from video_gn.files.names import from_home
 from video_gn.rules import DATA, FORMAT, check, plain
 
 log = logging.getLogger(__name__)
+NOT_SAID = ("self", "__class__", "videos", "split")  # of the arguments, what is none of a checkpoint's settings
 
 
 class DataModule(pl.LightningDataModule):
@@ -88,7 +89,7 @@ class DataModule(pl.LightningDataModule):
         self.damaged: dict[str, dict[str, BadVideo]] = {}
         self.fallbacks: dict[str, dict[str, BadVideo]] = {}
         # A checkpoint carries what a later test or prediction needs, in types that load without running code.
-        said = {name: plain(value) for name, value in given.items() if name not in ("self", "__class__", "videos")}
+        said = {name: plain(value) for name, value in given.items() if name not in NOT_SAID}
         self._set_hparams({"format": FORMAT, "kind": kind} | said | {"class_names": self.class_names})
         self._hparams_name = "kwargs"
 
