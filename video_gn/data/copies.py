@@ -41,7 +41,8 @@ LEAST_CHANGE = 1.0  # root mean square of a change, in grey levels, below which 
 LIKE = 0.6  # correlation of two changes that are the same
 LIKE_PICTURE = 0.9  # of the pictures
 MOST_VIDEOS = 10_000  # of a list: to compare them takes the square of their number
-CHUNK = 512  # points compared at once
+CHUNK = 256  # points compared at once
+LONG = 20  # chunks from which on it takes so long that a bar is shown
 TIMEOUT = 120.0  # seconds for a video
 
 
@@ -204,13 +205,14 @@ def _alike(kept: Sequence[Signature]) -> Iterator[tuple[int, int]]:
     of_all, look, whose, time = map(np.concatenate, (changes, pictures, owner, when))
     points = np.concatenate([_spread(np.flatnonzero(whose == place)) for place in range(len(kept))])
     votes: dict[tuple[int, int], dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for begin in range(0, len(points), CHUNK):
+    parts = range(0, len(points), CHUNK)
+    for begin in progress(parts, "comparing them", len(parts), leave=False, disable=len(parts) < LONG):
         part = points[begin : begin + CHUNK]
-        for i, j in zip(*np.nonzero(of_all[part] @ of_all.T > LIKE), strict=True):
-            point = part[i]
-            if whose[point] != whose[j] and look[point] @ look[j] > LIKE_PICTURE:
-                pair = (int(whose[point]), int(whose[j]))
-                votes[pair][int(time[j] - time[point])].add(int(point))
+        i, j = np.nonzero(of_all[part] @ of_all.T > LIKE)
+        i = part[i]
+        alike = (whose[i] != whose[j]) & (np.einsum("nd,nd->n", look[i], look[j]) > LIKE_PICTURE)
+        for point, found in zip(i[alike], j[alike], strict=True):
+            votes[int(whose[point]), int(whose[found])][int(time[found] - time[point])].add(int(point))
     for (a, b), shifts in votes.items():
         best = max(len(shifts[s] | shifts.get(s + 1, set())) for s in list(shifts))
         asked = int((whose[points] == a).sum())
