@@ -9,8 +9,12 @@ from conftest import VIDEOS
 from samples import H264, write
 
 from video_gn.data import copies
-from video_gn.data.copies import cache_folder, copies_of, find_copies
+from video_gn.data.copies import cache_folder, copies_of, read_signatures
 from video_gn.data.video_list import VideoList
+
+
+def find_copies(*given):
+    return copies.find_copies(read_signatures(*given))
 
 
 def scene(seed, count=90, background=0):

@@ -76,6 +76,10 @@ def test_slips_in_folders(tmp_path):
     assert data(tmp_path / "case", class_names=["Fight", "fight"]).num_classes == 2
     with pytest.raises(InputError, match=r"data.motion makes the embedded set, and data.train=auto names another list"):
         data(tmp_path / "case", motion=Motion())
+    with pytest.raises(
+        InputError, match=r"embedded set below data.root, and .*case holds videos of its own, e.g. Fight"
+    ):
+        VideoData(str(tmp_path / "case"), motion=Motion())
 
 
 def test_class_folders_are_divided(tmp_path, caplog, monkeypatch):

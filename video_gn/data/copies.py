@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from video_gn.console import progress
+from video_gn.data.cues import say_of_labels
 from video_gn.data.decoding.damage import decode_all
 from video_gn.data.decoding.frames_reader import FrameFolder
 from video_gn.data.protocols import FPS
@@ -58,35 +59,37 @@ class Signature(NamedTuple):
     digest: str
 
 
-def copies_of(videos: VideoList, strategy: Any = None) -> list[tuple[int, int]]:
-    """Pairs of rows of a list whose videos show the same; the first process finds them.
+def copies_of(videos: VideoList, trainer: Any = None) -> list[tuple[int, int]]:
+    """Pairs of rows of a list whose videos show the same; the first process finds them, and says what labels look like.
 
     Args:
         videos: The list.
-        strategy: Lightning's, by which other processes get them.
+        trainer: Lightning's, by which other processes get them.
     """
     if len(videos) > MOST_VIDEOS:
         log.warning("%d videos are too many to look for copies among them (data.find_copies)", len(videos))
         return []
-    workers = len(os.sched_getaffinity(0))
-    found = find_copies(videos.paths, workers, cache_folder()) if first_process() else []
-    return strategy.broadcast(found) if strategy else found
+    found: list[tuple[int, int]] = []
+    if first_process():
+        kept = read_signatures(videos.paths, len(os.sched_getaffinity(0)), cache_folder())
+        found = find_copies(kept)
+        say_of_labels([one.pictures for one in kept], videos.labels)
+    return trainer.strategy.broadcast(found) if trainer else found
 
 
-def find_copies(paths: Sequence[str], workers: int, cache: Path | None = None) -> list[tuple[int, int]]:
-    """Pairs of places of videos that show the same, in whole or in part; the first place is the smaller one.
+def find_copies(kept: Sequence[Signature]) -> list[tuple[int, int]]:
+    """Pairs of places of videos that show the same, in whole or in part; the first place is the smaller one."""
+    return sorted({*_equal(kept), *_alike(kept)})
+
+
+def read_signatures(paths: Sequence[str], workers: int, cache: Path | None = None) -> list[Signature]:
+    """The signature of each video.
 
     Args:
         paths: The files.
         workers: Processes that read them.
         cache: A folder for what was seen of them, by which a file that is the same is not read again.
     """
-    kept = read_signatures(paths, workers, cache)
-    return sorted({*_equal(kept), *_alike(kept)})
-
-
-def read_signatures(paths: Sequence[str], workers: int, cache: Path | None = None) -> list[Signature]:
-    """The signature of each video, as `find_copies`."""
     states = {path: _state(path) for path in dict.fromkeys(paths)}
     above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     file = (cache or Path()) / f"{hashlib.sha256(os.fsencode(above)).hexdigest()[:16]}.npz"

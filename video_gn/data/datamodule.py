@@ -132,8 +132,7 @@ class DataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage != "predict":
-            strategy = self.trainer.strategy if self.trainer else None
-            self.splits.divide(partial(copies_of, strategy=strategy) if self.find_copies else lambda videos: ())
+            self.splits.divide(partial(copies_of, trainer=self.trainer) if self.find_copies else lambda videos: ())
         for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
             if split != "val" or stage == "validate" or self.val is not None:
                 self._read(split)

@@ -10,7 +10,7 @@ import numpy as np
 
 from video_gn.data.division import TEST, TRAIN, VAL, Division
 from video_gn.data.duplicates import in_both
-from video_gn.data.folders import SUFFIXES
+from video_gn.data.folders import SUFFIXES, Scan, is_of
 from video_gn.data.labels import check_case, check_class_names, names_of, read_class_names
 from video_gn.data.lists import above, read_list, read_rows
 from video_gn.data.own import AUTO, Own, Places, find_places
@@ -35,9 +35,23 @@ def find_lists(given: Mapping[str, Any], suffixes: Set[str]) -> dict[str, Any]:
             f"data.motion makes the embedded set, and data.{other[0]}={given[other[0]]} names another list; set "
             "data.motion to null for your own videos (or take -c own), or leave out the list"
         )
+    if given.get("motion") and (example := _videos_below(Path(given["root"]), suffixes)):
+        raise InputError(
+            f"data.motion makes the embedded set below data.root, and {given['root']} holds videos of its own, e.g. "
+            f"{example}; take -c own for them, or another data.root for the embedded set"
+        )
     if given["class_names"] and not Path(given["root"]).exists():  # of a checkpoint whose videos are not needed
         return {}
     return find_places(Places(*(given[name] for name in Places._fields)), suffixes)._asdict()
+
+
+def _videos_below(root: Path, suffixes: Set[str]) -> str | None:
+    """A video in a folder just below another one, if there is any."""
+    scan = Scan(suffixes)
+    for name in scan.entries(str(root))[0] if root.is_dir() else ():
+        if found := [file for file in scan.entries(str(root / name))[1] if is_of(file, suffixes)]:
+            return f"{name}/{found[0]}"
+    return None
 
 
 def splits_of(given: Mapping[str, Any], folder: Path, suffixes: Set[str]) -> "Splits":
