@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from command_lines import EPOCHS, STEPS, tiny
-from test_position import Record, ends, stopped_and_resumed, what_counts
-from test_position import difference as first_difference
+from conftest import few
+from states import Record, difference, ends, stopped_and_resumed, what_counts
 
 from video_gn.models.norm import batch_norms
 from video_gn.train import cli
@@ -30,7 +30,7 @@ def seen(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("end", [{}, {"trainer.max_epochs": 100, "trainer.max_steps": EPOCHS * STEPS}])
+@pytest.mark.parametrize("end", few([{}, {"trainer.max_epochs": 100, "trainer.max_steps": EPOCHS * STEPS}], ({},)))
 def test_statistics_stay_after_the_fraction(end, pictures, tmp_path, seen):
     assert cli.main(tiny(pictures, tmp_path, **BN | end)) == 0
     half = EPOCHS * STEPS // 2
@@ -43,6 +43,7 @@ def test_statistics_stay_after_the_fraction(end, pictures, tmp_path, seen):
     assert sum(means) == pytest.approx(sums[-1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_all_batches_of_a_step_are_alike(pictures, tmp_path, seen):
     given = {"data.batch_size": 1, "trainer.accumulate_grad_batches": 4, "model.freeze_bn_after": 0.55}
     assert cli.main(tiny(pictures, tmp_path, **BN | given)) == 0
@@ -52,25 +53,10 @@ def test_all_batches_of_a_step_are_alike(pictures, tmp_path, seen):
     assert sum(trains) / len(trains) == pytest.approx(0.55, abs=4 / len(trains))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [STEPS + 1, 2 * STEPS + 1])
 def test_it_resumes_exactly(step, pictures, tmp_path, monkeypatch):
     stopped_and_resumed(("training_step", step), pictures, tmp_path, monkeypatch, **BN)
-
-
-@pytest.mark.slow
-def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        whole = Record(patched, tmp_path / "whole")
-        assert cli.main(tiny(pictures, tmp_path / "whole", **BN)) == 0
-    for step in whole.states:
-        run_dir = tmp_path / f"from{step}"
-        whole.put(step, run_dir)
-        with monkeypatch.context() as patched:
-            again = Record(patched, run_dir)
-            assert cli.main(tiny(pictures, run_dir, **BN)) == 0
-        for later, state in again.states.items():
-            assert not (d := first_difference(what_counts(state), what_counts(whole.states[later]))), (step, later, d)
-        assert not first_difference(ends(run_dir), ends(tmp_path / "whole"))
 
 
 def test_a_frozen_norm_is_that_of_evaluation_and_is_recorded_again(pictures):

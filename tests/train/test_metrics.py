@@ -50,7 +50,7 @@ def test_they_are_the_same_on_any_number_of_processes(count):
     assert {name: value for name, value in found.items() if name != "loss"} == {
         name: value for name, value in whole.items() if name != "loss"
     }
-    assert found["loss"] == pytest.approx(whole["loss"], rel=1e-12)
+    assert found["loss"] == pytest.approx(whole["loss"], rel=1e-6)  # float32 within a batch
 
 
 def test_by_hand():

@@ -29,11 +29,11 @@ class VideoData(DataModule):
         clips_per_video: Clips drawn from one opened video in training, side by side in a batch (repeated sampling:
             frames before a clip have to be decoded once for all of them). An epoch has that many times the steps.
         seed: Of everything drawn.
+        motion: Makes the embedded set with these parameters and takes its splits; `root` is where it goes.
+        videos: Files, folders and patterns to predict.
         sampling: How training draws from its list: "shuffled", each video once an epoch; "balanced", every class with
             the same probability, in epochs of the same length.
         augment: What is changed of training clips beyond crop and flip.
-        motion: Makes the embedded set with these parameters and takes its splits; `root` is where it goes.
-        videos: Files, folders and patterns to predict.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class VideoData(DataModule):
         batch_size: int = 8,
         clips_per_video: int = 1,
         seed: int = 0,
-        sampling: Literal["shuffled", "balanced"] = "shuffled",
-        augment: Augment = Augment(),
         motion: motion12.Motion | None = None,
         videos: list[str] | None = None,
+        sampling: Literal["shuffled", "balanced"] = "shuffled",
+        augment: Augment = Augment(),
     ) -> None:
         super().__init__()
         self.motion, self.clips_per_video = motion, clips_per_video
