@@ -6,7 +6,7 @@ import pytest
 import torch
 from command_lines import EPOCHS, STEPS, tiny
 from conftest import few
-from states import Record, difference, ends, stopped_and_resumed, what_counts
+from states import stopped_and_resumed
 
 from video_gn.models.norm import batch_norms
 from video_gn.train import cli
