@@ -79,6 +79,7 @@ CLIP: dict[str, Rule] = {
     "short_side": list_of(SIDE, 2, "a list of 2 whole numbers from 1 to 8192"),
     "crop_size": CROP,
     "flip": FLAG,
+    "shrink": FLAG,
 }
 EVALUATION: dict[str, Rule] = {
     "protocol": NAME,
@@ -95,7 +96,7 @@ AUGMENT: dict[str, Rule] = {
     "random_erasing": _FRACTION,
 }
 LOADING: dict[str, Rule] = {
-    "num_workers": whole(0, 1024),
+    "num_workers": or_none(whole(0, 1024)),
     "backend": NAME,
     "decode_timeout": TIMEOUT,
     "quarantine": NAME,
@@ -104,8 +105,15 @@ LOADING: dict[str, Rule] = {
 DATA: dict[str, Rule] = {
     "batch_size": BATCH,
     "clips_per_video": BATCH,
+    "clips_per_epoch": whole(0, 2**40),
     "seed": SEED,
     "sampling": one_of(("shuffled", "balanced")),
+}
+DIVISION: dict[str, Rule] = {
+    "shares": list_of(_FRACTION, 3, "3 numbers from 0 to 1, of training, validation and test"),
+    "group": or_none(Rule(lambda x: isinstance(x, str) and _is_pattern(x), "a regular expression")),
+    "folds": or_none(whole(2, 1000)),
+    "fold": whole(0, 999),
 }
 IMAGES: dict[str, Rule] = {"crop_size": CROP, "short_side": SIDE, "flip": FLAG}
 # Of what moves the network's parameters, and of where they begin.
@@ -160,6 +168,14 @@ FILE_NAME = Rule(
     lambda x: x is None or (isinstance(x, str) and len(x) <= 200 and x.isprintable() and _stays(x) and _fills_in(x)),
     "text of at most 200 characters in which {name} or {name:.2f} is a figure, below the run's folder",
 )
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _stays(name: str) -> bool:

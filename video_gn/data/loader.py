@@ -22,7 +22,13 @@ from video_gn.processes import end_with_parent
 
 log = logging.getLogger(__name__)
 Key = tuple[int, int | None] | tuple[int, int, int]
+MOST_WORKERS = 12
 DYING = 5.0  # seconds for which a worker is waited for whose connection broke
+
+
+def workers_of(processes: int) -> int:
+    """Loader processes of each of so many processes on this machine, by its cores."""
+    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes))
 
 
 class RowSampler(Sampler[Key]):
@@ -59,7 +65,8 @@ class RowSampler(Sampler[Key]):
         rows: Rows | None = None,
     ) -> None:
         self.rows = rows or Shuffled(total)
-        self.total, self.seed, self.shuffle, self.mix = total, seed, shuffle, mix
+        self.total = self.rows.total if shuffle else total
+        self.seed, self.shuffle, self.mix = seed, shuffle, mix
         self.rank, self.world_size = rank, world_size
         self.epoch = self.first = 0
 

@@ -10,10 +10,16 @@ SAMPLINGS = ("shuffled", "balanced")  # data.sampling
 
 
 class Rows(Protocol):
-    """How training draws rows."""
+    """How training draws rows.
+
+    Attributes:
+        total: Rows of an epoch.
+    """
+
+    total: int
 
     def epoch(self, rng: np.random.Generator) -> list[int]:
-        """As many rows as the list has, in the order of an epoch."""
+        """The rows of an epoch, in order."""
         ...
 
     def another(self, rng: np.random.Generator) -> int:
@@ -64,9 +70,28 @@ class Balanced:
         return int(rows[rng.integers(len(rows))])
 
 
-def rows_of(labels: np.ndarray, sampling: str) -> Rows:
-    """How rows with these labels are drawn by `data.sampling`."""
-    return Balanced(labels) if sampling == "balanced" else Shuffled(len(labels))
+class Passes:
+    """An epoch of several passes over the list, one after the other.
+
+    Args:
+        rows: How a pass draws them.
+        count: Of the passes.
+    """
+
+    def __init__(self, rows: Rows, count: int) -> None:
+        self.rows, self.count, self.total = rows, count, rows.total * count
+
+    def epoch(self, rng: np.random.Generator) -> list[int]:
+        return [row for _ in range(self.count) for row in self.rows.epoch(rng)]
+
+    def another(self, rng: np.random.Generator) -> int:
+        return self.rows.another(rng)
+
+
+def rows_of(labels: np.ndarray, sampling: str, passes: int = 1) -> Rows:
+    """How rows with these labels are drawn by `data.sampling`, in epochs of so many passes."""
+    rows = Balanced(labels) if sampling == "balanced" else Shuffled(len(labels))
+    return Passes(rows, passes) if passes > 1 else rows
 
 
 def with_turns(rows: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -25,6 +25,9 @@ class Clip:
     """Side of the random crop in training, in pixels."""
     flip: bool = True
     """Whether half of the training clips are flipped left to right."""
+    shrink: bool = False
+    """Whether a video that is shorter than a clip is seen at a smaller frame interval, from its first frame to its
+    last, before it is looped."""
 
     def __post_init__(self) -> None:
         check(vars(self), CLIP, "data.clip")
@@ -108,8 +111,8 @@ class Evaluation:
 class Loading:
     """How files are read, and what becomes of those that cannot be."""
 
-    num_workers: int = 4
-    """Loader processes per GPU."""
+    num_workers: int | None = 4
+    """Loader processes per GPU; None for as many as there are cores for, up to 12."""
     backend: str = "decord"
     """What decodes videos; one that it refuses goes to the other."""
     decode_timeout: float = 60.0
@@ -117,7 +120,8 @@ class Loading:
     quarantine: str = "quarantine.csv"
     """File below data.root of the videos on which a decoder hung or crashed; they are not opened again."""
     max_bad: float = 0.01
-    """Fraction of the training list that may turn out to be unreadable before training stops."""
+    """Fraction of the training list that may turn out to be unreadable before training stops. Of a small list it may be
+    5 videos too, as long as that is no more than a tenth of it, or a single one; 0 allows none."""
 
     def __post_init__(self) -> None:
         check(vars(self), LOADING | {"backend": one_of(BACKENDS)}, "data.loading")

@@ -25,7 +25,7 @@ from video_gn.train.callbacks.best import LastCheckpoint
 from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
 from video_gn.train.callbacks.interrupt import StopAfterStep
 from video_gn.train.callbacks.saving import WholeCheckpoints
-from video_gn.train.checkpoint import check_architecture
+from video_gn.train.checkpoint import check_architecture, split_of_run
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import at_home, dump, look_through
@@ -169,6 +169,8 @@ class CLI(LightningCLI):
             check_best(config.checkpoint, config.data.val)
             self.asked = config.ckpt_path
             config.ckpt_path = find_resume(self.run_dir, self.asked)
+            if config.ckpt_path and "split" in config.data and config.data.split is None:
+                config.data.split = split_of_run(config.ckpt_path, self.run_dir)
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
 
     def instantiate_classes(self) -> None:

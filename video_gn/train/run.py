@@ -30,6 +30,7 @@ from video_gn.train.callbacks.predictions import PredictionWriter
 from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint
 from video_gn.train.callbacks.speed import Progress
+from video_gn.train.callbacks.split_table import SplitTable
 
 
 def network(given: Any) -> tuple[Any, Any]:
@@ -124,6 +125,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         Position(),
         History(run_dir),
         Progress(run_dir),
+        SplitTable(run_dir),
         _report(config, given, run_dir, name, dumped),
         *([BestCheckpoint(folder, config.checkpoint.monitor)] if saves and validates else []),
         *([EpochCheckpoint(folder)] if saves and not saves_each_epoch(config.checkpoint) else []),

@@ -46,14 +46,14 @@ CLASSES: dict[str, dict[str, dict[str, Rule]]] = {
 }
 # What of the data's settings a clip is made by, in training and after it: those of `Clip` and of `Evaluation`.
 CLIPS: dict[str, Rule] = {
-    **{name: CLIP[name] for name in ("num_frames", "frame_interval", "crop_size", "short_side", "flip")},
+    **{name: CLIP[name] for name in ("num_frames", "frame_interval", "crop_size", "short_side", "flip", "shrink")},
     "test_short_side": EVALUATION["short_side"],
     "test_protocol": EVALUATION["protocol"],
     "images": FLAG,
     "max_span": CLIP["max_span"],
     "seed": SEED,
 }
-OPTIONAL = ("max_span", "seed")
+OPTIONAL = ("max_span", "seed", "shrink")
 MAX_CLIP = 2**28  # pixels: 0.8 GB as uint8
 
 
