@@ -52,7 +52,7 @@ def uneven(tmp_path_factory):
 
 def command(root, run_dir, **given):
     """Settings that name a class come before its own."""
-    every = {"data.loading.max_bad": 0.5, "checkpoint.every_n_train_steps": 2, "model.net.norm": "bn"}
+    every = {"checkpoint.every_n_train_steps": 2, "model.net.norm": "bn"}
     return tiny(root, run_dir, **every | WORDS | {"trainer.max_epochs": 2} | given)
 
 
@@ -93,7 +93,7 @@ def test_every_word_is_resumed_exactly_after_kill_9(step, uneven, whole, tmp_pat
     assert kept["global_step"] == (step - 1) // 2 * 2
     if step == 11:  # within an epoch
         assert cli.main([*words, "--data.sampling", "shuffled"]) == 2
-        line = "data.sampling is shuffled, and was balanced when this checkpoint was saved within an epoch"
+        line = "data.sampling is shuffled, and was 'balanced' when this checkpoint was saved within an epoch"
         assert line in capsys.readouterr().err
     assert cli.main(words) == 0
     assert not difference(ends(tmp_path / "run"), ends(whole))
@@ -121,6 +121,8 @@ def test_unreadable_videos_are_named_and_an_average_is_what_is_kept(uneven, whol
     assert export([str(whole / "checkpoints" / "last.ckpt"), "--out", str(out), "--to", "safetensors"]) == 0
     from safetensors.torch import load_file
 
+    card = next(out.glob("*.md")).read_text()
+    assert "mixup 0.4" in card and "balanced" in card and "class_weights effective" in card.replace("\\", "")
     exported = load_file(next(out.glob("*.safetensors")))
     assert all(torch.equal(exported[name], last["state_dict"][f"net.{name}"]) for name in exported)
 

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import (
 from torch import Tensor
 
 from video_gn.errors import InputError
-from video_gn.rules import plain
+from video_gn.rules import plain, shown
 from video_gn.train.compat import begin_epoch, enter_epoch
 from video_gn.train.configs import flat
 from video_gn.weights.upgrade import upgrade_data, upgrade_model
@@ -117,7 +117,7 @@ class Position(pl.Callback):
         self._loaded = kept or _of_lightning(trainer, checkpoint["loops"]["fit_loop"])
         before = checkpoint.get("datamodule_hyper_parameters", {}).get("sampling", "shuffled")
         if self._loaded["videos"] and before != (now := trainer.datamodule.sampling):
-            raise InputError(_other_order(f"data.sampling is {now}", str(before)[:20]))
+            raise InputError(_other_order(f"data.sampling is {now}", shown(before)))
         trained, limit = self._loaded["epoch"], trainer.max_epochs
         if limit is not None and 0 <= limit < trained:
             raise InputError(f"{trainer.ckpt_path} has trained {trained} epochs, and trainer.max_epochs is {limit}")
