@@ -18,6 +18,7 @@ from torch import Tensor
 from video_gn.batch import BadVideo, Batch
 from video_gn.data import motion12
 from video_gn.data.augment import Mixed
+from video_gn.data.copies import copies_of
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.folders import SUFFIXES
@@ -33,6 +34,7 @@ from video_gn.files.names import from_home
 from video_gn.rules import DATA, FORMAT, check, plain
 
 log = logging.getLogger(__name__)
+NOT_SAID = ("self", "__class__", "videos", "split")  # of the arguments, what is none of a checkpoint's settings
 
 
 class DataModule(pl.LightningDataModule):
@@ -58,6 +60,7 @@ class DataModule(pl.LightningDataModule):
     motion: motion12.Motion | None = None
     clips_per_video = 1
     clips_per_epoch = 0
+    find_copies = False
     training_view: Views
     validation_view: Views
     test_views: Views
@@ -88,7 +91,7 @@ class DataModule(pl.LightningDataModule):
         self.damaged: dict[str, dict[str, BadVideo]] = {}
         self.fallbacks: dict[str, dict[str, BadVideo]] = {}
         # A checkpoint carries what a later test or prediction needs, in types that load without running code.
-        said = {name: plain(value) for name, value in given.items() if name not in ("self", "__class__", "videos")}
+        said = {name: plain(value) for name, value in given.items() if name not in NOT_SAID}
         self._set_hparams({"format": FORMAT, "kind": kind} | said | {"class_names": self.class_names})
         self._hparams_name = "kwargs"
 
@@ -129,7 +132,8 @@ class DataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage != "predict":
-            self.splits.divide()
+            strategy = self.trainer.strategy if self.trainer else None
+            self.splits.divide(partial(copies_of, strategy=strategy) if self.find_copies else lambda videos: ())
         for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
             if split != "val" or stage == "validate" or self.val is not None:
                 self._read(split)

@@ -95,9 +95,12 @@ class Own:
         source: The list, or the folder of class folders.
         parts: The splits that are taken from it; the others have lists of their own.
         division: How.
+        table: The file of an earlier division, which the rows are of.
     """
 
-    def __init__(self, rows: Rows, source: Path, parts: Sequence[str], division: Division) -> None:
+    def __init__(
+        self, rows: Rows, source: Path, parts: Sequence[str], division: Division, table: str | None = None
+    ) -> None:
         self.rows, self.source, self.parts, self.division = rows, source, list(parts), division
         before = above(source)
         self.paths = [path.removeprefix(before) for path, _ in rows]  # below the root
@@ -105,6 +108,7 @@ class Own:
         self.copy_of = [""] * len(rows)
         self.splits: list[str] = []
         self.groups, self._by, self._sure = self._groups()
+        self._by = f"as {table} has them" if table else self._by
 
     def _groups(self) -> tuple[list[str], str, bool]:
         """The group of each video, what says so, and whether the user does."""

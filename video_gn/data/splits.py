@@ -136,7 +136,7 @@ class Splits:
             division = replace(self._division, folds=None, fold=0) if self._table else self._division
             rows = self._read_rows(source)
             self._say(rows.notes)
-            own = Own(rows, source, self._parts, division)
+            own = Own(rows, source, self._parts, division, self._table)
             whole = read_list(source, self.root, self.class_names, self.suffixes, rows, self._by_number)
             own.divide(() if self._table else copies(whole))
             self.own = own

@@ -25,7 +25,7 @@ from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, 
 from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
-from video_gn.train.settings import Execution, Start, hyper_parameters
+from video_gn.train.settings import Execution, Start, found_start, hyper_parameters
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import start_net
 
@@ -80,8 +80,9 @@ class VideoClassifier(pl.LightningModule):
         self.loss, self.freeze_bn_after = loss, freeze_bn_after
         self._class_weights: Tensor | None = None
         self.clips_per_gpu = batch_size
-        weights = None if start.init is None else load_weights(start.init)
         self.net = contract.make_net(net, len(self.class_names), crop_size)
+        start = found_start(start, contract.settings_of(self.net))
+        weights = None if start.init is None else load_weights(start.init)
         self.mean, self.std = start_net(self.net, weights, self.class_names, start.init_norm, start.mean, start.std)
         select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)

@@ -30,6 +30,7 @@ from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import at_home, dump, look_through
 from video_gn.train.help import refusal, sections, shorten
+from video_gn.train.names import network, run_name
 from video_gn.train.resume import find_resume, not_restored
 from video_gn.train.run import (
     bar,
@@ -37,11 +38,9 @@ from video_gn.train.run import (
     check_monitors,
     check_synchronised,
     loggers,
-    network,
     next_steps,
     of_evaluation,
     of_training,
-    run_name,
     words_of_own_network,
     writes_last,
 )
@@ -163,7 +162,7 @@ class CLI(LightningCLI):
             _check_given(part, config.get(part) or {}, owner)
         if "\0" in (config.run_dir or ""):
             raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
-        self.name = run_name(config, self._data)
+        self.name = run_name(config, self._data, self._words)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
             check_best(config)

@@ -1,11 +1,10 @@
-"""What a run is called, what Lightning's trainer has for it, and what to do with it when it has ended."""
+"""What Lightning's trainer has for a run, and what to do with a run that has ended."""
 
 import inspect
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -15,8 +14,6 @@ from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from video_gn.console import printable
-from video_gn.data.datamodule import DataModule
-from video_gn.data.image_data import ImageData
 from video_gn.errors import InputError
 from video_gn.files.names import utf8_name
 from video_gn.models.resnet3d import ResNet3d
@@ -31,27 +28,7 @@ from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint
 from video_gn.train.callbacks.speed import Progress
 from video_gn.train.callbacks.split_table import SplitTable
-
-
-def network(given: Any) -> tuple[Any, Any]:
-    """The class or function of `model.net`, and its settings."""
-    return (given, {}) if callable(given) else (locate(given.class_path), given.get("init_args") or {})
-
-
-def run_name(config: Any, data: type[DataModule]) -> str:
-    """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
-
-    `b32n4` is 32 clips of which each 4 share BN's statistics.
-
-    Args:
-        config: Of a command.
-        data: Its kind of data.
-    """
-    (kind, settings), seed = network(config.model.net), config.seed_everything
-    name = kind.label(settings) if hasattr(kind, "label") else kind.__name__.lower()
-    clip = "1x1" if data is ImageData else f"{config.data.clip.num_frames}x{config.data.clip.frame_interval}"
-    batch = f"b{config.data.batch_size}" + (f"n{ghost}" if (ghost := settings.get("ghost_batch")) else "")
-    return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
+from video_gn.train.names import network
 
 
 def words_of_own_network(given: Any) -> str:
