@@ -19,7 +19,7 @@ REPO = Path(__file__).parents[1]
 VIDEOS = Path(os.environ.get("VIDEO_GN_TEST_VIDEOS", REPO.parent / "shared" / "videos"))
 
 
-pytest.register_assert_rewrite("shared_fixtures", "command_lines", "children", "samples")
+pytest.register_assert_rewrite("shared_fixtures", "command_lines", "children", "samples", "states")
 
 
 def pytest_configure(config):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from video_gn.data.image_data import ImageData as ImageData
+    from video_gn.data.settings import Augment as Augment
     from video_gn.data.settings import Clip as Clip
     from video_gn.data.settings import Evaluation as Evaluation
     from video_gn.data.settings import Loading as Loading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from video_gn.models.resnet3d import ResNet3d as ResNet3d
     from video_gn.predict.load import load_model as load_model
     from video_gn.train.classifier import VideoClassifier as VideoClassifier
+    from video_gn.train.loss import Loss as Loss
     from video_gn.train.optim import SGD as SGD
     from video_gn.train.optim import AdamW as AdamW
     from video_gn.train.schedule import Cosine as Cosine
@@ -40,12 +42,13 @@ _WHERE = {
     "models.norm": ("make_norm",),
     "models.norm_layers": ("GroupNorm", "BatchNorm3d", "BatchRenorm3d", "FrozenBatchNorm3d"),
     "train.classifier": ("VideoClassifier",),
+    "train.loss": ("Loss",),
     "train.optim": ("SGD", "AdamW"),
     "train.schedule": ("Step", "Cosine"),
     "train.settings": ("Start", "Execution"),
     "data.video_data": ("VideoData",),
     "data.image_data": ("ImageData",),
-    "data.settings": ("Clip", "Evaluation", "Loading"),
+    "data.settings": ("Augment", "Clip", "Evaluation", "Loading"),
 }
 _MODULES = {name: f"video_gn.{module}" for module, names in _WHERE.items() for name in names}
 __all__ = sorted([*_MODULES, "__version__"])

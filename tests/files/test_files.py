@@ -10,6 +10,7 @@ import pytest
 from samples import video_data
 
 from video_gn.data.mp4 import create_mp4
+from video_gn.data.quarantine import set_known_aside
 from video_gn.data.video_list import VideoList
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock, holder, locked, take_lock
@@ -77,7 +78,7 @@ def test_what_is_appended_to_is_no_link(tmp_path):
     data = video_data(root=str(link.parent), class_names=["a"], quarantine="link")
     data.lists["val"] = VideoList(["a.mp4"], [0])
     with pytest.raises(InputError, match=f"{link} is a link"):
-        data._set_known_aside("val")
+        set_known_aside("val", data.lists["val"], data.quarantine)
     with pytest.raises(InputError, match=f"{link} is a link"):
         data._set_aside(data.lists["val"], 0, "hung")
     link.unlink()

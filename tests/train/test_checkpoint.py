@@ -234,6 +234,11 @@ DAMAGE = {
     "protocol unknown": data(test_protocol="100-view"),
     "protocol a list": data(test_protocol=["gn-10clip"]),
     "seed below zero": data(seed=-1),
+    "loss is a list": lambda c: c["hyper_parameters"].update(loss=["inverse"]),
+    "loss of tomorrow": lambda c: c["hyper_parameters"].update(loss={"focal": 2}),
+    "loss that cannot be": lambda c: c["hyper_parameters"].update(loss={"beta": 2}),
+    "layers rise": lambda c: c["hyper_parameters"]["optimizer"]["init_args"].update(layer_decay=2),
+    "freezes after the end": lambda c: c["hyper_parameters"].update(freeze_bn_after=1.5),
 }  # fmt: skip
 
 

@@ -89,9 +89,9 @@ def test_parts_of_a_video_give_the_same_scores():
 def test_accuracy_by_hand():
     scores = torch.tensor([[[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [[0.1, 0.5, 0.4], [0.1, 0.3, 0.6]]])
     labels = torch.tensor([0, 2])  # means: [.4 .5 .1] wrong, [.1 .4 .5] right; clips: right wrong, wrong right
-    accuracy = Accuracy()
-    accuracy.update(scores, labels, 0)
-    accuracy.update(torch.empty(0, 1, 3), torch.empty(0, dtype=torch.int64), 2)
+    accuracy = Accuracy(3)
+    accuracy.update(scores, labels, [])
+    accuracy.update(torch.empty(0, 1, 3), torch.empty(0, dtype=torch.int64), [0, 1])
     values = {name: value.item() for name, value in accuracy.compute().items()}
     assert values["top1"] == 1 / 4 and values["clip_top1"] == (0.5 + 0.5) / 4
     assert values["top5"] == 2 / 4  # all three classes are among five
@@ -104,8 +104,8 @@ def test_top5():
     scores = torch.zeros(1, 1, 10)
     scores[0, 0, :6] = torch.tensor([0.3, 0.2, 0.15, 0.14, 0.11, 0.1])
     for label, right in ((4, 1), (5, 0)):
-        accuracy = Accuracy()
-        accuracy.update(scores, torch.tensor([label]), 0)
+        accuracy = Accuracy(10)
+        accuracy.update(scores, torch.tensor([label]), [])
         assert accuracy.compute()["top5"] == right
 
 

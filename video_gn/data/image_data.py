@@ -29,10 +29,10 @@ class ImageData(DataModule):
         loading: How files are read; `backend` is of videos.
         batch_size: Images per GPU.
         seed: Of everything drawn.
+        videos: Images, folders and patterns to predict.
         sampling: How training draws from its list: "shuffled", each video once an epoch; "balanced", every class with
             the same probability, in epochs of the same length.
         augment: What is changed of training clips beyond crop and flip.
-        videos: Images, folders and patterns to predict.
     """
 
     suffixes = IMAGE_SUFFIXES
@@ -51,9 +51,9 @@ class ImageData(DataModule):
         loading: Loading = Loading(),
         batch_size: int = 8,
         seed: int = 0,
+        videos: list[str] | None = None,
         sampling: Literal["shuffled", "balanced"] = "shuffled",
         augment: Augment = Augment(),
-        videos: list[str] | None = None,
     ) -> None:
         super().__init__()
         check(locals(), IMAGES, "data")

@@ -31,11 +31,11 @@ class VideoData(DataModule):
             frames before a clip have to be decoded once for all of them). An epoch has that many times the steps.
         clips_per_epoch: Clips that an epoch has at least: through a shorter list it goes several times.
         seed: Of everything drawn.
+        motion: Makes the embedded set with these parameters and takes its splits; `root` is where it goes.
+        videos: Files, folders and patterns to predict.
         sampling: How training draws from its list: "shuffled", each video once an epoch; "balanced", every class with
             the same probability, in epochs of the same length.
         augment: What is changed of training clips beyond crop and flip.
-        motion: Makes the embedded set with these parameters and takes its splits; `root` is where it goes.
-        videos: Files, folders and patterns to predict.
         shares: Of training, validation and test videos, where they are taken from the training split.
         group: A regular expression whose match in a path (or that of its brackets) names the video's group, which is
             never divided; None takes the list's column group, or else the videos' folders.
@@ -60,10 +60,10 @@ class VideoData(DataModule):
         clips_per_video: int = 1,
         clips_per_epoch: int = 0,
         seed: int = 0,
-        sampling: Literal["shuffled", "balanced"] = "shuffled",
-        augment: Augment = Augment(),
         motion: motion12.Motion | None = None,
         videos: list[str] | None = None,
+        sampling: Literal["shuffled", "balanced"] = "shuffled",
+        augment: Augment = Augment(),
         shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
         group: str | None = None,
         folds: int | None = None,

@@ -9,12 +9,15 @@ from typing import Any
 from torch import nn
 
 from video_gn.console import as_code, as_markdown
+from video_gn.data.settings import Augment
 from video_gn.errors import InputError
 from video_gn.files.text import read_text, write_text
 from video_gn.models.norm import make_norm
 from video_gn.models.resnet3d import norm_of
 from video_gn.predict.programs import smallest_side
 from video_gn.predict.settings import Settings
+from video_gn.rules import plain
+from video_gn.train.loss import Loss
 from video_gn.train.rebuild import recipe
 
 LOAD = {
@@ -148,6 +151,15 @@ def _input(settings: Settings) -> list[tuple[str, str]]:
     ]
 
 
+def _changed(given: Any, default: Any) -> str:
+    """Those of a group's settings that are not their defaults."""
+    known = plain(default)
+    found = (
+        {name: value for name, value in given.items() if known.get(name) != value} if isinstance(given, dict) else {}
+    )
+    return as_markdown(", ".join(f"{name} {value}" for name, value in found.items()))
+
+
 def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, str]]:
     hp, run, used = settings.model, known.get("run", {}), recipe(settings.model)
     optimizer = used.get("optimizer")
@@ -168,6 +180,10 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
         ),
         ("data", f"the embedded set motion12, {as_markdown(str(data['motion']))}" if data.get("motion") else ""),
         ("augmentation", f"{crops}, crop {clip['crop_size']}" + (", flip" if clip["flip"] else ", no flip")),
+        ("further augmentation, mixing", _changed(data.get("augment"), Augment())),
+        ("sampling", as_markdown(str(data.get("sampling", "")).replace("shuffled", ""))),
+        ("loss", _changed(hp.get("loss"), Loss())),
+        ("BN frozen after", f"{hp['freeze_bn_after']:g} of training" if hp.get("freeze_bn_after") is not None else ""),
         ("started from", as_code(hp["start"]["init"]) if hp["start"].get("init") else "random weights"),
         ("length", f"{settings.run['steps']} steps, to epoch {settings.run['epochs']}"),
         ("epochs, steps of the whole run", f"{fit['epochs']:d}, {fit['steps']:d}" if fit else ""),

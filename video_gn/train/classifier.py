@@ -41,11 +41,11 @@ class VideoClassifier(pl.LightningModule):
         optimizer: What moves the parameters: SGD, AdamW, or a subclass of `video_gn.train.optim.Optimizer`.
         schedule: How the learning rate moves: Step, Cosine, or a subclass of `video_gn.train.schedule.Schedule`.
         start: Where training starts from.
-        loss: What a training step minimises.
         execution: How the network is run; checkpoints do not know it.
         batch_size: Clips per GPU in a training step.
         crop_size: Side of the training crop, in pixels.
         seed: Of the dropout.
+        loss: What a training step minimises.
         freeze_bn_after: Fraction of training after which BatchNorm keeps its running statistics and normalizes by them
             (Wu & Johnson 2021); None for never.
 
@@ -66,11 +66,11 @@ class VideoClassifier(pl.LightningModule):
         optimizer: Optimizer = SGD(),
         schedule: Schedule = Step(),
         start: Start = Start(),
-        loss: Loss = Loss(),
         execution: Execution = Execution(),
         batch_size: int = 8,
         crop_size: int = 224,
         seed: int = 0,
+        loss: Loss = Loss(),
         freeze_bn_after: float | None = None,
     ) -> None:
         super().__init__()

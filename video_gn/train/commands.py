@@ -165,7 +165,7 @@ class CLI(LightningCLI):
         self.name = run_name(config, self._data, self._words)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
-            check_best(config.checkpoint, config.data.val)
+            check_best(config)
             self.asked = config.ckpt_path
             config.ckpt_path = find_resume(self.run_dir, self.asked)
             if config.ckpt_path and "split" in config.data and config.data.split is None:

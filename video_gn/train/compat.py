@@ -53,6 +53,14 @@ def cluster_environment(trainer: Any) -> Any:
     return trainer._accelerator_connector.cluster_environment
 
 
+def forget_average(callback: Any) -> None:
+    """Has a WeightAveraging whose average is the model's own, as training has ended, exchange the two no more.
+
+    It would do so in a later validation, and with the weights take out the statistics of BatchNorm put in for it.
+    """
+    callback._average_model = None
+
+
 def last_rates(scheduler: Any) -> list[Any]:
     """Learning rates that a schedule set last, by group, whatever a checkpoint has in their place."""
     return scheduler._last_lr

@@ -95,7 +95,6 @@ def of_evaluation(command: str, config: Any, given: Any, run_dir: Path, name: st
 def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) -> list[Callback]:
     """The callbacks of fit, as `of_evaluation`; `dumped` is the configuration as text."""
     folder, saves = config.checkpoint.dirpath, given.enable_checkpointing is not False
-    validates = given.limit_val_batches != 0 and config.data.val is not None
     return [
         CheckResumed(),
         # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
@@ -104,7 +103,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         Progress(run_dir),
         SplitTable(run_dir),
         _report(config, given, run_dir, name, dumped),
-        *([BestCheckpoint(folder, config.checkpoint.monitor)] if saves and validates else []),
+        *([BestCheckpoint(folder, config.checkpoint.monitor)] if saves and _validates(config) else []),
         *([EpochCheckpoint(folder)] if saves and not saves_each_epoch(config.checkpoint) else []),
         *([LearningRateMonitor("step")] if given.logger is None else []),
     ]
@@ -157,19 +156,23 @@ def check_monitors(callbacks: list[Callback]) -> None:
             )
 
 
-def check_best(checkpoint: Any, val: Any) -> None:
+def check_best(config: Any) -> None:
     """Raises InputError where settings of checkpoints name no file, or no figure that `best.ckpt` can be the best of.
 
     Args:
-        checkpoint: The settings.
-        val: The validation split.
+        config: Of fit.
     """
-    check(checkpoint, {"filename": FILE_NAME, "monitor": one_of(MONITORS)}, "checkpoint")
-    if val is None and checkpoint.monitor != "val/top1":  # its default
+    check(config.checkpoint, {"filename": FILE_NAME, "monitor": one_of(MONITORS)}, "checkpoint")
+    if config.checkpoint.monitor != "val/top1" and not _validates(config):  # which is the default
+        why = "data.val is null" if config.data.val is None else "trainer.limit_val_batches is 0"
         raise InputError(
-            f"checkpoint.monitor is {checkpoint.monitor}, and data.val is null: nothing is validated, and there is no "
-            "best.ckpt; name a validation set with --data.val"
+            f"checkpoint.monitor is {config.checkpoint.monitor}, and {why}: nothing is validated, and there is no "
+            "best.ckpt; validate, or leave it out"
         )
+
+
+def _validates(config: Any) -> bool:
+    return config.data.val is not None and config.trainer.limit_val_batches != 0
 
 
 def writes_last(callback: Callback) -> bool:

@@ -49,7 +49,11 @@ class BadVideos(pl.Callback):
         if trainer.world_size > 1:  # else there is nobody to ask, and to ask a GPU is to wait for it
             bad = torch.tensor(count, device=trainer.strategy.root_device)
             count = int(trainer.strategy.reduce(bad, reduce_op="sum"))
-        if count <= allowed(data.loading.max_bad, total):
+        if count <= (most := allowed(data.loading.max_bad, total)):
+            return
+        # Several may have met the same one: it comes again, or is drawn in the place of others.
+        count = len(set().union(*gather(trainer, set(data.failures.get("train", ())))))
+        if count <= most:
             return
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
         raise InputError(

@@ -13,7 +13,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from video_gn.errors import InputError
-from video_gn.train.compat import cluster_environment
+from video_gn.train.compat import cluster_environment, forget_average
 from video_gn.train.optim import ends_step
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,9 @@ class StopAfterStep(pl.Callback):
                 callback.on_train_end(trainer, pl_module)
         self.averaged = self.checkpoint.with_name("averaged.ckpt")
         trainer.save_checkpoint(self.averaged, weights_only=False)
+        for callback in averaging:
+            if isinstance(callback, WeightAveraging):
+                forget_average(callback)
         log.info("the averaged weights, which the figures are of, are in %s", self.averaged)
 
     # Divergence

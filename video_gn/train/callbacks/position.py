@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import (
 from torch import Tensor
 
 from video_gn.errors import InputError
-from video_gn.rules import plain
+from video_gn.rules import plain, shown
 from video_gn.train.compat import begin_epoch, enter_epoch
 from video_gn.train.configs import flat
 from video_gn.weights.upgrade import upgrade_data, upgrade_model
@@ -115,6 +115,9 @@ class Position(pl.Callback):
             return
         kept = checkpoint.get("callbacks", {}).get(self.state_key)
         self._loaded = kept or _of_lightning(trainer, checkpoint["loops"]["fit_loop"])
+        before = checkpoint.get("datamodule_hyper_parameters", {}).get("sampling", "shuffled")
+        if self._loaded["videos"] and before != (now := trainer.datamodule.sampling):
+            raise InputError(_other_order(f"data.sampling is {now}", shown(before)))
         trained, limit = self._loaded["epoch"], trainer.max_epochs
         if limit is not None and 0 <= limit < trained:
             raise InputError(f"{trainer.ckpt_path} has trained {trained} epochs, and trainer.max_epochs is {limit}")
@@ -153,10 +156,7 @@ class Position(pl.Callback):
         for name, now in (("list", data.videos_per_epoch), ("seed", data.seed)):
             if videos and state[name] != now:
                 what = "an epoch of data.train has {} videos" if name == "list" else "seed_everything is {}"
-                raise InputError(
-                    f"{what.format(now)}, and was {state[name]} when this checkpoint was saved within an epoch: "
-                    "its order would change; resume with the same, or from a checkpoint of the end of an epoch"
-                )
+                raise InputError(_other_order(what.format(now), state[name]))
         self.epoch, self.validated = state["epoch"], state["validated"]
         total = data.videos_per_epoch
         if total // size > batches:  # limit_train_batches
@@ -177,6 +177,13 @@ class Position(pl.Callback):
                 callback.on_train_epoch_start(trainer, pl_module)
                 for group, rate in zip(groups, rates, strict=True):  # which begins with a step
                     group["lr"] = rate
+
+
+def _other_order(now: str, before: Any) -> str:
+    return (
+        f"{now}, and was {before} when this checkpoint was saved within an epoch: its order would change; resume with "
+        "the same, or from a checkpoint of the end of an epoch"
+    )
 
 
 def _of_lightning(trainer: Any, loop: dict[str, Any]) -> dict[str, Any]:
