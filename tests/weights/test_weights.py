@@ -22,7 +22,9 @@ from samples import classifier, randomize
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.weights.hub import load_weights
+from video_gn.models.resnet3d import ResNet3d
+from video_gn.weights.hub import fitting, load_weights
+from video_gn.weights.inflate import start_net
 from video_gn.weights.pickles import read_arrays
 from video_gn.weights.reader import read_weights
 
@@ -456,3 +458,24 @@ def test_tensors_with_attributes_of_their_own(tmp_path):
     torch.save({"conv1.weight": weight, "layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(InputError):
         read_weights(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(("settings", "name"), [
+    ({"arch": "i3d_small", "depth": 11, "width": 16, "num_groups": 8}, "video_gn:motion12_gn"),
+    ({"arch": "i3d_small", "depth": 11, "width": 16, "norm": "frozen_bn"}, "video_gn:motion12_bn"),
+    ({"arch": "i3d_small", "depth": 11, "width": 16, "norm": "ln"}, None),
+    ({"arch": "i3d_small", "depth": 11, "width": 16, "num_groups": 4}, None),
+    ({"arch": "i3d_small", "depth": 14, "width": 16, "num_groups": 8}, None),
+    ({}, "timm:resnet50_gn.a1h_in1k"), ({"arch": "slow_8x8"}, "timm:resnet50_gn.a1h_in1k"),
+    ({"norm": "bn"}, "torchvision:resnet50"), ({"norm": "brn", "depth": 101}, "torchvision:resnet101"),
+    ({"norm": "frozen_bn", "arch": "i3d_8x8"}, "pytorchvideo:i3d_r50"),
+    ({"norm": "bn", "arch": "slow_8x8"}, "pytorchvideo:slow_r50"), ({"depth": 101}, "detectron:R-101-GN"),
+    ({"norm": "in"}, None), ({"channels_per_group": 16}, None), ({"width": 32}, None),
+])  # fmt: skip
+def test_weights_that_fit_by_themselves(settings, name):
+    """For each, those are found that the network then starts from, or none."""
+    with torch.device("meta"):
+        net = ResNet3d(3, **settings)
+    assert fitting(net.settings) == name
+    if name and name.startswith("video_gn"):
+        start_net(ResNet3d(3, **settings), load_weights(name), ["a", "b", "c"], None, None, None)

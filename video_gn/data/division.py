@@ -151,7 +151,7 @@ def _even_out(
         if not moved:
             return
         moved = False
-        for group, part in part_of.items():
+        for group, part in reversed(part_of.items()):  # what was taken first stays rather
             of_group = held[group]
             if any(counts[part][label] == size for label, size in of_group.items()):
                 continue
