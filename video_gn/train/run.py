@@ -22,6 +22,7 @@ from video_gn.files.names import utf8_name
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.callbacks.bars import ProgressBar
 from video_gn.train.callbacks.check_resumed import CheckResumed
+from video_gn.train.callbacks.first_look import FirstLook
 from video_gn.train.callbacks.history import History
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.predictions import PredictionWriter
@@ -121,6 +122,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         Position(),
         History(run_dir),
         Progress(run_dir),
+        FirstLook(run_dir, dumped),
         _report(config, given, run_dir, name, dumped),
         *([_best(folder)] if saves and given.limit_val_batches != 0 and config.data.val is not None else []),
         *([EpochCheckpoint(folder)] if saves and not saves_each_epoch(config.checkpoint) else []),
