@@ -132,6 +132,10 @@ def _ends(values: Sequence[float]) -> list[float]:
     return [round(float(value), 2) for value in np.percentile(values, (0, 50, 100))] if values else []
 
 
+def _from_to(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:g} to {values[-1]:g}"
+
+
 def remarks(summary: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
     """What a user may not expect of the data, in a line each."""
     said = []
@@ -175,10 +179,10 @@ def described(split: str, found: Mapping[str, Any]) -> str:
     if bad := found["known_bad"] + found["known_damaged"]:
         parts.append(f"{bad} known to be bad")
     if found.get("frames"):
-        parts.append("{:g} to {:g} frames".format(*found["frames"][::2]))
-    if found.get("fps"):
-        low, _, high = found["fps"]
-        parts.append(f"{low:g} a second" if low == high else f"{low:g} to {high:g} a second")
+        parts += [
+            f"{_from_to(found['frames'])} frames",
+            *([f"{_from_to(found['fps'])} a second"] if found["fps"] else []),
+        ]
     if found.get("sizes"):
         width, height, _ = found["sizes"][0]
         parts.append(f"{'most ' if len(found['sizes']) > 1 else ''}{width}x{height}")

@@ -34,7 +34,7 @@ class Outcomes:
         return (torch.cat(self._rows).numpy(), torch.cat(self._scores).numpy()) if self._rows else None
 
 
-class Tested:
+class VideoScores:
     """The videos of a test, and the scores of the network.
 
     Args:
@@ -96,7 +96,9 @@ class Tested:
         write_table(path, OUTCOMES, rows)
 
 
-def gather_tested(trainer: Any, outcomes: Outcomes, class_names: Sequence[str], failures: dict[str, str]) -> Tested:
-    """The videos of a test over all processes, each of which has to ask; `failures` as of `Tested`."""
+def gather_scores(
+    trainer: Any, outcomes: Outcomes, class_names: Sequence[str], failures: dict[str, str]
+) -> VideoScores:
+    """The videos of a test over all processes, each of which has to ask; `failures` as of `VideoScores`."""
     videos = trainer.datamodule.lists["test"]
-    return Tested(videos.paths, videos.labels, class_names, gather(trainer, outcomes.parts()), failures)
+    return VideoScores(videos.paths, videos.labels, class_names, gather(trainer, outcomes.parts()), failures)

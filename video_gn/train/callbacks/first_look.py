@@ -26,8 +26,8 @@ DATA_FILE, CLIPS_FILE = "data.json", "training_clips.jpg"
 class FirstLook(pl.Callback):
     """Writes `data.json`, what the lists have in them, and `training_clips.jpg`, the first clips that training gets.
 
-    The clips are those of the first batches themselves, so that nothing is read or drawn for the picture. A resumed run
-    keeps both files. Every logger gets the settings, and those that take pictures get this one.
+    The clips are those of the first epoch's first batches themselves, so that nothing is read or drawn for the picture.
+    A resumed run keeps both files. Every logger gets the settings, and those that take pictures get this one.
 
     Args:
         run_dir: The run's folder.
@@ -62,7 +62,7 @@ class FirstLook(pl.Callback):
             if len(self._clips) == self._wanted:
                 self._show(trainer)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._clips:  # fewer than were wanted
             self._show(trainer)
 

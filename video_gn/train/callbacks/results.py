@@ -28,7 +28,7 @@ from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.history import HISTORY_FILE, medians
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.speed import Progress
-from video_gn.train.outcomes import Tested, gather_tested
+from video_gn.train.outcomes import VideoScores, gather_scores
 from video_gn.train.page.write import figures_of, make_page, say_worst, write_figures, write_page
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class RunReport(pl.Callback):
         }
         names, tested = pl_module.class_names, None
         if split == "test":
-            tested = gather_tested(trainer, pl_module.outcomes, names, result["unreadable_videos"])
+            tested = gather_scores(trainer, pl_module.outcomes, names, result["unreadable_videos"])
         with self._alone(trainer):  # another test of this run may end at the same time
             number = len(read_results(self.path).get("tests", []))
             if tested:
@@ -142,7 +142,7 @@ class RunReport(pl.Callback):
         return FolderLock(self.path.parent, PATIENCE, "results.lock") if writes else nullcontext()
 
     @rank_zero_only
-    def _write_tested(self, trainer: Any, number: int, tested: Tested) -> str | None:
+    def _write_tested(self, trainer: Any, number: int, tested: VideoScores) -> str | None:
         """Writes what became of each video of the test, and its figures; gives the name of the videos' file."""
         if trainer.fast_dev_run:
             return None
@@ -153,7 +153,7 @@ class RunReport(pl.Callback):
         return path.name
 
     @rank_zero_only
-    def _show(self, trainer: Any, number: int, tested: Tested) -> None:
+    def _show(self, trainer: Any, number: int, tested: VideoScores) -> None:
         """Prints the classes that fare worst, and writes the page; what fails at it fails no test."""
         if not (figures := figures_of(tested)):
             return

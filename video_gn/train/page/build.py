@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from video_gn.console import printable
-from video_gn.train.outcomes import Tested
+from video_gn.train.outcomes import VideoScores
 from video_gn.train.page.curves import Line, chart, duration
 from video_gn.train.page.figures import Figures, confusions, most_confused
 from video_gn.train.page.gallery import Shown
@@ -25,6 +25,7 @@ class About(NamedTuple):
 
     Attributes:
         name: The run's name.
+        root: Folder of the data set.
         number: Of the test, from 0.
         result: The test's entry in `results.json`.
         run: The settings of the run, as `results.json` has them.
@@ -35,6 +36,7 @@ class About(NamedTuple):
     """
 
     name: str
+    root: str
     number: int
     result: Mapping[str, Any]
     run: Mapping[str, Any]
@@ -45,7 +47,7 @@ class About(NamedTuple):
 
 
 def build(
-    tested: Tested, figures: Figures, chosen: Mapping[str, list[int]], shown: Mapping[int, Shown], about: About
+    tested: VideoScores, figures: Figures, chosen: Mapping[str, list[int]], shown: Mapping[int, Shown], about: About
 ) -> str:
     """The page as HTML.
 
@@ -73,7 +75,13 @@ def _template() -> Template:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "ends": ends, "duration": duration, "range_of": range_of}
+    environment.filters |= {
+        "percent": percent,
+        "ends": ends,
+        "duration": duration,
+        "range_of": range_of,
+        "below": below,
+    }
     return environment.get_template("page.html.jinja")
 
 
@@ -83,8 +91,13 @@ def percent(share: float) -> str:
 
 
 def ends(figure: np.ndarray) -> str:
-    """The interval of a figure, in %."""
-    return f"{100 * figure[1]:.1f} to {100 * figure[2]:.1f} %" if np.isfinite(figure[0]) else ""
+    """The interval of a figure, in %; nothing where a bootstrap could draw only one value, as of F1 at 0 and 1."""
+    return f"{100 * figure[1]:.1f} to {100 * figure[2]:.1f} %" if figure[1] < figure[2] else ""
+
+
+def below(path: str, folder: str) -> str:
+    """A path as it is read from a folder, where it is below that."""
+    return path.removeprefix(f"{folder}/")
 
 
 def range_of(values: Sequence[float] | None) -> str:
@@ -95,14 +108,15 @@ def range_of(values: Sequence[float] | None) -> str:
     return f"{low:g}" if low == high else f"{low:g} – {high:g}, half of them below {middle:g}"
 
 
-def _verdict(tested: Tested, figures: Figures) -> dict[str, Any]:
+def _verdict(tested: VideoScores, figures: Figures) -> dict[str, Any]:
     """What the test comes to."""
     total, right = int(tested.seen.sum()), int(figures.right.sum())
     most = int(figures.videos.argmax())
     share = figures.videos[most] / total
     weak = worst(figures, 1)
     return {
-        "right": right, "top1": figures.top1, "most": most, "share": share, "is_better": figures.top1[1] > share,
+        "right": right, "top1": figures.top1, "most": most, "share": share,
+        "only": int((figures.videos == figures.videos[most]).sum()) == 1, "is_better": figures.top1[1] > share,
         "weakest": weak[0] if weak and len(figures.videos) > 2 else None,
     }  # fmt: skip
 
@@ -155,7 +169,7 @@ def _matrix(figures: Figures, names: Sequence[str]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows, "whole": count <= WHOLE}
 
 
-def _video(tested: Tested, shown: Shown) -> dict[str, Any]:
+def _video(tested: VideoScores, shown: Shown) -> dict[str, Any]:
     row, scores = shown.row, tested.scores[shown.row]
     label, best = int(tested.labels[row]), int(tested.best[row])
     return {

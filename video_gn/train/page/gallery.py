@@ -11,7 +11,7 @@ from PIL import Image
 
 from video_gn.console import progress
 from video_gn.data.glimpse import Glimpse
-from video_gn.train.outcomes import Tested
+from video_gn.train.outcomes import VideoScores
 
 ERRORS, UNSURE, RIGHT = 48, 16, 16  # pictures of each kind
 SECONDS = 45.0  # for all pictures; those that are left are shown without
@@ -34,7 +34,7 @@ class Shown:
     """Why there is no picture."""
 
 
-def choose(tested: Tested, seed: int = 0) -> dict[str, list[int]]:
+def choose(tested: VideoScores, seed: int = 0) -> dict[str, list[int]]:
     """Rows of the errors that the network is surest of, of what it is least sure of, and of right ones at random.
 
     Each video is in one of them. Sure is it by the score of the class that it says.

@@ -13,7 +13,7 @@ from video_gn.files.text import write_json, write_text
 from video_gn.train.callbacks.first_look import read_summary, summary_of
 from video_gn.train.callbacks.history import HISTORY_FILE, read_history
 from video_gn.train.callbacks.speed import SPEED_FILE, read_speed
-from video_gn.train.outcomes import Tested
+from video_gn.train.outcomes import VideoScores
 from video_gn.train.page.build import About, build, worst
 from video_gn.train.page.figures import Figures, as_json, measure
 from video_gn.train.page.gallery import choose, pictures
@@ -26,7 +26,7 @@ SAID = 5  # classes that fare worst, in a terminal
 _NUMBER = re.compile(rb'<meta name="video-gn-test" content="(\d{1,9})">')
 
 
-def figures_of(tested: Tested) -> Figures | None:
+def figures_of(tested: VideoScores) -> Figures | None:
     """The figures of a test; None of one without videos."""
     if not tested.seen.any():
         return None
@@ -34,7 +34,7 @@ def figures_of(tested: Tested) -> Figures | None:
     return measure(tested.labels[seen], tested.predicted[seen], tested.rank[seen], len(tested.class_names))
 
 
-def write_figures(folder: Path, number: int, tested: Tested, figures: Figures) -> None:
+def write_figures(folder: Path, number: int, tested: VideoScores, figures: Figures) -> None:
     """Writes `test-0.json`, `test-0-classes.csv` and `test-0-confusion.csv` of the first test, and so on."""
     names = [spreadsheet(name) for name in tested.class_names]
     write_json(folder / f"test-{number}.json", as_json(figures, tested.class_names))
@@ -49,7 +49,7 @@ def write_figures(folder: Path, number: int, tested: Tested, figures: Figures) -
     write_table(folder / f"test-{number}-confusion.csv", ("class", *names, NO_PREDICTION), matrix)
 
 
-def say_worst(tested: Tested, figures: Figures) -> list[str]:
+def say_worst(tested: VideoScores, figures: Figures) -> list[str]:
     """The classes that fare worst, in a line each; nothing for two, of which top-1 says it, nor where all is right."""
     if len(tested.class_names) < 3:
         return []
@@ -62,7 +62,7 @@ def say_worst(tested: Tested, figures: Figures) -> list[str]:
 
 
 def make_page(
-    folder: Path, name: str, number: int, tested: Tested, figures: Figures, results: Mapping[str, Any], data: Any
+    folder: Path, name: str, number: int, tested: VideoScores, figures: Figures, results: Mapping[str, Any], data: Any
 ) -> str:
     """The page of a run's newest test as HTML.
 
@@ -80,7 +80,7 @@ def make_page(
     found = glimpses(data.lists["test"], rows, data.backend, data.loading.num_workers, data.loading.decode_timeout)
     result = results["tests"][number]
     about = About(
-        name=name, number=number, result=result, run=results.get("run", {}),
+        name=name, root=str(data.root), number=number, result=result, run=results.get("run", {}),
         data=_fitting(read_summary(folder), tested) | {"test": summary_of(data, ["test"])["test"]},
         commands=_commands(folder, result, data), history=read_history(folder / HISTORY_FILE),
         speed=read_speed(folder / SPEED_FILE),
@@ -88,7 +88,7 @@ def make_page(
     return build(tested, figures, chosen, pictures(found, rows) if rows else {}, about)
 
 
-def _fitting(summary: dict[str, Any], tested: Tested) -> dict[str, Any]:
+def _fitting(summary: dict[str, Any], tested: VideoScores) -> dict[str, Any]:
     """The splits that are of as many classes as the test."""
     return {name: one for name, one in summary.items() if len(one["by_class"]) == len(tested.class_names)}
 
