@@ -36,9 +36,9 @@ VIEWS: dict[str, Views] = {
 def seconds_of(root: Path, train: str) -> float:
     """CPU time from a list to the class names and the videos of a split."""
     began = time.process_time()
-    splits = Splits(root)
-    splits.name_classes(None, train)
-    splits.read(train)
+    splits = Splits(root, train=train)
+    splits.name_classes(None)
+    splits.read(train, "train")
     return time.process_time() - began
 
 

@@ -47,6 +47,8 @@ class Batch(NamedTuple):
         fallbacks: Videos of `clips` that the backend asked for refused, and another one read.
         clip_frames: int64 `[clips, T]`, the frames of each clip of a test protocol.
         crops: What is seen of these frames, all of one size.
+        seconds: int64 `[B]`, labels of the videos that are mixed in, in training where that is asked for.
+        shares: float32 `[B]`, from 0.5 to 1, how much of each is the video of `labels`; the rest is of `seconds`.
     """
 
     clips: Tensor
@@ -57,6 +59,8 @@ class Batch(NamedTuple):
     fallbacks: list[BadVideo]
     clip_frames: Tensor | None = None
     crops: Sequence[Box] = ()
+    seconds: Tensor | None = None
+    shares: Tensor | None = None
 
 
 def as_batch(given: Any, num_classes: int | None = None) -> Batch:

@@ -79,16 +79,42 @@ CLIP: dict[str, Rule] = {
     "short_side": list_of(SIDE, 2, "a list of 2 whole numbers from 1 to 8192"),
     "crop_size": CROP,
     "flip": FLAG,
+    "shrink": FLAG,
 }
-EVALUATION: dict[str, Rule] = {"protocol": NAME, "short_side": SIDE, "inspect": FLAG}
+EVALUATION: dict[str, Rule] = {
+    "protocol": NAME,
+    "short_side": SIDE,
+    "validation": one_of(("random", "center")),
+    "inspect": FLAG,
+}
+AUGMENT: dict[str, Rule] = {
+    **dict.fromkeys(("mixup", "cutmix"), number(0, 100)),
+    "color_jitter": _FRACTION,
+    "hue": number(0, 0.5),
+    "rand_augment": whole(0, 14),
+    "magnitude": whole(0, 30),
+    "random_erasing": _FRACTION,
+}
 LOADING: dict[str, Rule] = {
-    "num_workers": whole(0, 1024),
+    "num_workers": or_none(whole(0, 1024)),
     "backend": NAME,
     "decode_timeout": TIMEOUT,
     "quarantine": NAME,
     "max_bad": _FRACTION,
 }
-DATA: dict[str, Rule] = {"batch_size": BATCH, "clips_per_video": BATCH, "seed": SEED}
+DATA: dict[str, Rule] = {
+    "batch_size": BATCH,
+    "clips_per_video": BATCH,
+    "clips_per_epoch": whole(0, 2**40),
+    "seed": SEED,
+    "sampling": one_of(("shuffled", "balanced")),
+}
+DIVISION: dict[str, Rule] = {
+    "shares": list_of(_FRACTION, 3, "3 numbers from 0 to 1, of training, validation and test"),
+    "group": or_none(Rule(lambda x: isinstance(x, str) and _is_pattern(x), "a regular expression")),
+    "folds": or_none(whole(2, 1000)),
+    "fold": whole(0, 999),
+}
 IMAGES: dict[str, Rule] = {"crop_size": CROP, "short_side": SIDE, "flip": FLAG}
 # Of what moves the network's parameters, and of where they begin.
 OPTIMIZER: dict[str, Rule] = {
@@ -98,7 +124,14 @@ OPTIMIZER: dict[str, Rule] = {
     "betas": list_of(Rule(lambda x: number(0, 1).holds(x) and x < 1, ""), 2, "2 numbers from 0 up to, and below, 1"),
     "weight_decay": number(0, 1e6),
     "norm_weight_decay": number(0, 1e6),
+    "layer_decay": Rule(lambda x: _FRACTION.holds(x) and x > 0, "a number above 0, and at most 1"),
 }
+LOSS: dict[str, Rule] = {
+    "class_weights": one_of(("none", "inverse", "effective")),
+    "beta": Rule(lambda x: _FRACTION.holds(x) and x < 1, "a number from 0 up to, and below, 1"),
+    "label_smoothing": Rule(lambda x: _FRACTION.holds(x) and x < 1, "a number from 0 up to, and below, 1"),
+}
+_FREEZE = or_none(Rule(lambda x: _FRACTION.holds(x) and x < 1, "a fraction of training, from 0 up to, and below, 1"))
 SCHEDULE: dict[str, Rule] = {
     "decay_points": list_of(
         Rule(lambda x: _FRACTION.holds(x) and 0 < x < 1, ""), None, "fractions of training, above 0 and below 1"
@@ -137,6 +170,14 @@ FILE_NAME = Rule(
 )
 
 
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
 def _stays(name: str) -> bool:
     return not name.startswith("/") and ".." not in name.split("/")
 
@@ -150,6 +191,7 @@ def _fills_in(text: str) -> bool:
     return all(re.fullmatch(r"[\w/-]+", name) and spec.fullmatch(form or "") and not c for name, form, c in fields)
 
 
+MODEL: dict[str, Rule] = {"batch_size": BATCH, "crop_size": CROP, "seed": SEED, "freeze_bn_after": _FREEZE}
 _SHORT = reprlib.Repr()  # of lists in lists, each of which may be there many times
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 90, 90, 90
 

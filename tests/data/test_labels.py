@@ -75,16 +75,16 @@ def test_a_split_takes_numbers_only_with_names_that_are_given(tmp_path, caplog, 
     (tmp_path / "train.csv").write_text("path,label\na.mp4,walk\nb.mp4,other\n")
     (tmp_path / "val.csv").write_text("path,label\na.mp4,0\n")
     splits = Splits(tmp_path)
-    splits.name_classes(None, "train.csv")
+    splits.name_classes(None)
     with pytest.raises(InputError, match="label '0' is outside the 2 classes"):
-        splits.read("val.csv")
-    splits.name_classes(["walk", "other"], "train.csv")
-    assert splits.read("val.csv").labels.tolist() == [0]
+        splits.read("val.csv", "val")
+    splits.name_classes(["walk", "other"])
+    assert splits.read("val.csv", "val").labels.tolist() == [0]
     assert "val.csv: 1 of 2 classes have no video in it: other" in caplog.text
     (tmp_path / "train.csv").write_text("path,label\na.mp4,0\nb.mp4,1\n")
     splits = Splits(tmp_path)
-    splits.name_classes(None, "train.csv")
-    assert splits.read("val.csv").labels.tolist() == [0]
+    splits.name_classes(None)
+    assert splits.read("val.csv", "val").labels.tolist() == [0]
 
 
 def test_folders_named_by_numbers_are_in_their_order(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from video_gn.data.sampling import clip_indices, random_start, span
+from video_gn.data.sampling import clip_indices, fitting, random_start, span
 
 
 def test_span():
@@ -23,3 +23,9 @@ def test_clip_indices():
     assert clip_indices(5, 4, 2, 100).tolist() == [5, 7, 9, 11]
     assert clip_indices(0, 6, 2, 5).tolist() == [0, 2, 4, 1, 3, 0]  # a short video is looped
     assert clip_indices(7, 3, 0, 10).tolist() == [7, 7, 7]
+
+
+def test_an_interval_that_fits():
+    assert [fitting(16, 4, total) for total in (61, 60, 46, 45, 31, 30, 16, 3, 1)] == [4, 3, 3, 2, 2, 1, 1, 1, 1]
+    assert fitting(16, 0, 30) == 0 and fitting(1, 5, 10) == 5
+    assert all(span(16, fitting(16, 4, total)) <= max(total, 16) for total in range(1, 100))

@@ -386,10 +386,8 @@ def test_a_lone_checkpoint_names_no_folder_and_writes_nowhere(sound, tmp_path, c
     torch.save(content, path)
     found = settings_of(path, tmp_path)
     assert set(found) == {"seed_everything", "images", "model", "data", "run_dir"} and found["seed_everything"] == 3
-    assert set(found["model"]) == {"net", "start", "optimizer", "schedule"} and set(found["model"]["start"]) == {
-        "mean",
-        "std",
-    }
+    assert set(found["model"]) == {"net", "start", "optimizer", "schedule", "loss", "freeze_bn_after"}
+    assert set(found["model"]["start"]) == {"mean", "std"}
     assert found["model"]["net"]["class_path"] == "video_gn.models.resnet3d.ResNet3d"
     assert set(found["data"]) == {"class_names", "clip", "evaluation"}
     assert set(found["data"]["evaluation"]) == {"protocol", "short_side"}

@@ -315,11 +315,11 @@ def test_bad_videos_are_counted_and_listed(motion_folder, tmp_path):
 
 
 def test_too_many_bad_videos_stop_training(motion_folder, tmp_path, capsys):
-    bad = with_bad_videos(motion_folder, tmp_path, 1)
+    bad = with_bad_videos(motion_folder, tmp_path, 3)
     message = slip(capsys, fit(tmp_path / "run", motion_folder, *short(*bad)))
-    assert "1 of 24 training videos cannot be read, more than data.loading.max_bad=0.01 of them" in message
+    assert "3 of 24 training videos cannot be read, more than data.loading.max_bad=0.01 allows" in message
     assert (tmp_path / "run/bad_videos.csv").is_file() and (tmp_path / "run/checkpoints/last.ckpt").is_file()
-    again = fit(tmp_path / "run", motion_folder, *short(*bad, "--data.loading.max_bad", 0.05, "--ckpt_path", "last"))
+    again = fit(tmp_path / "run", motion_folder, *short(*bad, "--data.loading.max_bad", 0.13, "--ckpt_path", "last"))
     assert cli.main(again) == 0
 
 
@@ -806,7 +806,7 @@ def test_help(args, capsys):
     if args[0] == "fit":
         assert "--model.net.norm" in out and "bn, gn, ln, in, brn, frozen_bn" in out
         assert all(word in out for word in ("i3d_8x8", "gn-10clip", "decord, pyav", "Step, Cosine", "SGD, AdamW"))
-        assert len(out.splitlines()) < 400
+        assert len(out.splitlines()) < 450
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from video_gn.ablate.grid import read_grid
 from video_gn.errors import InputError
 from video_gn.train import cli
 from video_gn.train.configs import read_yaml
+from video_gn.train.names import run_name
 from video_gn.train.optim import scaled_lr
-from video_gn.train.run import run_name
 
 CONFIGS = REPO / "configs"
 # The overlays of each cell, and what they have to come to: norm, frames, interval, clips per GPU, lr on 8 GPUs.

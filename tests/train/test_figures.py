@@ -43,9 +43,9 @@ def test_rank_of_the_true_class(scores, label, rank):
 
 
 def test_accuracy_counts_scores_that_are_not_finite_as_wrong():
-    accuracy = Accuracy()
+    accuracy = Accuracy(2)
     good, bad = torch.tensor([[0.6, 0.4]]), torch.tensor([[NAN, 0.4]])
-    accuracy.update(torch.stack([good, bad, good]), torch.tensor([0, 0, 1]), 1)
+    accuracy.update(torch.stack([good, bad, good]), torch.tensor([0, 0, 1]), [1])
     found = {name: value.item() for name, value in accuracy.compute().items()}
     assert found["videos"] == 4 and found["unreadable"] == 1 and found["not_finite"] == 1
     assert found["top1"] == found["clip_top1"] == 0.25 and found["top5"] == 0.5

@@ -57,6 +57,7 @@ def test_it_resumes(pictures, run, tmp_path, monkeypatch):
 def test_what_needs_a_validation_set_says_so(pictures, run, tmp_path, capsys):
     last = str(run / "checkpoints/last.ckpt")
     stop = {"trainer.callbacks": "EarlyStopping", "trainer.callbacks.monitor": "val/top1"}
+    keep = {"trainer.callbacks": "ModelCheckpoint", "trainer.callbacks.monitor": "val/top1"}
     for words, line in (
         (["validate", "--ckpt_path", last], "there are no val videos: data.val is null; name a list with --data.val"),
         (
@@ -68,7 +69,11 @@ def test_what_needs_a_validation_set_says_so(pictures, run, tmp_path, capsys):
             "EarlyStopping monitors val/top1, and data.val",
         ),
         (
-            tiny(pictures, tmp_path / "b", **{"data.val": "null", "checkpoint.monitor": "val/top1"}),
+            tiny(pictures, tmp_path / "b", **{"data.val": "null", "checkpoint.monitor": "val/loss"}),
+            "checkpoint.monitor is val/loss, and data.val is null",
+        ),
+        (
+            tiny(pictures, tmp_path / "c", **{"data.val": "null"} | keep),
             "ModelCheckpoint monitors val",
         ),
     ):

@@ -14,6 +14,7 @@ from submitit.helpers import DelayedSubmission
 
 from video_gn.ablate.local import POLL, Process
 from video_gn.ablate.run import Run
+from video_gn.data.loader import MOST_WORKERS
 from video_gn.errors import InputError
 
 
@@ -92,9 +93,14 @@ def _resources(run: Run, cluster: str) -> dict[str, Any]:
         "name": run.folder.parent.parent.name,
         "nodes": int(run.config["trainer.num_nodes"]),
         "tasks_per_node": run.devices,
-        "cpus_per_task": run.config["data.loading.num_workers"] + 1,
+        "cpus_per_task": _cores(run.config["data.loading.num_workers"]),
         **({"gpus_per_node": run.devices} if gpu else {}),
     }
+
+
+def _cores(workers: int | None) -> int:
+    """Of a process with so many loader workers; None are as many as it has cores for."""
+    return MOST_WORKERS if workers is None else workers + 1
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:

@@ -32,9 +32,8 @@ def labelled(batch: Batch, class_names: Sequence[str], most: int = CLIPS) -> lis
     for number, clip in enumerate(clips):
         video = number // views
         words = class_names[int(batch.labels[video])]
-        seconds, shares = getattr(batch, "seconds", None), getattr(batch, "shares", None)
-        if seconds is not None and shares is not None and (share := float(shares[video])) < 1:
-            words = f"{share:.2f} {words} + {1 - share:.2f} {class_names[int(seconds[video])]}"
+        if batch.seconds is not None and batch.shares is not None and (share := float(batch.shares[video])) < 1:
+            words = f"{share:.2f} {words} + {1 - share:.2f} {class_names[int(batch.seconds[video])]}"
         found.append((clip.to("cpu", torch.uint8, copy=True), words))
     return found
 

@@ -11,18 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
 from video_gn.batch import BadVideo, Batch
 from video_gn.data import motion12
+from video_gn.data.augment import Mixed
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.folders import SUFFIXES
 from video_gn.data.lists import find_videos
-from video_gn.data.loader import RowSampler, VideoLoader
-from video_gn.data.quarantine import Quarantine
-from video_gn.data.splits import Splits
+from video_gn.data.loader import RowSampler, VideoLoader, workers_of
+from video_gn.data.order import rows_of
+from video_gn.data.quarantine import Quarantine, set_known_aside
+from video_gn.data.splits import find_lists, splits_of
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import Views, spread
 from video_gn.errors import InputError
@@ -30,13 +33,15 @@ from video_gn.files.names import from_home
 from video_gn.rules import DATA, FORMAT, check, plain
 
 log = logging.getLogger(__name__)
+NOT_SAID = ("self", "__class__", "videos", "split")  # of the arguments, what is none of a checkpoint's settings
 
 
 class DataModule(pl.LightningDataModule):
     """What videos and images have in common: lists, loaders, and the account of bad files.
 
     A split is a folder of class folders, a CSV file with columns path and label, or a text file of `path label`
-    lines (data/README.md has all forms); paths in it are relative to `root`. Labels are class names, or numbers from
+    lines (data/README.md has all forms); paths in it are relative to `root`. What is `auto` is looked for below
+    `root`, and without it a share of the training list (`video_gn.data.own`). Labels are class names, or numbers from
     0. What `data/check_videos.py` found of a list (`train.checked.csv` beside `train.csv`) is made use of: the true
     number of frames, the backend that reads a video right, and which ones cannot be read.
 
@@ -53,6 +58,7 @@ class DataModule(pl.LightningDataModule):
     suffixes: Set[str] = SUFFIXES
     motion: motion12.Motion | None = None
     clips_per_video = 1
+    clips_per_epoch = 0
     training_view: Views
     validation_view: Views
     test_views: Views
@@ -62,16 +68,18 @@ class DataModule(pl.LightningDataModule):
     def _set_up(self, given: dict[str, Any], kind: str) -> None:
         """Takes the arguments of a subclass, checked."""
         check(given, DATA, "data")
-        paths = ("root", "train", "val", "test", "class_names")
-        given |= {name: from_home(given[name]) for name in paths if isinstance(given[name], str)}
+        paths = ("root", "train", "val", "test", "class_names", "split")
+        given |= {name: from_home(given[name]) for name in paths if isinstance(given.get(name), str)}
+        given |= find_lists(given, self.suffixes)
         self.root, self.loading = Path(given["root"]), given["loading"]
         self.train, self.val, self.test = given["train"], given["val"], given["test"] or given["val"]
         self.batch_size, self.seed = given["batch_size"], given["seed"]
+        self.sampling, self.mix = given["sampling"], Mixed(given["augment"]) if given["augment"].mixes else None
         self.given_videos = given["videos"] or []
         self.quarantine = Quarantine(self._folder / from_home(self.loading.quarantine))
-        self.splits = Splits(self._folder, self.suffixes)
+        self.splits = splits_of(given, self._folder, self.suffixes)
         names = list(motion12.CLASSES) if self.motion and not given["class_names"] else given["class_names"]
-        self.splits.name_classes(names, self.train)
+        self.splits.name_classes(names)
         self.class_names = self.splits.class_names
         self.lists: dict[str, VideoList] = {}
         self._loaders: list[VideoLoader] = []
@@ -81,7 +89,7 @@ class DataModule(pl.LightningDataModule):
         self.damaged: dict[str, dict[str, BadVideo]] = {}
         self.fallbacks: dict[str, dict[str, BadVideo]] = {}
         # A checkpoint carries what a later test or prediction needs, in types that load without running code.
-        said = {name: plain(value) for name, value in given.items() if name not in ("self", "__class__", "videos")}
+        said = {name: plain(value) for name, value in given.items() if name not in NOT_SAID}
         self._set_hparams({"format": FORMAT, "kind": kind} | said | {"class_names": self.class_names})
         self._hparams_name = "kwargs"
 
@@ -121,18 +129,20 @@ class DataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
+        if stage != "predict":
+            self.splits.divide()
         for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
             if split != "val" or stage == "validate" or self.val is not None:
                 self._read(split)
             self.splits.compare(self.lists, split)
         if stage == "predict":
             self.lists["predict"] = find_videos(self.given_videos, self.suffixes)
-            self._set_known_aside("predict")
+            set_known_aside("predict", self.lists["predict"], self.quarantine)
         if stage == "fit":
             if self.val is None and self.trainer:
                 self.trainer.limit_val_batches = 0  # Lightning warns of a list of no loaders
             needed = self.batch_size * self.world_size
-            if len(self.lists["train"]) * self.clips_per_video < needed:
+            if self.videos_per_epoch * self.clips_per_video < needed:
                 raise InputError(
                     f"{len(self.lists['train'])} training videos do not fill one step of {needed} clips "
                     f"({self.world_size} processes x data.batch_size={self.batch_size}, data.clips_per_video="
@@ -145,22 +155,8 @@ class DataModule(pl.LightningDataModule):
             if source is None:
                 null = "data.val is null" if split == "val" else "data.test and data.val are null"
                 raise InputError(f"there are no {split} videos: {null}; name a list with --data.{split}")
-            self.lists[split] = self.splits.read(source)
-        self._set_known_aside(split)
-
-    def _set_known_aside(self, split: str) -> None:
-        """Has videos that are known to be bad not opened, and says how many there are."""
-        videos = self.lists[split]
-        self.quarantine.apply(videos)
-        left_out = videos.set_aside.keys() | (videos.damaged.keys() if split == "train" else set())
-        if left_out:
-            end = "others take their places" if split == "train" else "they count as wrong"
-            first = min(left_out)
-            log.warning(
-                "%s: %d of %d videos are known to be bad, e.g. %s (%s); %s",
-                split, len(left_out), len(videos), videos.path(first),
-                videos.set_aside.get(first) or videos.damaged[first], end,
-            )  # fmt: skip
+            self.lists[split] = self.splits.read(source, split)
+        set_known_aside(split, self.lists[split], self.quarantine)
 
     def _loader(
         self,
@@ -173,12 +169,17 @@ class DataModule(pl.LightningDataModule):
         if split not in self.lists:
             raise InputError(f"the {split} videos are not listed yet; call setup first")
         videos, rank = self.lists[split], self.trainer.global_rank if self.trainer else 0
-        inspect = self.inspect and split in ("test", "predict")
+        inspect, timeout = self.inspect and split in ("test", "predict"), self.loading.decode_timeout
+        rows = rows_of(videos.labels, self.sampling, self.passes) if training else rows_of(videos.labels, "shuffled")
+        mix = self.mix if training else None
+        workers = self.loading.num_workers
+        if workers is None:
+            workers = workers_of(self.trainer.num_devices if self.trainer else 1)
         loader = VideoLoader(
-            VideoDataset(videos, views, self.seed, training, inspect, self.backend, self.loading.decode_timeout),
-            RowSampler(len(videos), self.seed, training, rank, self.world_size, split == "val"),
+            VideoDataset(videos, views, self.seed, training, inspect, self.backend, timeout, rows, mix),
+            RowSampler(len(videos), self.seed, training, rank, self.world_size, split == "val", rows),
             batch_size,
-            min(self.loading.num_workers, len(videos)),
+            min(workers, len(videos)),
             drop_last=training,
             keep_workers=split in ("train", "val"),
             position=position,
@@ -186,6 +187,12 @@ class DataModule(pl.LightningDataModule):
         )
         self._loaders.append(loader)
         return loader
+
+    def class_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training videos of each class, int64 `[K]`, and its probability to be drawn, float64 `[K]`."""
+        counts = np.bincount(self.lists["train"].labels, minlength=self.num_classes)
+        drawn = counts > 0 if self.sampling == "balanced" else counts
+        return counts, drawn / drawn.sum()
 
     def close(self) -> None:
         """Ends the workers of all its loaders."""
@@ -260,6 +267,16 @@ class DataModule(pl.LightningDataModule):
                 named[video.path] = video
                 if message:
                     log.warning(message, video.path, video.reason)
+
+    @property
+    def passes(self) -> int:
+        """How often an epoch goes through the training list."""
+        return max(1, -(-self.clips_per_epoch // max(1, len(self.lists.get("train", ())) * self.clips_per_video)))
+
+    @property
+    def videos_per_epoch(self) -> int:
+        """Videos of an epoch, of all processes; one that comes again counts again."""
+        return len(self.lists.get("train", ())) * self.passes
 
     def _position(self) -> tuple[int, int]:
         """Epoch, and how many videos of it all processes have trained on, before a resumption too."""

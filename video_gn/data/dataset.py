@@ -2,7 +2,7 @@
 
 import importlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,11 +15,15 @@ from video_gn.batch import NONE, BadVideo, Batch, Box
 from video_gn.compat import shared_memory
 from video_gn.data.decoding.damage import find_damage
 from video_gn.data.decoding.open import BACKENDS, IMAGE, open_video
+from video_gn.data.order import Rows, Shuffled
 from video_gn.data.video_list import NO_LABEL, VideoList
 from video_gn.data.views import Seen, Views
 from video_gn.errors import DecodeError, InputError
 
 REPLACEMENTS = 10  # videos tried in the place of an unreadable one
+Drawn = tuple[int, ...]  # what draws follow from
+Mix = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, float]]
+_REPLACED, _MIXED, _SECOND, _AGAIN = 1, 2, 3, 4  # what is drawn for a row besides its views, by the number after it
 
 
 class Sample(NamedTuple):
@@ -33,14 +37,16 @@ class Sample(NamedTuple):
     fallbacks: list[BadVideo]
     clip_frames: np.ndarray | None = None
     crops: Sequence[Box] = ()
+    second: int | None = None
+    share: float = 1.0
 
 
 class VideoDataset(Dataset[Sample]):
     """Videos as samples, keyed by `(epoch, row)`; a row of None is no video (see `video_gn.data.loader.RowSampler`).
 
-    A row alone is that of the first epoch.
+    A row alone is that of the first epoch. One that comes again in an epoch is `(epoch, row, turn)`.
 
-    What is drawn for a video follows from (seed, epoch, row) alone.
+    What is drawn for a video follows from (seed, epoch, row) alone, and its turn.
 
     Args:
         videos: The list.
@@ -50,6 +56,8 @@ class VideoDataset(Dataset[Sample]):
         inspect: Whether to look for damage in videos that can be read.
         backend: Which one is asked first; the others read what it refuses. `decoding.open.IMAGE` reads images.
         timeout: Seconds after which a loader worker that decodes a video is killed.
+        rows: Draws the videos in the place of others.
+        mix: Puts another video into the clips of each; None leaves them as they are.
     """
 
     def __init__(
@@ -61,8 +69,11 @@ class VideoDataset(Dataset[Sample]):
         inspect: bool = False,
         backend: str = "decord",
         timeout: float = 60.0,
+        rows: Rows | None = None,
+        mix: Mix | None = None,
     ) -> None:
         self.videos, self.views, self.seed = videos, views, seed
+        self.rows, self.mix = rows or Shuffled(len(videos)), mix
         self.replace, self.inspect = replace, inspect
         self.backends = [IMAGE] if backend == IMAGE else sorted(BACKENDS, key=lambda name: name != backend)
         if backend == "decord":  # once, and not by each loader worker
@@ -74,23 +85,35 @@ class VideoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, key: tuple[int, int | None] | int) -> Sample:
-        epoch, row = key if isinstance(key, tuple) else (0, range(len(self))[key])
-        if row is None:
-            return Sample(None, NO_LABEL, NONE, [], [], [])
+    def __getitem__(self, key: tuple[int | None, ...] | int) -> Sample:
+        epoch, row, *turn = key if isinstance(key, tuple) else (0, range(len(self))[key])
         sample = Sample(None, NO_LABEL, NONE, [], [], [])
-        pick = np.random.default_rng((self.seed, epoch, row, 1))
-        chosen = row
+        if epoch is None or row is None:
+            return sample
+        drawn: Drawn = (self.seed, epoch, row, *((_AGAIN, int(turn[0] or 0)) if turn else ()))
+        chosen, found = self._read_one(row, drawn, sample)
+        if found is None:
+            return sample._replace(row=row)
+        sample = sample._replace(label=int(self.videos.labels[chosen]), row=chosen, **found._asdict())
+        if self.mix is None:
+            return sample
+        rng = np.random.default_rng((*drawn, _MIXED))
+        second, other = self._read_one(self.rows.another(rng), (*drawn, _SECOND), sample)
+        assert other is not None  # in training another one takes its place
+        clips, share = self.mix(found.clips, other.clips, rng)
+        return sample._replace(clips=clips, second=int(self.videos.labels[second]), share=share)
+
+    def _read_one(self, row: int, drawn: Drawn, sample: Sample) -> tuple[int, Seen | None]:
+        """A video or, in training, the first readable one in its place: its row, and its views by `drawn`."""
+        chosen, others = row, np.random.default_rng((*drawn, _REPLACED))
         for _ in range(1 + REPLACEMENTS):
-            if (found := self._read(chosen, (self.seed, epoch, row), sample)) is not None:
-                return sample._replace(label=int(self.videos.labels[chosen]), row=chosen, **found._asdict())
-            if not self.replace:
-                return sample._replace(row=row)
-            chosen = int(pick.integers(len(self.videos)))
+            if (found := self._read(chosen, drawn, sample)) is not None or not self.replace:
+                return chosen, found
+            chosen = self.rows.another(others)
         last = f", the last for this reason: {' '.join(sample.failures[-1][::2])}" if sample.failures else ""
         raise InputError(f"{1 + REPLACEMENTS} videos one after the other cannot be read{last}")
 
-    def _read(self, row: int, key: tuple[int, int, int], sample: Sample) -> Seen | None:
+    def _read(self, row: int, drawn: Drawn, sample: Sample) -> Seen | None:
         """Views of a video, by the first backend that can; what goes wrong is added to the sample."""
         path, label = self.videos.path(row), int(self.videos.labels[row])
         if row in self.videos.set_aside or (self.replace and row in self.videos.damaged):
@@ -105,7 +128,7 @@ class VideoDataset(Dataset[Sample]):
             try:
                 checked = (known.pixel_aspect is not None, *known[1:]) if known else ()
                 with self._deadline(row), open_video(path, backend, *checked) as video:
-                    found = self.views(video, np.random.default_rng(key))
+                    found = self.views(video, np.random.default_rng(drawn))
                     damage = self.videos.damaged.get(row) or (find_damage(path) if self.inspect else None)
             except DecodeError as error:
                 refusals.setdefault(error.reason, backend)
@@ -153,6 +176,8 @@ def collate(samples: list[Sample]) -> Batch:
         [fallback for sample in samples for fallback in sample.fallbacks],
         torch.from_numpy(first.clip_frames) if first and first.clip_frames is not None else None,
         first.crops if first else (),
+        torch.tensor([sample.second for sample in read]) if first and first.second is not None else None,
+        torch.tensor([sample.share for sample in read]) if first and first.second is not None else None,
     )
 
 

@@ -1,8 +1,11 @@
 """The data half of a run on images, on which networks for video are pre-trained."""
 
+from typing import Literal
+
+from video_gn.data.augment import augmented
 from video_gn.data.datamodule import DataModule
 from video_gn.data.folders import IMAGE_SUFFIXES
-from video_gn.data.settings import Loading
+from video_gn.data.settings import Augment, Loading
 from video_gn.data.views import CentreImage, RandomImage
 from video_gn.errors import InputError
 from video_gn.rules import IMAGES, check
@@ -26,6 +29,9 @@ class ImageData(DataModule):
         loading: How files are read; `backend` is of videos.
         batch_size: Images per GPU.
         seed: Of everything drawn.
+        sampling: How training draws from its list: "shuffled", each video once an epoch; "balanced", every class with
+            the same probability, in epochs of the same length.
+        augment: What is changed of training clips beyond crop and flip.
         videos: Images, folders and patterns to predict.
     """
 
@@ -45,6 +51,8 @@ class ImageData(DataModule):
         loading: Loading = Loading(),
         batch_size: int = 8,
         seed: int = 0,
+        sampling: Literal["shuffled", "balanced"] = "shuffled",
+        augment: Augment = Augment(),
         videos: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -53,7 +61,7 @@ class ImageData(DataModule):
         if short_side < crop_size:
             raise InputError(f"data.short_side is {short_side}; data.crop_size={crop_size} has to fit in it")
         self.test_batch = batch_size
-        self.training_view = RandomImage(crop_size, flip)
+        self.training_view = augmented(RandomImage(crop_size, flip), augment)
         self.validation_view = self.test_views = CentreImage(short_side, crop_size)
         middle = f"1 crop, the middle {crop_size} of short side {short_side}"
         self.seen = {split: {"protocol": "centre-crop", "views": middle} for split in ("val", "test")}

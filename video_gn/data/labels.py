@@ -82,7 +82,7 @@ def note_missing(rows: Rows, labels: list[int], class_names: list[str]) -> None:
     missing = [class_names[number] for number in sorted(set(range(len(class_names))).difference(labels))]
     if missing:
         rows.notes.append(
-            f"{rows.source}: {len(missing)} of {len(class_names)} classes have no video in it: "
+            f"{rows.called}: {len(missing)} of {len(class_names)} classes have no video in it: "
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         )
 
@@ -118,6 +118,17 @@ def read_class_names(given: Sequence[str] | str) -> list[str]:
     if not names:
         raise InputError(f"{given} names no classes (data.class_names)")
     return names
+
+
+def check_case(names: Sequence[str]) -> None:
+    """Raises InputError where the names of two classes that were found differ in upper and lower case only."""
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(name.casefold(), name)) != name:
+            raise InputError(
+                f"the classes {other!r} and {name!r} differ in upper and lower case only; rename one, or name all "
+                "classes in data.class_names"
+            )
 
 
 def check_class_names(names: list[str]) -> None:

@@ -31,7 +31,7 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
     """
     if source.is_dir():
         found = read_class_folders(source, suffixes)
-        before = str((source / "x").relative_to(source.parent))[:-1]
+        before = above(source)
         rows = Rows([(as_text(f"{before}{name}/{path}"), as_label(name)) for name, path in found.videos], source)
         rows.notes = found.notes
     elif not source.is_file():
@@ -46,6 +46,11 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
         layout = " in class folders (CLASS/VIDEO.mp4)" if source.is_dir() else ""
         raise InputError(f"{source} names no videos{layout}{why}")
     return rows
+
+
+def above(source: Path) -> str:
+    """What paths of a folder of class folders begin with, in the rows that are read from it; nothing for a file."""
+    return str((source / "x").relative_to(source.parent))[:-1] if source.is_dir() else ""
 
 
 def read_list(

@@ -16,18 +16,27 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from video_gn.batch import NONE, Batch
 from video_gn.compat import end_workers
 from video_gn.data.dataset import VideoDataset, collate
+from video_gn.data.order import Rows, Shuffled, with_turns
 from video_gn.errors import InputError
 from video_gn.processes import end_with_parent
 
 log = logging.getLogger(__name__)
+Key = tuple[int, int | None] | tuple[int, int, int]
+MOST_WORKERS = 12
 DYING = 5.0  # seconds for which a worker is waited for whose connection broke
 
 
-class RowSampler(Sampler[tuple[int, int | None]]):
+def workers_of(processes: int) -> int:
+    """Loader processes of each of so many processes on this machine, by its cores."""
+    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes))
+
+
+class RowSampler(Sampler[Key]):
     """This rank's rows of an epoch, as `(epoch, row)`.
 
-    In training a permutation drawn from (seed, epoch) is dealt to the ranks; the rest that does not divide among
-    them is left out, another one each epoch. Otherwise each row is dealt exactly once, and a rank
+    In training rows drawn from (seed, epoch), by default a permutation, are dealt to the ranks; the rest that does not
+    divide among them is left out, another one each epoch. A row that comes again in an epoch has its turn beside it,
+    `(epoch, row, turn)`. Otherwise each row is dealt exactly once, and a rank
     that has one less gets a None at its end: ranks take equally many steps, and no video counts twice.
 
     Args:
@@ -38,6 +47,7 @@ class RowSampler(Sampler[tuple[int, int | None]]):
             its own statistics should not be of one class.
         rank: Of this process.
         world_size: Number of processes.
+        rows: How training draws them; by default each once.
 
     Attributes:
         epoch: Which epoch to give next.
@@ -45,26 +55,35 @@ class RowSampler(Sampler[tuple[int, int | None]]):
     """
 
     def __init__(
-        self, total: int, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1, mix: bool = False
+        self,
+        total: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        mix: bool = False,
+        rows: Rows | None = None,
     ) -> None:
-        self.total, self.seed, self.shuffle, self.mix = total, seed, shuffle, mix
+        self.rows = rows or Shuffled(total)
+        self.total = self.rows.total if shuffle else total
+        self.seed, self.shuffle, self.mix = seed, shuffle, mix
         self.rank, self.world_size = rank, world_size
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return self.total // self.world_size if self.shuffle else -(-self.total // self.world_size)
 
-    def __iter__(self) -> Iterator[tuple[int, int | None]]:
+    def __iter__(self) -> Iterator[Key]:
         epoch = self.epoch
-        rows: list[int | None] = list(range(self.total))
+        rows = list(range(self.total))
         if self.shuffle or self.mix:
-            rows = np.random.default_rng((self.seed, epoch)).permutation(self.total).tolist()
+            rows = self.rows.epoch(np.random.default_rng((self.seed, epoch)))
+        keys: list[Key] = [(epoch, row, turn) if turn else (epoch, row) for row, turn in with_turns(rows)]
         if not self.shuffle:
-            rows += [None] * (-self.total % self.world_size)
-        rows = rows[self.first :]
-        each = len(rows) // self.world_size
-        for row in rows[self.rank :: self.world_size][:each]:
-            yield epoch, row
+            keys += [(epoch, None)] * (-self.total % self.world_size)
+        keys = keys[self.first :]
+        each = len(keys) // self.world_size
+        yield from keys[self.rank :: self.world_size][:each]
 
 
 class VideoLoader:

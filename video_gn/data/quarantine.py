@@ -48,3 +48,17 @@ class Quarantine:
                 csv.writer(file).writerows([*([COLUMNS] if new else []), (named, reason)])
         except OSError as error:
             log.warning("cannot write %s (%s): another run will meet this video again", self.path, error.strerror)
+
+
+def set_known_aside(split: str, videos: VideoList, quarantine: Quarantine) -> None:
+    """Has videos that are known to be bad not opened, and says how many there are."""
+    quarantine.apply(videos)
+    left_out = videos.set_aside.keys() | (videos.damaged.keys() if split == "train" else set())
+    if left_out:
+        end = "others take their places" if split == "train" else "they count as wrong"
+        first = min(left_out)
+        log.warning(
+            "%s: %d of %d videos are known to be bad, e.g. %s (%s); %s",
+            split, len(left_out), len(videos), videos.path(first),
+            videos.set_aside.get(first) or videos.damaged[first], end,
+        )  # fmt: skip

@@ -29,6 +29,8 @@ from video_gn.files.names import as_path, from_home, is_utf8
 from video_gn.files.tables import check_count, numbered_cells
 from video_gn.files.text import ESCAPED, read_text
 
+EXTRA = ("group", "split", "fold")  # columns that divide a list (`video_gn.data.own`)
+
 
 class Rows(list[tuple[str, str]]):
     """Path and label of each video, as they are in a list file or a folder of class folders.
@@ -40,12 +42,23 @@ class Rows(list[tuple[str, str]]):
 
     Attributes:
         notes: What is to be said of the source, in a line each.
+        columns: Of `EXTRA`, those that the list has: a text for each row.
+        called: The list as notes name it.
     """
 
     def __init__(self, rows: Sequence[tuple[str, str]], source: Path | str = "the list", lines: Sequence[int] = ()):
         super().__init__(rows)
         self.source, self.lines = Path(source), lines
         self.notes: list[str] = []
+        self.columns: dict[str, list[str]] = {}
+        self.called = str(source)
+
+    def take(self, places: Sequence[int], called: str) -> "Rows":
+        """Some of the rows, as a list that notes call so."""
+        found = Rows([self[i] for i in places], self.source, [self.lines[i] for i in places] if self.lines else ())
+        found.columns = {name: [cells[i] for i in places] for name, cells in self.columns.items()}
+        found.called = called
+        return found
 
     @property
     def named(self) -> bool:
@@ -66,6 +79,7 @@ class _Header(NamedTuple):
     path: int
     label: int
     columns: int
+    extra: dict[str, int]
 
 
 def read_list_file(source: Path, root: Path) -> Rows:
@@ -88,7 +102,19 @@ def read_list_file(source: Path, root: Path) -> Rows:
     if header is None and found and is_header(found[0]):
         found = found[1:]
     rows = [(path if _is_plain(path) else _as_found(path, root), label) for _, path, label in found]
-    return Rows(rows, source, [line for line, *_ in found])
+    read = Rows(rows, source, [line for line, *_ in found])
+    if header and header.extra:
+        cells = dict(numbered_cells(source, text, header.delimiter))
+        read.columns = {name: [cells[line][at].strip() for line in read.lines] for name, at in header.extra.items()}
+    return read
+
+
+def is_list(source: Path, root: Path) -> bool:
+    """Whether a CSV file has a header with a path and a label, and is not what `make_list` found missing."""
+    try:
+        return not source.name.endswith(".missing.csv") and _find_header(source, _text(source), root) is not None
+    except InputError:
+        return False
 
 
 def _text(source: Path) -> str:
@@ -133,11 +159,12 @@ def _find_header(source: Path, text: str, root: Path) -> _Header | None:
         )
     if twice := [name for name in (path, label) if names.count(name) > 1]:
         raise InputError(f"{source} has the column {twice[0]} more than once")
-    return _Header(number, delimiter, names.index(path), names.index(label), len(names))
+    extra = {name: names.index(name) for name in EXTRA if name in names}
+    return _Header(number, delimiter, names.index(path), names.index(label), len(names), extra)
 
 
 def _with_header(source: Path, text: str, header: _Header) -> Iterator[Row]:
-    _, delimiter, at_path, at_label, columns = header
+    _, delimiter, at_path, at_label, columns, _ = header
     for line, cells in numbered_cells(source, text, delimiter):
         if line > header.line:
             if len(cells) == columns:

@@ -12,6 +12,11 @@ def span(num_frames: int, frame_interval: int) -> int:
     return (num_frames - 1) * frame_interval + 1
 
 
+def fitting(num_frames: int, frame_interval: int, total: int) -> int:
+    """The largest frame interval up to a given one at which a clip fits into the video; at least 1, or 0 if it is."""
+    return min(frame_interval, max(1, (total - 1) // max(1, num_frames - 1)))
+
+
 def random_start(rng: np.random.Generator, total: int, clip_span: int) -> int:
     """Start of a training clip, uniform over every start that fits; 0 where the video is shorter than the clip."""
     return int(rng.integers(0, max(total - clip_span, 0) + 1))

@@ -3,7 +3,8 @@
 Frames are uint8 `[T, H, W, 3]`, or a sequence of `[H, W, 3]`, as they come from the decoder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,6 +12,14 @@ import torch
 from video_gn.batch import Box
 
 LongSide = Callable[[float, float, int], int]  # of long side, short side, and what the short one is scaled to
+
+
+@contextmanager
+def torch_draws(rng: np.random.Generator) -> Iterator[None]:
+    """Within it, torchvision's transforms draw by `rng`: they draw from torch's own generator on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        yield
 
 
 def random_box(
@@ -35,11 +44,23 @@ def random_box(
         pixel_aspect: Width of the source's pixels by their height: sides are compared as they are shown, and the part
             is wider or narrower in pixels.
     """
-    short = min(height, width * pixel_aspect)
     scaled = int(rng.integers(short_side[0], short_side[1] + 1))
+    high, wide = _crop_of(height, width, scaled, crop_size, pixel_aspect)
+    return Box(int(rng.integers(0, height - high + 1)), int(rng.integers(0, width - wide + 1)), high, wide)
+
+
+def centre_box(height: int, width: int, short_side: int, crop_size: int, pixel_aspect: float = 1.0) -> Box:
+    """As `random_box`, in the middle and of one scale."""
+    high, wide = _crop_of(height, width, short_side, crop_size, pixel_aspect)
+    return Box((height - high) // 2, (width - wide) // 2, high, wide)
+
+
+def _crop_of(height: int, width: int, scaled: int, crop_size: int, pixel_aspect: float) -> tuple[int, int]:
+    """Height and width, in pixels of the source, of a crop of the source with its short side scaled so."""
+    short = min(height, width * pixel_aspect)
     side = min(short, crop_size * short / scaled)
     high, wide = (max(1, min(most, round(part))) for most, part in ((height, side), (width, side / pixel_aspect)))
-    return Box(int(rng.integers(0, height - high + 1)), int(rng.integers(0, width - wide + 1)), high, wide)
+    return high, wide
 
 
 def crop(frames: np.ndarray | Sequence[np.ndarray], box: Box) -> np.ndarray:

@@ -77,7 +77,10 @@ class VideoList:
         labels: int64 `[rows]`.
         set_aside: By row, why a video is not to be opened at all.
         damaged: By row, what is wrong with a video that can be read all the same.
+        groups: By row, what no two splits may share, where that is known: a text for each.
     """
+
+    groups: np.ndarray | None = None
 
     def __init__(self, paths: Sequence[str], labels: Sequence[int], checks: Mapping[int, Check] | None = None) -> None:
         texts = [os.fsencode(path) for path in paths]

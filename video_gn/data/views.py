@@ -46,6 +46,7 @@ class RandomView:
     crop_size: int
     flip: bool
     num_clips: int = 1
+    shrink: bool = False
 
     def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
         clips = [self._indices(video, rng) for _ in range(self.num_clips)]
@@ -81,9 +82,9 @@ class RandomView:
         return out
 
     def _indices(self, video: Video, rng: np.random.Generator) -> np.ndarray:
-        clip_span = sampling.span(self.num_frames, self.frame_interval)
-        start = sampling.random_start(rng, video.num_frames, clip_span)
-        return sampling.clip_indices(start, self.num_frames, self.frame_interval, video.num_frames)
+        interval = _interval(self, video)
+        start = sampling.random_start(rng, video.num_frames, sampling.span(self.num_frames, interval))
+        return sampling.clip_indices(start, self.num_frames, interval, video.num_frames)
 
     def _draw_once(
         self, drawn: "list[_Drawn]", video: Video, frames: Frames, rng: np.random.Generator
@@ -108,6 +109,28 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
+class CentreView:
+    """The middle clip of a video, and of it the middle crop: validation without chance."""
+
+    num_frames: int
+    frame_interval: int
+    short_side: int
+    crop_size: int
+    shrink: bool = False
+
+    def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
+        middle = protocols.find_protocol("center-1clip")
+        clips = middle.clips(self.num_frames, _interval(self, video), video.num_frames, video.fps)
+
+        def finish(frames: Frames) -> Frames:
+            height, width = frames[0].shape[:2]
+            box = transforms.centre_box(height, width, self.short_side, self.crop_size, video.pixel_aspect)
+            return transforms.resize(transforms.crop(frames, box), self.crop_size, self.crop_size)
+
+        return Seen(video.read(clips[0], finish)[None])
+
+
+@dataclass(frozen=True)
 class ProtocolViews:
     """The frames of every view of a test protocol, from one pass over the video; each is decoded and scaled once."""
 
@@ -115,10 +138,11 @@ class ProtocolViews:
     frame_interval: int
     short_side: int
     protocol: protocols.Protocol
+    shrink: bool = False
 
     def clips(self, video: Video) -> np.ndarray:
         """The frames of each clip of a video, int64 `[clips, T]`."""
-        return self.protocol.clips(self.num_frames, self.frame_interval, video.num_frames, video.fps)
+        return self.protocol.clips(self.num_frames, _interval(self, video), video.num_frames, video.fps)
 
     def __call__(self, video: Video, rng: np.random.Generator) -> Seen:
         clips = self.clips(video)
@@ -129,6 +153,13 @@ class ProtocolViews:
         )  # fmt: skip
         frames = video.read(needed, scale)
         return Seen(frames[None], where.reshape(clips.shape), self.protocol.crops(*frames.shape[1:3]))
+
+
+def _interval(clip: RandomView | CentreView | ProtocolViews, video: Video) -> int:
+    """The frame interval at which a video is seen."""
+    if not clip.shrink:
+        return clip.frame_interval
+    return sampling.fitting(clip.num_frames, clip.frame_interval, video.num_frames)
 
 
 def spread(batch: Batch) -> Batch:
@@ -163,8 +194,7 @@ class RandomImage:
     flip: bool
 
     def __call__(self, video: Any, rng: np.random.Generator) -> Seen:
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator on the CPU
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        with transforms.torch_draws(rng):
             return Seen(_view(_random_part(self.crop_size, self.flip), video))
 
 

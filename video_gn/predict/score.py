@@ -85,4 +85,5 @@ def make_views(model: Trained, protocol: str | None) -> Views:
     if clip["images"]:
         return CentreImage(clip["test_short_side"], clip["crop_size"])
     named = protocols.find_protocol(protocol or clip["test_protocol"])
-    return ProtocolViews(clip["num_frames"], clip["frame_interval"], clip["test_short_side"], named)
+    shrink = bool(clip.get("shrink"))
+    return ProtocolViews(clip["num_frames"], clip["frame_interval"], clip["test_short_side"], named, shrink)

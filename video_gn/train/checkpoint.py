@@ -16,12 +16,14 @@ import yaml
 
 from video_gn.data import motion12
 from video_gn.data.decoding.open import BACKENDS
+from video_gn.data.own import AUTO
 from video_gn.data.protocols import find_protocol
 from video_gn.errors import InputError
 from video_gn.files.names import is_utf8, utf8_named
 from video_gn.models.resnet3d import ResNet3d
-from video_gn.rules import DATA, FLAG, LOADING, Rule, one_of, plain, shown
+from video_gn.rules import AUGMENT, DATA, DIVISION, EVALUATION, FLAG, LOADING, Rule, one_of, plain, shown
 from video_gn.train.callbacks.bn_statistics import RULES as STATISTICS
+from video_gn.train.callbacks.split_table import find_table
 from video_gn.train.configs import flat
 from video_gn.weights.archives import wrong_sum
 from video_gn.weights.inflate import own_state
@@ -41,7 +43,10 @@ _PATH = Rule(
 RUN_DATA = {
     **dict.fromkeys(("root", "train", "val", "test"), _PATH),
     "motion": Rule(lambda x: x is None or _is_motion(x), "parameters of the embedded set"),
-    **{name: DATA[name] for name in ("batch_size", "clips_per_video")},
+    **{name: DATA[name] for name in ("batch_size", "clips_per_video", "clips_per_epoch", "sampling")},
+    **DIVISION,
+    **{f"augment.{name}": rule for name, rule in AUGMENT.items()},
+    "evaluation.validation": EVALUATION["validation"],
     "evaluation.inspect": FLAG,
     "loading.num_workers": LOADING["num_workers"],
     "loading.backend": one_of(BACKENDS),
@@ -172,6 +177,7 @@ def with_checkpoint(args: list[str]) -> list[str]:
     for part in ("optimizer", "schedule"):  # for what results.json says of it
         if part in checkpoint.model and checkpoint.model[part]["class_path"] in CLASSES[part]:
             model[part] = plain(checkpoint.model[part])
+    model |= {name: plain(checkpoint.model[name]) for name in ("loss", "freeze_bn_after") if name in checkpoint.model}
     data = data_config(checkpoint.clip) | {"class_names": list(checkpoint.model["class_names"])}
     stored: dict[str, Any] = {
         "seed_everything": checkpoint.clip.get("seed", 0) % 2**32,
@@ -185,10 +191,29 @@ def with_checkpoint(args: list[str]) -> list[str]:
             part, _, field = name.rpartition(".")
             (data.setdefault(part, {}) if part else data)[field] = value
         stored |= _statistics(checkpoint)
+    _take_split(checkpoint, data, stored["run_dir"], args)
     # YAML has no form for names that are not UTF-8, a command line has.
     raw = [f"--data.{name}={data.pop(name)}" for name, value in list(data.items()) if not _in_yaml(value)]
     raw += [] if _in_yaml(stored["run_dir"]) else [f"--run_dir={stored.pop('run_dir')}"]
     return [args[0], "--config", yaml.dump(stored, Dumper=_Quoting), *raw, *args[1:]]
+
+
+def split_of_run(path: str, run_dir: Path) -> str | None:
+    """The table of how a run divided its videos, for its resumption from a checkpoint."""
+    return _table(read_checkpoint(path), run_dir)
+
+
+def _take_split(checkpoint: Checkpoint, data: dict[str, Any], run_dir: str, args: list[str]) -> None:
+    """Adds how the checkpoint's run divided its videos, where the command line names no lists."""
+    named = {arg.partition("=")[0].removeprefix("--data.") for arg in args if arg.startswith("--data.")}
+    if not named & {"train", "val", "test", "split"} and (table := _table(checkpoint, Path(run_dir))):
+        data |= {"split": table} | ({} if checkpoint.run_dir else dict.fromkeys(("train", "val", "test"), AUTO))
+    elif "val" in named and "test" not in named and data.get("test") == AUTO:
+        del data["test"]  # the videos that are named are to be tested
+
+
+def _table(checkpoint: Checkpoint, folder: Path) -> str | None:
+    return find_table(checkpoint.content, folder, checkpoint.path, checkpoint.run_dir is not None)
 
 
 def data_config(clip: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +221,7 @@ def data_config(clip: Mapping[str, Any]) -> dict[str, Any]:
     clip = plain(clip)
     if clip["images"]:
         return {"crop_size": clip["crop_size"], "short_side": clip["test_short_side"], "flip": clip["flip"]}
-    names = ("num_frames", "frame_interval", "max_span", "short_side", "crop_size", "flip")
+    names = ("num_frames", "frame_interval", "max_span", "short_side", "crop_size", "flip", "shrink")
     return {
         "clip": {name: clip[name] for name in names if name in clip},
         "evaluation": {"protocol": clip["test_protocol"], "short_side": clip["test_short_side"]},
@@ -239,7 +264,7 @@ def _of_run(checkpoint: Checkpoint) -> dict[str, Any]:
         found = {
             name: value
             for name, value in found.items()
-            if name not in ("motion", "clips_per_video", "evaluation.inspect")
+            if name not in ("motion", "clips_per_video", "evaluation.inspect", "evaluation.validation", *DIVISION)
         }
     for name in [name for name in found if not RUN_DATA[name].holds(found[name])]:
         log.warning(

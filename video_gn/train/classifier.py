@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,16 @@ from video_gn.models.blocks import select_kernels
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.callbacks.bars import asks_each_step
+from video_gn.train.freeze_bn import check_freeze, freeze_if_due
+from video_gn.train.loss import Loss, class_weights, targets_of
 from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
-from video_gn.train.network_call import NetworkCall
-from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, say_rate, scaled_lr
+from video_gn.train.network_call import NetworkCall, seed_step
+from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, groups, say_rate, scaled_lr
 from video_gn.train.outcomes import Outcomes
 from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
-from video_gn.train.settings import Execution, Start, described
+from video_gn.train.settings import Execution, Start, found_start, hyper_parameters
 from video_gn.weights.hub import load_weights
 from video_gn.weights.inflate import start_net
 
@@ -41,10 +42,13 @@ class VideoClassifier(pl.LightningModule):
         optimizer: What moves the parameters: SGD, AdamW, or a subclass of `video_gn.train.optim.Optimizer`.
         schedule: How the learning rate moves: Step, Cosine, or a subclass of `video_gn.train.schedule.Schedule`.
         start: Where training starts from.
+        loss: What a training step minimises.
         execution: How the network is run; checkpoints do not know it.
         batch_size: Clips per GPU in a training step.
         crop_size: Side of the training crop, in pixels.
         seed: Of the dropout.
+        freeze_bn_after: Fraction of training after which BatchNorm keeps its running statistics and normalizes by them
+            (Wu & Johnson 2021); None for never.
 
     Attributes:
         net: The network.
@@ -63,34 +67,33 @@ class VideoClassifier(pl.LightningModule):
         optimizer: Optimizer = SGD(),
         schedule: Schedule = Step(),
         start: Start = Start(),
+        loss: Loss = Loss(),
         execution: Execution = Execution(),
         batch_size: int = 8,
         crop_size: int = 224,
         seed: int = 0,
+        freeze_bn_after: float | None = None,
     ) -> None:
         super().__init__()
-        rules.check(locals(), {"batch_size": rules.BATCH, "crop_size": rules.CROP, "seed": rules.SEED}, "model")
+        rules.check(locals(), rules.MODEL, "model")
         self.class_names = list(class_names)
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.loss, self.freeze_bn_after = loss, freeze_bn_after
+        self._class_weights: Tensor | None = None
         self.clips_per_gpu = batch_size
-        weights = None if start.init is None else load_weights(start.init)
         self.net = contract.make_net(net, len(self.class_names), crop_size)
+        start = found_start(start, contract.settings_of(self.net))
+        weights = None if start.init is None else load_weights(start.init)
         self.mean, self.std = start_net(self.net, weights, self.class_names, start.init_norm, start.mean, start.std)
         select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)
         self.call = NetworkCall(self.net, Normalize(self.mean, self.std), execution, batch_size)
         self.init = start.init
         self.frozen = contract.freeze(self.net, start.freeze_stages)
-        scale = {"mean": self.mean, "std": self.std}
-        self._set_hparams({  # in types that load without running code
-            "format": rules.FORMAT, "class_names": self.class_names,
-            "net": described(self.net, contract.settings_of(self.net)),
-            "optimizer": described(optimizer), "schedule": described(schedule),
-            "start": described(start)["init_args"] | scale,
-            "batch_size": batch_size, "crop_size": crop_size, "seed": seed,
-        })  # fmt: skip
+        said = {"batch_size": batch_size, "crop_size": crop_size, "seed": seed, "freeze_bn_after": freeze_bn_after}
+        self._set_hparams(hyper_parameters(self, start) | said)
         self._hparams_name = "kwargs"
-        self.accuracy = Accuracy()
+        self.accuracy = Accuracy(len(self.class_names))
         self._sums = EpochSums()
         self._figures: dict[str, float] = {}  # logged last before a run was resumed
         self.results: dict[str, dict[str, float]] = {}
@@ -169,19 +172,18 @@ class VideoClassifier(pl.LightningModule):
         return super().to_torchscript(file_path, method, example_inputs, **kwargs)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # Dropout follows from (seed, epoch, step, process), so that a resumed run has the same one.
-        key = (self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        seed_step(self, batch_idx)
+        freeze_if_due(self, batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = as_batch(batch, len(self.class_names))
         logits = self(batch.clips.flatten(0, 1)).mean(2)
-        labels = batch.labels.repeat_interleave(batch.clips.shape[1])
-        loss = nn.functional.cross_entropy(logits, labels)
-        right = top(ranks(logits.detach(), labels), 1)
+        targets = targets_of(batch)
+        loss = self.loss(logits, targets, self._class_weights)
+        right = top(ranks(logits.detach(), targets.labels), 1)
         figures = {"train/loss": loss.detach(), "train/top1": right.float().mean()}  # of this step
         self.log_dict(figures, prog_bar=asks_each_step(self.trainer))
-        counts = (loss.detach() * len(labels), right.sum(), len(labels), len(batch.failures), len(batch.fallbacks))
+        counts = (loss.detach() * len(logits), right.sum(), len(logits), len(batch.failures), len(batch.fallbacks))
         self._sums.add(counts, ends_step(self.trainer, batch_idx))
         return loss
 
@@ -196,15 +198,12 @@ class VideoClassifier(pl.LightningModule):
 
     def training_means(self) -> dict[str, float]:
         """Of the epoch's clips over all processes, mean loss and top-1; videos that were unreadable or fell back."""
-        return means(self._summed())
-
-    def _summed(self) -> list[float]:
-        sums = self._sums.sums.to(self.trainer.strategy.root_device, copy=True)
-        return self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        return means(self._sums.over(self.trainer.strategy))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.state.fn == "fit":
-            checkpoint["training_sums"], checkpoint["validation"] = self._summed(), self.results.get("val")
+            checkpoint["training_sums"] = self._sums.over(self.trainer.strategy)
+            checkpoint["validation"] = self.results.get("val")
             checkpoint["figures"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -219,7 +218,7 @@ class VideoClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         batch = as_batch(batch, len(self.class_names))
-        self.accuracy.update(self.scores(batch.clips), batch.labels, len(batch.failures))
+        self.accuracy.update(self.scores(batch.clips), batch.labels, [video.label for video in batch.failures])
 
     def on_validation_epoch_end(self) -> None:
         self._log_accuracy("val")
@@ -230,7 +229,7 @@ class VideoClassifier(pl.LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         batch = as_batch(batch, len(self.class_names))
         scores = self.scores(batch.clips)
-        self.accuracy.update(scores, batch.labels, len(batch.failures))
+        self.accuracy.update(scores, batch.labels, [video.label for video in batch.failures])
         if len(batch.labels):
             self.outcomes.add(batch.rows, scores.mean(1))
 
@@ -273,10 +272,7 @@ class VideoClassifier(pl.LightningModule):
         return scaled_lr(self.optimizer.base_lr, self.clips_per_step)
 
     def configure_optimizers(self) -> Any:
-        head = []
-        if self.optimizer.head_lr != 1:
-            head = list(contract.needed(self.net, "head", "model.optimizer.head_lr").parameters())
-        optimizer = self.optimizer.make(self.optimizer.groups(self.net, head, self.lr), self.lr)
+        optimizer = self.optimizer.make(groups(self.optimizer, self.net, self.lr), self.lr)
         self._given = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
         scheduler = LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -290,6 +286,8 @@ class VideoClassifier(pl.LightningModule):
         take_given(self.trainer, self._given, self._lr_factor(self.trainer.global_step))
         check_end(self.trainer, self.schedule)
         check_accumulation(self.trainer)
+        check_freeze(self)
+        self._class_weights = class_weights(self)
         for name, value in self._figures.items():  # which callbacks may ask for before the next batch
             self.trainer.callback_metrics.setdefault(name, torch.tensor(value, device=self.device))
         self._sums.to(self.device)

@@ -28,7 +28,7 @@ from video_gn.train.commands import CLI, LAUNCHER
 from video_gn.train.compat import describe_attributes
 from video_gn.train.configs import read_yaml
 from video_gn.train.help import Short, explain, known_keys
-from video_gn.train.run import run_name
+from video_gn.train.names import run_name
 from video_gn.train.shipped import with_configs
 
 DESCRIPTION = (
@@ -151,7 +151,7 @@ def _with_file(args: list[str]) -> list[str]:
     rest = args[: given[-1]] + args[given[-1] + (1 if value else 2) :]
     cli = _make(_Parsed, rest)
     config = cli.config[cli.subcommand]
-    run_dir = Path(config.run_dir or Path("runs", run_name(config, _kind(rest))))
+    run_dir = Path(config.run_dir or Path("runs", run_name(config, _kind(rest), rest)))
     if not (path := run_dir / "checkpoints" / f"{name}.ckpt").is_file():
         raise InputError(f"there is no {path}; name the run by --run_dir FOLDER, or the file by {option}")
     return [*rest, option, str(path)]

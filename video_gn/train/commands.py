@@ -19,27 +19,28 @@ from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
 from video_gn.models.norm import batch_norms
-from video_gn.rules import FILE_NAME, TRAINER, check, shown
+from video_gn.rules import TRAINER, check, shown
 from video_gn.train.callbacks.bad_videos import BadVideos
+from video_gn.train.callbacks.best import LastCheckpoint
 from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
 from video_gn.train.callbacks.interrupt import StopAfterStep
 from video_gn.train.callbacks.saving import WholeCheckpoints
-from video_gn.train.checkpoint import check_architecture
+from video_gn.train.checkpoint import check_architecture, split_of_run
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import at_home, dump, look_through
 from video_gn.train.help import refusal, sections, shorten
+from video_gn.train.names import network, run_name
 from video_gn.train.resume import find_resume, not_restored
 from video_gn.train.run import (
     bar,
+    check_best,
     check_monitors,
     check_synchronised,
     loggers,
-    network,
     next_steps,
     of_evaluation,
     of_training,
-    run_name,
     words_of_own_network,
     writes_last,
 )
@@ -105,7 +106,7 @@ class CLI(LightningCLI):
             help="Whether fit ends with validations of BatchNorm by its running, precise and the batch's statistics.",
         )
         # The newest state, to resume from; Lightning's own save_last would follow only the best one's steps.
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         defaults = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
         parser.add_lightning_class_args(EvaluationStatistics, "bn_statistics")
@@ -161,12 +162,14 @@ class CLI(LightningCLI):
             _check_given(part, config.get(part) or {}, owner)
         if "\0" in (config.run_dir or ""):
             raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
-        self.name = run_name(config, self._data)
+        self.name = run_name(config, self._data, self._words)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
-            check(config.checkpoint, {"filename": FILE_NAME}, "checkpoint")
+            check_best(config.checkpoint, config.data.val)
             self.asked = config.ckpt_path
             config.ckpt_path = find_resume(self.run_dir, self.asked)
+            if config.ckpt_path and "split" in config.data and config.data.split is None:
+                config.data.split = split_of_run(config.ckpt_path, self.run_dir)
             config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
 
     def instantiate_classes(self) -> None:

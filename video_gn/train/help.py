@@ -12,12 +12,14 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from video_gn.console import one_line
 from video_gn.data.decoding.open import BACKENDS
+from video_gn.data.order import SAMPLINGS
 from video_gn.data.protocols import PROTOCOLS
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import SETTINGS
 from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import RULES, ResNet3d
+from video_gn.train.callbacks.best import MONITORS
 from video_gn.train.callbacks.bn_statistics import CHOICES as STATISTICS
 from video_gn.train.compat import actions
 from video_gn.train.optim import OPTIMIZERS
@@ -35,7 +37,12 @@ CHOICES: dict[str, Iterable[Any]] = {
     "model.execution.kernels": SETTINGS,
     "data.loading.backend": BACKENDS,
     "bn_statistics.use": STATISTICS,
+    "checkpoint.monitor": MONITORS,
+    "data.sampling": SAMPLINGS,
+    "data.evaluation.validation": ("random", "center"),
+    "model.loss.class_weights": ("none", "inverse", "effective"),
 }
+GONE = {"checkpoint.mode": "it follows from checkpoint.monitor: the lowest loss, the highest of another figure"}
 # Classes whose settings a config has below a key, and what of them is not the user's to set.
 CLASSES: tuple[tuple[str, type, set[str]], ...] = (
     ("model.net", ResNet3d, {"num_classes"}),
@@ -127,6 +134,8 @@ def explain(error: str, keys: list[str]) -> str:
     if match := re.search(rf"{unknown}(?:(?:fit|test|validate|predict)\.)?([\w.]+)", text):
         if now := RENAMED.get(match[1]):
             return f"{match[1]} is now {now} (docs/options.md)"
+        if why := GONE.get(match[1]):
+            return f"there is no {match[1]}: {why}"
         if match[1] not in keys:
             return f"{one_line(error, [])}{_meant(match[1], keys)}"
     return one_line(error, keys)

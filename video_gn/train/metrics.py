@@ -27,11 +27,26 @@ def top(rank: Tensor, k: int) -> Tensor:
     return (rank >= 1) & (rank <= k)
 
 
+def predictions(scores: Tensor, labels: Tensor, rank: Tensor) -> Tensor:
+    """Predicted classes, int64 `[B]`: -1 where scores are not finite, or the true class shares the highest one.
+
+    Args:
+        scores: `[B, K]`.
+        labels: int64 `[B]`.
+        rank: Of the true class (`ranks`).
+    """
+    highest = scores.argmax(-1)
+    return torch.where((rank == 0) | ((highest == labels) & (rank != 1)), -1, highest)
+
+
 class Accuracy(Metric):
-    """Top-1 and top-5 over videos, top-1 over clips and mean loss, exact over any number of processes.
+    """Top-1 and top-5 over videos, top-1 over clips, figures over classes and mean loss, exact over any processes.
 
     An unreadable video is wrong in every accuracy, and one whose scores are not finite; `loss` is the mean over the
-    others.
+    others. A prediction is the class with the highest score; where another has the same score as the true one, none.
+
+    Args:
+        num_classes: K.
     """
 
     top1: Tensor
@@ -41,18 +56,27 @@ class Accuracy(Metric):
     videos: Tensor
     unreadable: Tensor
     not_finite: Tensor
+    true: Tensor
+    predicted: Tensor
+    right: Tensor
     full_state_update = False
-    names = ("top1", "top5", "clip_top1", "loss")
+    names = ("loss", "top1", "top5", "clip_top1", "mean_class_accuracy", "macro_f1")  # figures
+    sums = ("loss", "top1", "top5", "clip_top1")
     counts = ("videos", "unreadable", "not_finite")
+    by_class = ("true", "predicted", "right")  # videos of each class, in truth, as predicted, and both
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        for name in (*self.names, *self.counts):
+        self.num_classes = num_classes
+        for name in (*self.sums, *self.counts):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        for name in self.by_class:
+            self.add_state(name, torch.zeros(num_classes, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, scores: Tensor, labels: Tensor, unreadable: int) -> None:  # type: ignore[override]
-        """Counts a batch: softmax scores `[B, V, K]`, labels `[B]`, and the number of videos that are missing."""
-        found: dict[str, Any] = {"videos": len(labels) + unreadable, "unreadable": unreadable}
+    def update(self, scores: Tensor, labels: Tensor, unreadable: Sequence[int]) -> None:  # type: ignore[override]
+        """Counts a batch: softmax scores `[B, V, K]`, labels `[B]`, and the labels of videos that are missing."""
+        found: dict[str, Any] = {"videos": len(labels) + len(unreadable), "unreadable": len(unreadable)}
+        found["true"] = self._by_class(torch.cat([labels, labels.new_tensor(list(unreadable))]))
         if len(labels):
             mean = scores.mean(1)
             rank = ranks(mean, labels)
@@ -64,15 +88,28 @@ class Accuracy(Metric):
                 "clip_top1": by_clip.double().mean(1).sum(),
                 "not_finite": (rank == 0).sum(),
                 "loss": torch.where(rank > 0, losses, 0).sum(),
+                "predicted": self._by_class(predictions(mean, labels, rank)),
+                "right": self._by_class(torch.where(rank == 1, labels, -1)),
             }
         for name, value in found.items():  # not in place: an evaluation before training leaves inference tensors
             setattr(self, name, getattr(self, name) + value)
 
+    def _by_class(self, labels: Tensor) -> Tensor:
+        """How many of the labels are of each class; -1 is of none."""
+        return (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).sum(0)
+
     def compute(self) -> dict[str, Tensor]:
-        """Fractions, and the counts `videos`, `unreadable` and `not_finite` (of the readable ones)."""
+        """Fractions, and the counts `videos`, `unreadable` and `not_finite` (of the readable ones).
+
+        `mean_class_accuracy` is the mean recall of the classes that have videos, and `macro_f1` the mean F1 of those
+        that have or are predicted.
+        """
+        recall, f1 = self.right / self.true, 2 * self.right / (self.true + self.predicted)
         return {
             "loss": self.loss / (self.videos - self.unreadable - self.not_finite),
             **{name: getattr(self, name) / self.videos for name in ("top1", "top5", "clip_top1")},
+            "mean_class_accuracy": recall.nanmean(),
+            "macro_f1": f1.nanmean(),
             **{name: getattr(self, name) for name in self.counts},
         }
 
@@ -100,6 +137,10 @@ class EpochSums:
         """Begins an epoch."""
         self.sums.zero_()
         self._waiting.zero_()
+
+    def over(self, strategy: Any) -> list[float]:
+        """The sums over all processes."""
+        return strategy.reduce(self.sums.to(strategy.root_device, copy=True), reduce_op="sum").tolist()
 
     def to(self, device: torch.device) -> None:
         """Moves the sums to where batches are."""

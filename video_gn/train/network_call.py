@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
@@ -137,6 +138,12 @@ class NetworkCall:
                 f"the network cannot be recorded as a CUDA graph: {str(error).partition(chr(10))[0]}; set "
                 "model.execution.cuda_graph to false"
             ) from None
+
+
+def seed_step(model: Any, batch_idx: int) -> None:
+    """Has dropout follow from (seed, epoch, batch, process), so that a resumed run has the same one."""
+    key = (model.seed, model.trainer.current_epoch, batch_idx, model.trainer.global_rank)
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
 def _is_ours(net: nn.Module) -> bool:

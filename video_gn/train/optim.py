@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from video_gn.errors import InputError
+from video_gn.models.contract import needed
 from video_gn.models.norm import norm_parameters
 from video_gn.rules import OPTIMIZER, check
 
@@ -30,36 +31,58 @@ class Optimizer:
         head_lr: How many times that rate the head learns at, for a new one on a trained network.
         weight_decay: Of every parameter but those of norms.
         norm_weight_decay: Of every norm's gamma and beta.
+        layer_decay: By what the rate is multiplied from a stage to the one before it, from the head's 1 down to the
+            stem's (Bao et al. 2022, *BEiT*; He et al. 2022, *MAE*).
     """
 
     base_lr: float
     head_lr: float
     weight_decay: float
     norm_weight_decay: float
+    layer_decay: float = 1.0
 
     def make(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
         """PyTorch's optimiser of groups of parameters, at a peak rate."""
         raise NotImplementedError
 
-    def groups(self, net: nn.Module, head: Sequence[nn.Parameter], lr: float) -> list[dict[str, Any]]:
-        """The parameters that are trained, in groups with their weight decay: most, norms', and the head's.
+    def groups(
+        self, net: nn.Module, head: Sequence[nn.Parameter], lr: float, stages: Sequence[nn.Module] = ()
+    ) -> list[dict[str, Any]]:
+        """The parameters that are trained, in groups with their rate and weight decay: most, norms', and the others'.
 
         Args:
             net: The network.
-            head: Parameters that learn at another rate.
-            lr: The peak rate of the others.
+            head: Parameters that learn at `head_lr` times the rate.
+            lr: The peak rate.
+            stages: From the first on, those that learn at rates of `layer_decay`.
         """
         norms = {id(parameter) for parameter in norm_parameters(net)}
-        new = {id(parameter) for parameter in head}
-        of_head = {"lr": self.head_lr * lr}
+        factors = {id(parameter): self.head_lr for parameter in head}
+        for depth, stage in enumerate(reversed(stages), 1):
+            factors |= {id(parameter): self.layer_decay**depth for parameter in stage.parameters()}
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if id(p) not in norms | new], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if id(p) in norms - new], "weight_decay": self.norm_weight_decay},
-            {"params": [p for p in trained if id(p) in new - norms], "weight_decay": self.weight_decay, **of_head},
-            {"params": [p for p in trained if id(p) in new & norms], "weight_decay": self.norm_weight_decay, **of_head},
-        ]
-        return [group for group in groups if group["params"]]
+        groups: list[dict[str, Any]] = []
+        for factor in dict.fromkeys([1.0, *factors.values()]):
+            at_rate = [parameter for parameter in trained if factors.get(id(parameter), 1.0) == factor]
+            rate = {} if factor == 1 else {"lr": factor * lr}
+            for is_norm, decay in ((False, self.weight_decay), (True, self.norm_weight_decay)):
+                params = [parameter for parameter in at_rate if (id(parameter) in norms) == is_norm]
+                groups += [{"params": params, "weight_decay": decay, **rate}] if params else []
+        return groups
+
+
+def groups(optimizer: Optimizer, net: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """An optimizer's groups of the parameters of a network.
+
+    Raises:
+        InputError: The network does not say what its head or its stages are, where that is needed.
+    """
+    head, layers = [], {}
+    if optimizer.head_lr != 1:
+        head = list(needed(net, "head", "model.optimizer.head_lr").parameters())
+    if optimizer.layer_decay != 1:
+        layers = {"stages": needed(net, "stages", "model.optimizer.layer_decay")}
+    return optimizer.groups(net, head, lr, **layers)
 
 
 @dataclass(frozen=True)
@@ -76,6 +99,8 @@ class SGD(Optimizer):
     """Of every parameter but those of norms."""
     norm_weight_decay: float = 0.0
     """Of every norm's gamma and beta."""
+    layer_decay: float = 1.0
+    """By what the rate is multiplied from each stage (stem, res2, ...) to the one before it; 1 for one rate."""
 
     def __post_init__(self) -> None:
         check(vars(self), OPTIMIZER, "model.optimizer")
@@ -101,6 +126,8 @@ class AdamW(Optimizer):
     """Of every parameter but those of norms."""
     norm_weight_decay: float = 0.0
     """Of every norm's gamma and beta."""
+    layer_decay: float = 1.0
+    """By what the rate is multiplied from each stage (stem, res2, ...) to the one before it; 1 for one rate."""
 
     def __post_init__(self) -> None:
         check(vars(self), OPTIMIZER, "model.optimizer")

@@ -9,6 +9,7 @@ from torch import nn
 from video_gn.errors import InputError
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.checkpoint import check_network, read_checkpoint
+from video_gn.train.loss import Loss
 from video_gn.train.optim import OPTIMIZERS
 from video_gn.train.schedule import SCHEDULES
 from video_gn.train.settings import Start
@@ -65,7 +66,8 @@ def rebuild_checkpoint(make: type[T], path: str, net: Callable[[int], nn.Module]
 def arguments(model: Mapping[str, Any], net: Callable[[int], nn.Module]) -> dict[str, Any]:
     """What the classifier has to be given, of what a file says."""
     mean, std = (tuple(model["start"][name]) for name in ("mean", "std"))
-    rest = {name: model[name] for name in ("batch_size", "seed") if name in model} | recipe(model)
+    rest = {name: model[name] for name in ("batch_size", "seed", "freeze_bn_after") if name in model} | recipe(model)
+    rest |= {"loss": Loss(**model["loss"])} if "loss" in model else {}
     needed = {"class_names": model["class_names"], "net": net, "crop_size": model["crop_size"]}
     return needed | rest | {"start": Start(mean=mean, std=std)}
 

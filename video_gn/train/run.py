@@ -1,26 +1,25 @@
-"""What a run is called, what Lightning's trainer has for it, and what to do with it when it has ended."""
+"""What Lightning's trainer has for a run, and what to do with a run that has ended."""
 
 import inspect
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from video_gn.console import printable
-from video_gn.data.datamodule import DataModule
-from video_gn.data.image_data import ImageData
 from video_gn.errors import InputError
 from video_gn.files.names import utf8_name
 from video_gn.models.resnet3d import ResNet3d
+from video_gn.rules import FILE_NAME, check, one_of
 from video_gn.train.callbacks.bars import ProgressBar
+from video_gn.train.callbacks.best import MONITORS, BestCheckpoint
 from video_gn.train.callbacks.check_resumed import CheckResumed
 from video_gn.train.callbacks.first_look import FirstLook
 from video_gn.train.callbacks.history import History
@@ -29,27 +28,8 @@ from video_gn.train.callbacks.predictions import PredictionWriter
 from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint
 from video_gn.train.callbacks.speed import Progress
-
-
-def network(given: Any) -> tuple[Any, Any]:
-    """The class or function of `model.net`, and its settings."""
-    return (given, {}) if callable(given) else (locate(given.class_path), given.get("init_args") or {})
-
-
-def run_name(config: Any, data: type[DataModule]) -> str:
-    """The run's name from its values: network, norm, frames x interval, clips per GPU, and a seed other than 0.
-
-    `b32n4` is 32 clips of which each 4 share BN's statistics.
-
-    Args:
-        config: Of a command.
-        data: Its kind of data.
-    """
-    (kind, settings), seed = network(config.model.net), config.seed_everything
-    name = kind.label(settings) if hasattr(kind, "label") else kind.__name__.lower()
-    clip = "1x1" if data is ImageData else f"{config.data.clip.num_frames}x{config.data.clip.frame_interval}"
-    batch = f"b{config.data.batch_size}" + (f"n{ghost}" if (ghost := settings.get("ghost_batch")) else "")
-    return f"{name}_{clip}_{batch}" + (f"_s{seed}" if seed else "")
+from video_gn.train.callbacks.split_table import SplitTable
+from video_gn.train.names import network
 
 
 def words_of_own_network(given: Any) -> str:
@@ -116,6 +96,7 @@ def of_evaluation(command: str, config: Any, given: Any, run_dir: Path, name: st
 def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) -> list[Callback]:
     """The callbacks of fit, as `of_evaluation`; `dumped` is the configuration as text."""
     folder, saves = config.checkpoint.dirpath, given.enable_checkpointing is not False
+    validates = given.limit_val_batches != 0 and config.data.val is not None
     return [
         CheckResumed(),
         # In this order: what is saved at an epoch's end says that the epoch is done, so its row has to be there.
@@ -123,8 +104,9 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         History(run_dir),
         Progress(run_dir),
         FirstLook(run_dir, dumped),
+        SplitTable(run_dir),
         _report(config, given, run_dir, name, dumped),
-        *([_best(folder)] if saves and given.limit_val_batches != 0 and config.data.val is not None else []),
+        *([BestCheckpoint(folder, config.checkpoint.monitor)] if saves and validates else []),
         *([EpochCheckpoint(folder)] if saves and not saves_each_epoch(config.checkpoint) else []),
         *([LearningRateMonitor("step")] if given.logger is None else []),
     ]
@@ -158,7 +140,7 @@ def loggers(run_dir: Path) -> list[Any]:
 
 def saves_each_epoch(checkpoint: Any) -> bool:
     """Whether a ModelCheckpoint with these settings leaves `last.ckpt` at each epoch's end."""
-    others = ("every_n_train_steps", "train_time_interval", "monitor")
+    others = ("every_n_train_steps", "train_time_interval")
     return (
         f"{checkpoint.filename}.ckpt" == LAST
         and not any(checkpoint[name] for name in others)
@@ -177,10 +159,21 @@ def check_monitors(callbacks: list[Callback]) -> None:
             )
 
 
+def check_best(checkpoint: Any, val: Any) -> None:
+    """Raises InputError where settings of checkpoints name no file, or no figure that `best.ckpt` can be the best of.
+
+    Args:
+        checkpoint: The settings.
+        val: The validation split.
+    """
+    check(checkpoint, {"filename": FILE_NAME, "monitor": one_of(MONITORS)}, "checkpoint")
+    if val is None and checkpoint.monitor != "val/top1":  # its default
+        raise InputError(
+            f"checkpoint.monitor is {checkpoint.monitor}, and data.val is null: nothing is validated, and there is no "
+            "best.ckpt; name a validation set with --data.val"
+        )
+
+
 def writes_last(callback: Callback) -> bool:
     """Whether it writes `last.ckpt`, in which what the others keep of an epoch has to be."""
     return isinstance(callback, EpochCheckpoint) or f"{getattr(callback, 'filename', None)}.ckpt" == LAST
-
-
-def _best(folder: str) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, "best", monitor="val/top1", mode="max", enable_version_counter=False)

@@ -84,19 +84,29 @@ def progress(trainer: Any) -> float:
     Batches of the epoch are counted, not steps from the start, so that it stays right where a run is resumed with
     another batch size or number of processes.
     """
+    return fraction_done(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+
+def fraction_done(trainer: Any, batch: int) -> float:
+    """As `progress`, after so many batches of the epoch."""
     batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs or -1, trainer.max_steps
-    done = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    done = trainer.current_epoch * batches + batch
     return max(done / (epochs * batches) if epochs > 0 else 0.0, trainer.global_step / steps if steps > 0 else 0.0)
+
+
+def has_end(trainer: Any) -> bool:
+    """Whether training ends after a number of epochs or steps."""
+    return (trainer.max_epochs or -1) >= 0 or trainer.max_steps >= 0
 
 
 def check_end(trainer: Any, schedule: Schedule) -> None:
     """Raises InputError where a rate would rise over a fraction of a training that has no end, and so stay 0."""
-    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0 and schedule.warmup:
+    if not has_end(trainer) and schedule.warmup:
         raise InputError(
             f"model.schedule.warmup is {schedule.warmup:g} of a training without end: the rate would stay 0; set "
             "trainer.max_epochs or trainer.max_steps, or model.schedule.warmup to 0"
         )
-    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0:
+    if not has_end(trainer):
         log.warning(
             "training has no end in epochs or steps (trainer.max_epochs, trainer.max_steps), so that the learning rate "
             "stays as it is at first"

@@ -3,14 +3,19 @@
 The network itself is `model.net`, its optimiser `video_gn.train.optim`, its schedule `video_gn.train.schedule`.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 from video_gn.errors import InputError
-from video_gn.rules import FLAG, START, check, one_of, or_none, plain
+from video_gn.models.contract import settings_of
+from video_gn.rules import FLAG, FORMAT, START, check, one_of, or_none, plain
+from video_gn.weights.hub import fitting
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class Start:
 
     init: str | None = None
     """Weights to start from, 2D (then inflated) or 3D: a file (`video_gn.weights.reader` lists the layouts) or a public
-    name (`video_gn.weights.hub`) such as timm:resnet50_gn.a1h_in1k. None starts from random ones."""
+    name (`video_gn.weights.hub`) such as timm:resnet50_gn.a1h_in1k. None starts from random ones; auto from public ones
+    that fit the network, if there are any."""
     init_norm: str | None = None
     """The norm that `init` was trained with, where the file does not tell."""
     freeze_stages: int = 0
@@ -33,6 +39,17 @@ class Start:
 
     def __post_init__(self) -> None:
         check(vars(self), START, "model.start")
+
+
+def found_start(start: Start, net: Mapping[str, Any]) -> Start:
+    """A start with the public weights that fit a network, by its settings, in the place of `auto`."""
+    if start.init != "auto":
+        return start
+    found = fitting(net)
+    log.info(
+        "model.start.init is %s%s", found or "null", "" if found else ": no public weights fit this network and norm"
+    )
+    return replace(start, init=found)
 
 
 @dataclass(frozen=True)
@@ -81,3 +98,16 @@ def described(one: Any, settings: Mapping[str, Any] | None = None) -> dict[str, 
     path = f"{type(one).__module__}.{type(one).__qualname__}"
     given = settings if settings is not None else plain(one) if is_dataclass(one) else {}
     return {"class_path": path, "init_args": plain(given)}
+
+
+def hyper_parameters(model: Any, start: Start) -> dict[str, Any]:
+    """What a classifier is made by, as checkpoints have it: in types that load without running code."""
+    return {
+        "format": FORMAT,
+        "class_names": model.class_names,
+        "net": described(model.net, settings_of(model.net)),
+        "optimizer": described(model.optimizer),
+        "schedule": described(model.schedule),
+        "start": plain(start) | {"mean": model.mean, "std": model.std},
+        "loss": plain(model.loss),
+    }

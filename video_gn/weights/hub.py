@@ -6,10 +6,10 @@ machine; a cached file needs no network.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -19,10 +19,12 @@ from video_gn.errors import InputError
 from video_gn.extras import optional
 from video_gn.files.locks import locked
 from video_gn.files.names import from_home
-from video_gn.weights.public import DETECTRON, NONLOCAL, PYTORCHVIDEO
+from video_gn.weights.inflate import BATCH_NORMS
+from video_gn.weights.public import DETECTRON, NONLOCAL, OWN, PYTORCHVIDEO
 from video_gn.weights.reader import Weights, read_weights
 
 log = logging.getLogger(__name__)
+FILES = Path(__file__).with_name("files")
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -115,7 +117,30 @@ def _download(url: str) -> Path:
     return path
 
 
+def _packaged(name: str) -> Public:
+    if name not in OWN:
+        raise InputError(f"there are no weights video_gn:{name}; there are: {', '.join(OWN)}")
+    return Public("", lambda: FILES / f"{name}.safetensors")
+
+
+def fitting(settings: Mapping[str, Any]) -> str | None:
+    """Public weights for a network of this project, by its settings: of videos before images; None if none fit."""
+    sizes = (settings.get("depth"), settings.get("width"))
+    batch_norm = settings.get("norm") in BATCH_NORMS
+    divided = settings.get("norm") == "gn" and not settings.get("channels_per_group")
+    groups = settings.get("num_groups") if divided else None
+    if settings.get("arch") == "i3d_small" and sizes == (11, 16):
+        return "video_gn:motion12_bn" if batch_norm else "video_gn:motion12_gn" if groups == 8 else None
+    if sizes not in ((50, 64), (101, 64)) or settings.get("arch") in ("i3d_small", "flat_small"):
+        return None
+    if batch_norm:
+        name = str(settings["arch"]).replace("_8x8", f"_r{sizes[0]}")
+        return f"pytorchvideo:{name}" if name in PYTORCHVIDEO else f"torchvision:resnet{sizes[0]}"
+    return {50: "timm:resnet50_gn.a1h_in1k", 101: "detectron:R-101-GN"}[sizes[0]] if groups == 32 else None
+
+
 HUBS: dict[str, Callable[[str], Public]] = {
+    "video_gn": _packaged,
     "torchvision": _torchvision,
     "timm": _timm,
     "pytorchvideo": _listed("pytorchvideo", {name: checkpoint_paths[name] for name in PYTORCHVIDEO}),

@@ -11,7 +11,9 @@ NONLOCAL = {
     for name in ("i3d_baseline_32x2_IN_pretrain", "i3d_baseline_8x8_IN_pretrain")
 }
 # What is known to fit, with its data, norm and network; timm and torchvision have more.
+OWN = ("motion12_gn", "motion12_bn")  # of this project, in its package: i3d_small of depth 11 and width 16
 PUBLIC = {
+    **{f"video_gn:{name}": f"motion12, {name[-2:].upper()}, i3d_small" for name in OWN},
     **dict.fromkeys(("torchvision:resnet50", "torchvision:resnet101"), "ImageNet, BN, flat"),
     "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
     **{f"detectron:{name}": "ImageNet, GN, flat" for name in DETECTRON},

@@ -13,12 +13,12 @@ from video_gn.console import printable
 from video_gn.errors import InputError
 from video_gn.models.resnet3d import RULES as NET
 from video_gn.rules import (
-    BATCH,
     CLIP,
-    CROP,
     EVALUATION,
     FLAG,
     FORMAT,
+    LOSS,
+    MODEL,
     NAME,
     OPTIMIZER,
     SCHEDULE,
@@ -35,8 +35,8 @@ CLASSES: dict[str, dict[str, dict[str, Rule]]] = {
     "optimizer": {
         f"video_gn.train.optim.{name}": {one: OPTIMIZER[one] for one in settings}
         for name, settings in {
-            "SGD": ("base_lr", "head_lr", "momentum", "weight_decay", "norm_weight_decay"),
-            "AdamW": ("base_lr", "head_lr", "betas", "weight_decay", "norm_weight_decay"),
+            "SGD": ("base_lr", "head_lr", "momentum", "weight_decay", "norm_weight_decay", "layer_decay"),
+            "AdamW": ("base_lr", "head_lr", "betas", "weight_decay", "norm_weight_decay", "layer_decay"),
         }.items()
     },
     "schedule": {
@@ -46,14 +46,14 @@ CLASSES: dict[str, dict[str, dict[str, Rule]]] = {
 }
 # What of the data's settings a clip is made by, in training and after it: those of `Clip` and of `Evaluation`.
 CLIPS: dict[str, Rule] = {
-    **{name: CLIP[name] for name in ("num_frames", "frame_interval", "crop_size", "short_side", "flip")},
+    **{name: CLIP[name] for name in ("num_frames", "frame_interval", "crop_size", "short_side", "flip", "shrink")},
     "test_short_side": EVALUATION["short_side"],
     "test_protocol": EVALUATION["protocol"],
     "images": FLAG,
     "max_span": CLIP["max_span"],
     "seed": SEED,
 }
-OPTIONAL = ("max_span", "seed")
+OPTIONAL = ("max_span", "seed", "shrink")
 MAX_CLIP = 2**28  # pixels: 0.8 GB as uint8
 
 
@@ -64,9 +64,7 @@ def _names(x: Any) -> bool:
 
 _MODEL: dict[str, Rule] = {
     "class_names": Rule(_names, "a list of names, each other than the others"),
-    "batch_size": BATCH,
-    "crop_size": CROP,
-    "seed": SEED,
+    **MODEL,
 }
 _DAMAGED = "the file is damaged, or not of this project"
 
@@ -83,9 +81,10 @@ def model_settings(given: Any, path: str) -> dict[str, Any]:
     """
     found = dict(_named(given, path))
     found = upgrade_model(found) if _is_flat(found, path) else found
-    parts = {"format", *CLASSES, "start", *_MODEL}
+    parts = {"format", *CLASSES, "start", "loss", *_MODEL}
+    optional = {"optimizer", "schedule", "loss", "batch_size", "seed", "freeze_bn_after"}
     _refuse_unknown(found.keys() - parts, path)
-    if missing := sorted(parts - found.keys() - {"optimizer", "schedule", "batch_size", "seed"}):
+    if missing := sorted(parts - found.keys() - optional):
         raise InputError(f"the settings in {path} lack {', '.join(missing)}; {_DAMAGED}")
     _check(found, _MODEL, path)
     start = _checked(found["start"], START, ("mean", "std"), path)
@@ -94,6 +93,9 @@ def model_settings(given: Any, path: str) -> dict[str, Any]:
     for part, known in CLASSES.items():
         if part in found:
             found[part] = _class(part, found[part], known, path)
+    if "loss" in found:
+        _refuse_unknown(_named(found["loss"], path).keys() - LOSS.keys(), path)
+        found["loss"] = _checked(found["loss"], LOSS, (), path)
     return found | {"start": start}
 
 

@@ -1,7 +1,6 @@
 """The first look at a training: what it shows is what the network gets, and training is the same with it."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,7 +87,7 @@ def test_mixed_clips_have_both_labels(rng):
     batch = Batch(clips, torch.tensor([0, 1]), torch.tensor([0, 1]), [], [], [])
     found = labelled(batch, ["a", "b"], 1)
     assert [words for _, words in found] == ["a"] and torch.equal(found[0][0], clips[0, 0])
-    mixed = SimpleNamespace(**batch._asdict() | {"seconds": torch.tensor([1, 0]), "shares": torch.tensor([0.75, 1.0])})
+    mixed = batch._replace(seconds=torch.tensor([1, 0]), shares=torch.tensor([0.75, 1.0]))
     assert [words for _, words in labelled(mixed, ["a", "b"])] == ["0.75 a + 0.25 b", "b"]
     assert sheet(found).size[0] == 2 * (4 * (SIDE + GAP) + GAP) + GAP
     assert sheet([(found[0][0], "\x1b[31m" + "x" * 10**6)] * 3).size[1] == 2 * (HEAD + SIDE + GAP) + GAP

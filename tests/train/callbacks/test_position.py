@@ -430,15 +430,16 @@ def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, 
     """Resumed at an epoch's end, before any other batch."""
     stop = {"class_path": "pytorch_lightning.callbacks.EarlyStopping",
             "init_args": {"monitor": "train/loss", "patience": 1, "check_on_train_epoch_end": True}}  # fmt: skip
-    monitor = {"checkpoint.monitor": "train/loss", "checkpoint.filename": "low"}
-    given = {"trainer.callbacks": json.dumps([stop])} if early else monitor
+    keep = {"class_path": "ModelCheckpoint", "init_args": {"monitor": "train/loss", "filename": "low"}}
+    given = {"trainer.callbacks": json.dumps([stop if early else keep])}
     stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # of an epoch without validation
 @pytest.mark.parametrize("every", [1, 2])
 def test_what_another_monitor_has_kept_is_known_to_the_last_checkpoint(every, pictures, tmp_path, monkeypatch):
-    given = {"checkpoint.monitor": "val/loss", "checkpoint.mode": "max", "checkpoint.filename": "low"}
+    keep = {"monitor": "val/loss", "mode": "max", "filename": "low"}
+    given = {"trainer.callbacks": json.dumps([{"class_path": "ModelCheckpoint", "init_args": keep}])}
     given["trainer.check_val_every_n_epoch"] = every
     assert cli.main(tiny(pictures, tmp_path / "whole", **given)) == 0
     with monkeypatch.context() as patched:

@@ -12,6 +12,12 @@ from video_gn.files.tables import read_table, write_table
 from video_gn.train.callbacks.interrupt import is_asked
 
 COLUMNS = ("path", "stage", "status", "reason")
+FEW = 5  # bad videos of a small list, of which a hundredth would be none
+
+
+def allowed(max_bad: float, total: int) -> float:
+    """How many videos of a training list may be unreadable: a fraction, and of a small list a few."""
+    return max(max_bad * total, min(FEW, max(1, total / 10))) if max_bad else 0
 
 
 class BadVideos(pl.Callback):
@@ -43,13 +49,13 @@ class BadVideos(pl.Callback):
         if trainer.world_size > 1:  # else there is nobody to ask, and to ask a GPU is to wait for it
             bad = torch.tensor(count, device=trainer.strategy.root_device)
             count = int(trainer.strategy.reduce(bad, reduce_op="sum"))
-        if count <= (most := data.loading.max_bad) * total:
+        if count <= allowed(data.loading.max_bad, total):
             return
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
         raise InputError(
-            f"{count} of {total} training videos cannot be read, more than data.loading.max_bad={most:g} of them; they "
-            f"are named in {self.path}. See what is wrong (video-gn data check names all of them), or raise "
-            f"data.loading.max_bad, and resume with --ckpt_path last"
+            f"{count} of {total} training videos cannot be read, more than data.loading.max_bad="
+            f"{data.loading.max_bad:g} allows; they are named in {self.path}. See what is wrong (video-gn data check "
+            "names all of them), or raise data.loading.max_bad, and resume with --ckpt_path last"
         )
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

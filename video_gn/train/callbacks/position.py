@@ -87,7 +87,7 @@ class Position(pl.Callback):
             "videos": data.videos_done(self.epoch, whole) if self.batch else 0,
             "validated": self.validated or whole < self.batch,
             "steps": self._trainer.global_step,
-            "list": len(data.lists.get("train", ())),
+            "list": data.videos_per_epoch,
             "seed": data.seed,
             "stopped": _stopped_early(self._trainer),
         }
@@ -150,15 +150,15 @@ class Position(pl.Callback):
             return
         data, size, batches = trainer.datamodule, videos_per_batch(trainer), int(trainer.num_training_batches)
         videos = state["videos"]
-        for name, now in (("list", len(data.lists["train"])), ("seed", data.seed)):
+        for name, now in (("list", data.videos_per_epoch), ("seed", data.seed)):
             if videos and state[name] != now:
-                what = "data.train has {} videos" if name == "list" else "seed_everything is {}"
+                what = "an epoch of data.train has {} videos" if name == "list" else "seed_everything is {}"
                 raise InputError(
                     f"{what.format(now)}, and was {state[name]} when this checkpoint was saved within an epoch: "
                     "its order would change; resume with the same, or from a checkpoint of the end of an epoch"
                 )
         self.epoch, self.validated = state["epoch"], state["validated"]
-        total = len(data.lists["train"])
+        total = data.videos_per_epoch
         if total // size > batches:  # limit_train_batches
             total = batches * size
         self.batch = max(0, batches - max(0, total - videos) // size) if videos else 0
@@ -188,7 +188,7 @@ def _of_lightning(trainer: Any, loop: dict[str, Any]) -> dict[str, Any]:
         "videos": batch["processed"] * videos_per_batch(trainer) if within else 0,
         "validated": False,
         "steps": loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"],
-        "list": len(trainer.datamodule.lists["train"]),
+        "list": trainer.datamodule.videos_per_epoch,
         "seed": trainer.datamodule.seed,
         "stopped": False,
     }
