@@ -41,7 +41,7 @@ def test_headers_by_hand(videos, tmp_path):
 
 def test_a_summary_and_what_is_odd_by_hand(videos):
     train = VideoList(videos * 5, [0] * 19 + [2])
-    train.groups = ["a", "b"] * 10
+    train.groups = np.array(["a", "b"] * 10)
     found = summarize({"train": train, "val": VideoList(videos[:1], [1])}, 3, clip=CLIP)
     said = found["train"]
     assert said["by_class"] == [19, 0, 1] and said["groups"] == 2 and said["groups_by_class"] == [2, 0, 1]
@@ -51,6 +51,8 @@ def test_a_summary_and_what_is_odd_by_hand(videos):
     assert described("train", said) == (
         "train: 20 videos of 2 classes (1 to 19 each), 2 groups, 10 to 20 frames, 30 a second, most 128x96"
     )
+    shrunk = summarize({"train": train}, 3, clip=CLIP | {"shrink": True})["train"]
+    assert shrunk["span"] == 8 and shrunk["looped"] == 0
     lines = remarks(found, ["a", "b", "c"])
     words = ["95 % of the train videos are of class a", "1 of 3 classes have no train video: b", "5 of 20 train videos",
              "shorter than a clip of 15 frames", "5 of 20 train videos that were looked at cannot be read",

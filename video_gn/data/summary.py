@@ -79,20 +79,21 @@ def summarize(
         lists: Of each split.
         num_classes: K.
         backend: Of the data module: videos, or `video_gn.data.decoding.open.IMAGE`.
-        clip: `num_frames` and `frame_interval`, where videos are longer than that or looped.
+        clip: Settings of `video_gn.data.settings.Clip`; none of images.
         seed: Of the sample whose headers are read.
     """
-    span = sampling.span(clip["num_frames"], clip["frame_interval"]) if clip else None
+    interval = clip and (min(1, clip["frame_interval"]) if clip.get("shrink") else clip["frame_interval"])
+    span = sampling.span(clip["num_frames"], interval or 0) if clip else None
     return {split: _split(videos, num_classes, backend, span, seed) for split, videos in lists.items()}
 
 
 def _split(videos: VideoList, num_classes: int, backend: str, span: int | None, seed: int) -> dict[str, Any]:
-    groups = getattr(videos, "groups", None)
+    groups = videos.groups
     by_class = np.bincount(videos.labels, minlength=num_classes)
     found: dict[str, Any] = {"videos": len(videos), "by_class": by_class.tolist()}
     if groups is not None:
-        pairs = set(zip(videos.labels.tolist(), groups, strict=True))
-        found["groups"] = len(set(groups))
+        pairs = set(zip(videos.labels.tolist(), groups.tolist(), strict=True))
+        found["groups"] = len(np.unique(groups))
         found["groups_by_class"] = np.bincount([label for label, _ in pairs], minlength=num_classes).tolist()
     found["known_bad"], found["known_damaged"] = len(videos.set_aside), len(videos.damaged)
     return found | _headers(videos, backend, span, seed)

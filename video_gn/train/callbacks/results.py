@@ -166,8 +166,9 @@ class RunReport(pl.Callback):
             page = make_page(folder, self.name, number, tested, figures, results, trainer.datamodule)
             with self._alone(trainer):
                 path = write_page(folder, number, page)
-        except (InputError, OSError, TimeoutError) as error:
-            log.warning("no page of this test could be written: %s; its figures are in results.json", error)
+        except Exception as error:  # the test itself is done, and a fit may go before it
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            log.warning("no page of this test could be written (%s%s); its figures are in results.json", kind, error)
         else:
             print(printable(f"what is right and wrong, video by video: {path}"))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.glimpse import glimpses
+from video_gn.data.own import AUTO
 from video_gn.files.tables import spreadsheet, write_table
 from video_gn.files.text import write_json, write_text
 from video_gn.train.callbacks.first_look import read_summary, summary_of
@@ -77,7 +78,7 @@ def make_page(
     """
     chosen = choose(tested, data.seed)
     rows = [row for kind in chosen.values() for row in kind]
-    found = glimpses(data.lists["test"], rows, data.backend, data.loading.num_workers, data.loading.decode_timeout)
+    found = glimpses(data.lists["test"], rows, data.backend, data.num_workers, data.loading.decode_timeout)
     result = results["tests"][number]
     about = About(
         name=name, root=str(data.root), number=number, result=result, run=results.get("run", {}),
@@ -95,14 +96,16 @@ def _fitting(summary: dict[str, Any], tested: VideoScores) -> dict[str, Any]:
 
 def _commands(folder: Path, result: Mapping[str, Any], data: Any) -> list[tuple[str, str]]:
     """How to train and to test this again."""
-    commands, test = [], data.test
+    commands = []
     if (config := folder / "config.yaml").is_file():
         said = ["video-gn", "fit", "-c", str(config), "--run_dir", f"{folder}-again"]
         commands.append(("Train it again, from the start:", shlex.join(said)))
     checkpoint = Path(result["checkpoint"])
     if not checkpoint.suffix:  # the weights at the end of training
         checkpoint = folder / "checkpoints" / "last.ckpt"
-    said = ["video-gn", "test", "--ckpt_path", str(checkpoint), "--data.root", str(data.root), "--data.test", str(test)]
+    said = ["video-gn", "test", "--ckpt_path", str(checkpoint), "--data.root", str(data.root)]
+    if data.test != AUTO:  # a share of the list, which the checkpoint knows
+        said += ["--data.test", str(data.test)]
     if data.backend != IMAGE:
         said += ["--data.evaluation.protocol", result["protocol"]]
     commands.append(("Test it again:", shlex.join(said)))
