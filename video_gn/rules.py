@@ -106,6 +106,7 @@ DATA: dict[str, Rule] = {
     "batch_size": BATCH,
     "clips_per_video": BATCH,
     "clips_per_epoch": whole(0, 2**40),
+    "find_copies": FLAG,
     "seed": SEED,
     "sampling": one_of(("shuffled", "balanced")),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from video_gn.ablate import plots
+from video_gn.ablate.folds import collect, pool_folds
 from video_gn.ablate.grid import Grid, shell
 from video_gn.ablate.grid_table import grid_table, show_pair, show_spread
 from video_gn.ablate.page import Block, Figure, Heading, Table, Text, to_html, to_markdown, to_text
@@ -22,7 +23,6 @@ from video_gn.ablate.statistics import (
     Measured,
     Spread,
     Values,
-    collect,
     measure_contrasts,
 )
 from video_gn.files.text import write_json, write_text
@@ -40,6 +40,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
         out: The folder.
         words: Of the command line that this belongs to.
     """
+    grid, runs = pool_folds(grid, runs)
     cells = collect(grid, runs)
     differences = measure_contrasts(grid, cells)
     table = _table(grid, cells)

@@ -153,15 +153,6 @@ class CellResult:
 Cells = Mapping[Values, CellResult]
 
 
-def collect(grid: Grid, runs: Sequence[Run]) -> dict[Values, CellResult]:
-    """Every cell of the grid, with the runs that are finished."""
-    cells = {tuple(cell.values.values()): CellResult(cell) for cell in grid.cells}
-    for run in runs:
-        if results := run.results():
-            cells[tuple(run.cell.values.values())].runs[run.seed] = Measured(run, results)
-    return cells
-
-
 @dataclass
 class Contrast:
     """A weighted sum of cells, as GN minus BN, with its uncertainty.

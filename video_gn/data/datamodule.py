@@ -18,6 +18,7 @@ from torch import Tensor
 from video_gn.batch import BadVideo, Batch
 from video_gn.data import motion12
 from video_gn.data.augment import Mixed
+from video_gn.data.copies import copies_of
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.folders import SUFFIXES
@@ -59,6 +60,7 @@ class DataModule(pl.LightningDataModule):
     motion: motion12.Motion | None = None
     clips_per_video = 1
     clips_per_epoch = 0
+    find_copies = False
     training_view: Views
     validation_view: Views
     test_views: Views
@@ -136,7 +138,8 @@ class DataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage != "predict":
-            self.splits.divide()
+            strategy = self.trainer.strategy if self.trainer else None
+            self.splits.divide(partial(copies_of, strategy=strategy) if self.find_copies else lambda videos: ())
         for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
             if split != "val" or stage == "validate" or self.val is not None:
                 self._read(split)

@@ -41,6 +41,8 @@ class VideoData(DataModule):
             never divided; None takes the list's column group, or else the videos' folders.
         folds: Parts of the training split for cross-validation, each of which is the test once.
         fold: Which of them is the test, from 0.
+        find_copies: Whether videos that show the same (re-encoded, or cuts that overlap) are looked for, and are one
+            group where the training split is divided. Each video is read once for it.
         split: A table of which video is in which split, `split.csv` of a run; None divides them.
     """
 
@@ -67,9 +69,11 @@ class VideoData(DataModule):
         folds: int | None = None,
         fold: int = 0,
         split: str | None = None,
+        find_copies: bool = False,
     ) -> None:
         super().__init__()
         self.motion, self.clips_per_video, self.clips_per_epoch = motion, clips_per_video, clips_per_epoch
+        self.find_copies = find_copies
         self._set_up(locals(), "videos")
         if batch_size % clips_per_video:
             raise InputError(

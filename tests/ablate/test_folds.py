@@ -1,0 +1,98 @@
+"""Cross-validation in an ablation: each cell by the union of its test folds."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from conftest import REPO
+
+from video_gn.ablate import plan
+from video_gn.ablate.folds import collect, pool_folds
+from video_gn.ablate.grid import read_grid
+from video_gn.ablate.report import write_report
+from video_gn.ablate.statistics import measure_contrasts
+
+FOLDS = 3
+
+
+@pytest.fixture
+def ablation(tmp_path, monkeypatch, rng):
+    """Two norms over three folds of 50 videos, with two seeds; ranks as they were drawn, by norm, seed and video."""
+    monkeypatch.chdir(REPO)
+    axes = {"norm": ["bn", "gn"], "data.fold": list(range(FOLDS))}
+    content = {"base": ["configs/own.yaml"], "axes": axes, "settings": {"data.folds": FOLDS}, "seeds": [0, 1]}
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    grid = read_grid(tmp_path / "g.yaml")
+    runs = plan.make_plan(grid, tmp_path / "out")
+    ranks = {(norm, seed): rng.integers(1, 4, 50) for norm in ("bn", "gn") for seed in (0, 1)}
+    for run in runs:
+        norm, fold = run.cell.values["norm"], int(run.cell.values["data.fold"])
+        mine = [i for i in range(50) if (i * 7 + run.seed) % FOLDS == fold]  # a seed has folds of its own
+        write_run(run.folder, mine, ranks[norm, run.seed])
+    return grid, runs, ranks
+
+
+def write_run(folder, mine, ranks):
+    folder.mkdir(parents=True)
+    with open(folder / "test-0.csv", "w", newline="") as file:
+        rows = [(f"v{i}.mp4", "a", "a", ranks[i]) for i in mine]
+        csv.writer(file).writerows([("path", "label", "predicted", "rank"), *rows])
+    (folder / "history.csv").write_text(
+        "epoch,train/epoch_loss,train/epoch_top1,val/loss,val/top1,val/top5\n" + f"0,1,0.5,1,{len(mine) / 100},1\n"
+    )
+    top1, top5 = (float(np.mean([ranks[i] <= best for i in mine])) for best in (1, 5))
+    test = {"top1": top1, "top5": top5, "clip_top1": top1, "loss": 1.0, "videos": float(len(mine)), "unreadable": 0.0,
+            "not_finite": 0.0, "videos_file": "test-0.csv", "date": "2026-11-27T00:00:00+00:00", "protocol": "x",
+            "views": "y", "bn_statistics": None}  # fmt: skip
+    fit = {"clips_per_s": 2.0 + len(mine), "peak_memory_gib": 1.0, "peak_memory_of": "z", "val_median": None,
+           "train": {"loss": 1.0, "top1": 0.5, "unreadable": 0, "fallbacks": 0}}  # fmt: skip
+    model = {"format": 2, "optimizer": {"class_path": "SGD", "init_args": {"base_lr": 0.2}}}
+    versions = {"torch": "1", "pytorch-lightning": "2", "python": "3"}
+    results = {"run": {"model": model, "device": "d"}, "versions": versions, "fit": fit, "tests": [test]}
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "ablation.json").write_text(json.dumps({"status": "finished", "seconds": 1.0}))
+
+
+def test_each_video_counts_once(ablation, tmp_path):
+    grid, runs, ranks = ablation
+    assert len(runs) == 12
+    pooled, of_cells = pool_folds(grid, runs)
+    assert pooled.axes == {"norm": ("bn", "gn")} and len(pooled.cells) == 2
+    cells = collect(pooled, of_cells)
+    for (norm, seed), drawn in ranks.items():
+        run = cells[(norm,)].runs[seed]
+        assert run.test["top1"] == pytest.approx(np.mean(drawn == 1)) and run.test["videos"] == 50
+        names, found = run.ranks
+        order = sorted(range(50), key=lambda i: f"v{i}.mp4 a")
+        assert names == [f"v{i}.mp4 a" for i in order] and found.tolist() == [drawn[i] for i in order]
+        assert run.history[0]["val/top1"] == pytest.approx(50 / 100 / FOLDS)
+    (contrast,) = measure_contrasts(pooled, cells)
+    expected = 100 * np.mean([np.mean(ranks["gn", seed] == 1) - np.mean(ranks["bn", seed] == 1) for seed in (0, 1)])
+    assert contrast.figures["top1"][0] == pytest.approx(expected, abs=1e-4) and contrast.seeds == 2
+    text = write_report(grid, runs, tmp_path / "report", ["g"])
+    mean = 100 * np.mean([np.mean(ranks["bn", seed] == 1) for seed in (0, 1)])
+    assert f"{mean:.1f} ±" in text
+    assert "tested over 3 folds" in (tmp_path / "report" / "results.md").read_text()
+    data = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert [cell["top1"]["count"] for cell in data["cells"]] == [2, 2]
+
+
+def test_a_fold_that_is_missing(ablation):
+    """Two thirds of the videos are no figure of all."""
+    grid, runs, _ = ablation
+    (runs[0].folder / "results.json").unlink()
+    cells = collect(*pool_folds(grid, runs))
+    assert sorted(cells[("bn",)].runs) == [1] and sorted(cells[("gn",)].runs) == [0, 1]
+
+
+def test_folds_alone_and_no_folds(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPO)
+    content = {"base": ["configs/own.yaml"], "axes": {"fold": {"first": {"data.fold": 0}, "second": {"data.fold": 1}}}}
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(content | {"settings": {"data.folds": 2}}))
+    grid = read_grid(tmp_path / "g.yaml")
+    pooled, _ = pool_folds(grid, [])
+    assert pooled.axes == {"test": ("all 2 folds",)} and pooled.rows == ("test",) and len(pooled.cells) == 1
+    demo = read_grid(REPO / "configs/ablations/motion.yaml")
+    assert pool_folds(demo, [])[0] is demo

@@ -1,0 +1,108 @@
+"""Cross-validation in an ablation: the axis of folds, over which each cell is tested on the union of the test folds."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from video_gn.ablate.grid import Cell, Grid
+from video_gn.ablate.run import Run
+from video_gn.ablate.statistics import CellResult, Measured, Values
+
+KEY = "data.fold"
+MEANS = ("top1", "top5", "clip_top1", "loss")  # of a test, over its videos
+
+
+def pool_folds(grid: Grid, runs: Sequence[Run]) -> tuple[Grid, list[Run]]:
+    """A grid without its axis of folds, and its runs, of which those of all folds then have one cell and seed.
+
+    Args:
+        grid: The ablation; one without folds is given back.
+        runs: All of its runs.
+    """
+    axis = next(
+        (axis for axis, overlays in grid.overlays.items() if all(KEY in one.settings for one in overlays)), None
+    )
+    if axis is None:
+        return grid, list(runs)
+    count = len(grid.axes[axis])
+    axes = {name: values for name, values in grid.axes.items() if name != axis} or {"test": (f"all {count} folds",)}
+    cells: dict[Values, Cell] = {}
+    of_cell = {}
+    for cell in grid.cells:
+        values = {name: cell.values.get(name, axes[name][0]) for name in axes}
+        of_cell[cell.name] = cells.setdefault(tuple(values.values()), Cell(values, cell.args))
+    rows = tuple(name for name in grid.rows if name in axes) or (next(iter(axes)),)
+    title = f"{grid.title}, tested over {count} folds"
+    pooled = replace(grid, title=title, axes=axes, rows=rows, cells=tuple(cells.values()))
+    return pooled, [replace(run, cell=of_cell[run.cell.name]) for run in runs]
+
+
+@dataclass(frozen=True)
+class Pooled(Measured):
+    """The finished runs of all folds, as one: each video was tested once, by the network that did not see its group.
+
+    Attributes:
+        parts: Of each fold.
+    """
+
+    parts: Sequence[Measured] = ()
+
+    @cached_property
+    def ranks(self) -> tuple[list[str], np.ndarray]:
+        found = [part.ranks for part in self.parts]
+        if not all(names for names, _ in found):
+            return [], np.empty(0, np.int64)
+        rows = sorted((name, rank) for names, ranks in found for name, rank in zip(names, ranks.tolist(), strict=True))
+        return [name for name, _ in rows], np.array([rank for _, rank in rows])
+
+    @cached_property
+    def history(self) -> list[dict[str, float]]:
+        epochs = zip(*(part.history for part in self.parts), strict=False)
+        return [{name: statistics.fmean(row[name] for row in rows) for name in rows[0]} for rows in epochs]
+
+    @property
+    def compared(self) -> dict[str, Mapping[str, Any]]:
+        return {}  # each fold has validation videos of its own
+
+
+def pool(parts: Sequence[Measured]) -> Pooled:
+    """The runs of all folds, as one."""
+    tests, fits = [part.test for part in parts], [part.results["fit"] for part in parts]
+    videos = sum(test["videos"] for test in tests)
+    test = dict(tests[0]) | {name: sum(one[name] * one["videos"] for one in tests) / videos for name in MEANS}
+    test |= {name: sum(one[name] for one in tests) for name in ("videos", "unreadable", "not_finite")}
+    test |= {"videos_file": None, "date": max(one["date"] for one in tests)}
+    medians = [fit.get("val_median") for fit in fits]
+    fit = dict(fits[0]) | {
+        "clips_per_s": _mean([one["clips_per_s"] for one in fits]),
+        "peak_memory_gib": max(one["peak_memory_gib"] for one in fits),
+        "train": {name: _mean([one["train"][name] for one in fits]) for name in fits[0]["train"]},
+        "val_median": {name: _mean([one[name] for one in medians]) for name in medians[0]} if all(medians) else None,
+    }
+    return Pooled(parts[0].run, dict(parts[0].results) | {"tests": [test], "fit": fit}, parts)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def collect(grid: Grid, runs: Sequence[Run]) -> dict[Values, CellResult]:
+    """Every cell of the grid, with its finished runs.
+
+    Several runs of one seed are folds, and count where all are finished.
+    """
+    cells = {tuple(cell.values.values()): CellResult(cell) for cell in grid.cells}
+    folds: dict[tuple[Values, int], list[Run]] = defaultdict(list)
+    for run in runs:
+        folds[tuple(run.cell.values.values()), run.seed].append(run)
+    for (values, seed), parts in folds.items():
+        found = [Measured(run, results) for run in parts if (results := run.results())]
+        if len(found) == len(parts):
+            cells[values].runs[seed] = found[0] if len(found) == 1 else pool(found)
+    return cells
