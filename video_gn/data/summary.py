@@ -114,17 +114,17 @@ def _headers(videos: VideoList, backend: str, span: int | None, seed: int) -> di
     found: dict[str, Any] = {"looked_at": len(headers) + unreadable, "unreadable": unreadable}
     if not headers:
         return found
-    sizes = Counter((one.width, one.height) for one in headers)
+    sizes = Counter((header.width, header.height) for header in headers)
     found["sizes"] = [[*size, count] for size, count in sizes.most_common(3)]
-    found["portrait"] = sum(one.height > one.width for one in headers)
-    found["landscape"] = sum(one.height < one.width for one in headers)
+    found["portrait"] = sum(header.height > header.width for header in headers)
+    found["landscape"] = sum(header.height < header.width for header in headers)
     if backend != IMAGE:
-        found["frames"] = _ends([one.frames for one in headers])
-        timed = [one for one in headers if one.fps > 0]
-        found["fps"] = _ends([one.fps for one in timed])
-        found["seconds"] = _ends([one.frames / one.fps for one in timed])
+        found["frames"] = _ends([header.frames for header in headers])
+        timed = [header for header in headers if header.fps > 0]
+        found["fps"] = _ends([header.fps for header in timed])
+        found["seconds"] = _ends([header.frames / header.fps for header in timed])
     if span:
-        found |= {"span": span, "looped": sum(0 < one.frames < span for one in headers)}
+        found |= {"span": span, "looped": sum(0 < header.frames < span for header in headers)}
     return found
 
 

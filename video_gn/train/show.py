@@ -53,7 +53,7 @@ def _show(words: list[str], out: Path) -> None:
     data.prepare_data()
     data.setup("fit")
     found = summary_of(data)
-    for line in [*(described(split, one) for split, one in found.items()), "", *_table(found, data.class_names)]:
+    for line in [*(described(split, its) for split, its in found.items()), "", *_table(found, data.class_names)]:
         print(printable(line))
     for line in remarks(found, data.class_names):
         print(printable(f"note: {line}"))
@@ -79,10 +79,10 @@ def _table(found: dict[str, Any], class_names: list[str]) -> list[str]:
     lines = [f"{'class':{width}}" + "".join(f"  {split:>12}" for split in found)]
     for i, name in enumerate(names):
         cells = []
-        for one in found.values():
-            groups = f" ({one['groups_by_class'][i]})" if "groups_by_class" in one else ""
-            cells.append(f"  {str(one['by_class'][i]) + groups:>12}")
+        for its in found.values():
+            groups = f" ({its['groups_by_class'][i]})" if "groups_by_class" in its else ""
+            cells.append(f"  {str(its['by_class'][i]) + groups:>12}")
         lines.append(f"{name:{width}}{''.join(cells)}")
-    if any("groups" in one for one in found.values()):
+    if any("groups" in its for its in found.values()):
         lines.append("in brackets: groups of videos that belong together")
     return lines

@@ -8,6 +8,7 @@ import torch
 from command_lines import STEPS, stopped, tiny
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_position import difference, ends
 
 from video_gn.batch import Batch
@@ -45,7 +46,7 @@ def test_training_is_the_same_with_and_without_it(pictures, tmp_path, monkeypatc
     assert not difference(ends(tmp_path / "with"), ends(tmp_path / "without"))
     assert not (tmp_path / "without" / "data.json").exists()
     found = json.loads((tmp_path / "with" / "data.json").read_text())["splits"]
-    assert {split: one["videos"] for split, one in found.items()} == {"train": 2 * STEPS, "val": 8}
+    assert {split: its["videos"] for split, its in found.items()} == {"train": 2 * STEPS, "val": 8}
 
 
 def test_the_picture_is_of_what_the_network_gets(pictures, tmp_path, monkeypatch, capsys):
@@ -93,26 +94,23 @@ def test_mixed_clips_have_both_labels(rng):
     assert sheet([(found[0][0], "\x1b[31m" + "x" * 10**6)] * 3).size[1] == 2 * (HEAD + SIDE + GAP) + GAP
 
 
-def test_loggers_get_the_settings_and_the_picture(pictures, tmp_path, monkeypatch):
+def test_loggers_get_the_settings_and_the_picture(pictures, tmp_path):
+    """A stand-in of W&B's kind, and TensorBoard's own."""
     kept.clear()
-    given = {"trainer.logger": f"{__name__}.Noting", "trainer.logger.save_dir": str(tmp_path), "trainer.max_epochs": 1}
-    assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
-    (settings,) = kept[-1].settings
-    assert settings["model"]["optimizer"]["init_args"]["base_lr"] == 0.3 and settings["data"]["batch_size"] == 2
+    others = {"class_path": "TensorBoardLogger", "init_args": {"save_dir": str(tmp_path), "name": "tb", "version": ""}}
+    given = [{"class_path": f"{__name__}.Noting", "init_args": {"save_dir": str(tmp_path)}}, others]
+    settings = {"trainer.logger": json.dumps(given), "trainer.max_epochs": 1}
+    assert cli.main(tiny(pictures, tmp_path / "run", **settings)) == 0
+    (said,) = kept[-1].settings
+    assert said["model"]["optimizer"]["init_args"]["base_lr"] == 0.3 and said["data"]["batch_size"] == 2
     assert [key for key, _ in kept[-1].pictures] == ["training clips"]
-
-
-def test_tensorboard_gets_them(pictures, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert cli.main(tiny(pictures, tmp_path, **{"trainer.logger": "null", "trainer.max_epochs": 1})) == 0
-    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    found = EventAccumulator(str(tmp_path / "tb")).Reload()
     assert found.Tags()["images"] == ["training clips"]
-    assert "base_lr: 0.3" in (tmp_path / "tensorboard" / "hparams.yaml").read_text()
+    assert "base_lr: 0.3" in (tmp_path / "tb" / "hparams.yaml").read_text()
     assert "_hparams_/session_start_info" in found.summary_metadata
 
 
-def test_time_goes_on_where_a_run_was_stopped(pictures, tmp_path, monkeypatch):
+def test_time_continues_where_a_run_was_stopped(pictures, tmp_path, monkeypatch):
     """Seconds and clips a second are in a table of their own: history.csv is the same however often it was stopped."""
     stopped(pictures, tmp_path, monkeypatch, STEPS + 2)
     first = read_table(tmp_path / "speed.csv")

@@ -70,7 +70,7 @@ def test_the_bootstrap_is_that_over_videos(rng):
 def test_confusions_by_hand():
     matrix = confusion_of(np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([1, 1, 0, 0, 1, 2, -1, 0]), 3)
     assert matrix.tolist() == [[1, 2, 0, 0], [1, 1, 0, 0], [1, 0, 1, 1]]
-    assert [tuple(one) for one in confusions(matrix)] == [(0, 1, 2, 3), (1, 0, 1, 2), (2, 0, 1, 3)]
+    assert [tuple(pair) for pair in confusions(matrix)] == [(0, 1, 2, 3), (1, 0, 1, 2), (2, 0, 1, 3)]
     assert most_confused(matrix, 2).tolist() == [0, 1] and set(most_confused(matrix, 9)) == {0, 1, 2}
     said = as_json(measure(np.array([0, 1]), np.array([0, 0]), np.array([1, 2]), 2), ["a", "b"])
     assert said["confusions"] == [{"true": "b", "predicted": "a", "videos": 1, "of": 1}]

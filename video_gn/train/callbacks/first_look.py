@@ -50,8 +50,8 @@ class FirstLook(pl.Callback):
         data, path = trainer.datamodule, self.folder / DATA_FILE
         if not path.exists():
             found = summary_of(data)
-            for line in [described(split, one) for split, one in found.items()]:
-                log.info("%s", line)
+            for split, its in found.items():
+                log.info("%s", described(split, its))
             for line in remarks(found, data.class_names):
                 log.warning("%s", line)
             write_json(path, {"format": 1, "splits": found, "class_names": data.class_names})
@@ -93,6 +93,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """A run's `data.json` by split; empty where it is not there, or is not what a run writes."""
     try:
         found = json.loads(read_text(folder / DATA_FILE))["splits"]
-        return found if all(isinstance(one["by_class"], list) for one in found.values()) else {}
+        return found if all(isinstance(its["by_class"], list) for its in found.values()) else {}
     except (InputError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}

@@ -71,11 +71,11 @@ class Progress(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         clips, seconds = (now - before for now, before in zip((self.clips, self.seconds), self._of_epoch, strict=True))
         speed, rate = clips / seconds if seconds else float("nan"), trainer.optimizers[0].param_groups[-1]["lr"]
-        row = (trainer.current_epoch, trainer.global_step, f"{self.elapsed:.1f}", f"{speed:.4g}", f"{rate:.6g}")
+        new = (trainer.current_epoch, trainer.global_step, f"{self.elapsed:.1f}", f"{speed:.4g}", f"{rate:.6g}")
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            earlier = [[one[name] for name in COLUMNS] for one in read_speed(self.table)
-                       if int(one["epoch"]) < trainer.current_epoch]  # fmt: skip
-            write_table(self.table, COLUMNS, [*earlier, row])
+            earlier = [[row[name] for name in COLUMNS] for row in read_speed(self.table)
+                       if int(row["epoch"]) < trainer.current_epoch]  # fmt: skip
+            write_table(self.table, COLUMNS, [*earlier, new])
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self._last = 0.0

@@ -204,7 +204,7 @@ def _curves(about: About) -> list[tuple[str, list[str], Markup]]:
         (title, [line.name for line in lines], Markup(chart(lines, times, share, unit)))
         for title, lines, share in charts
     )
-    return [one for one in drawn if one[2]]
+    return [each for each in drawn if each[2]]
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:

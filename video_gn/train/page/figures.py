@@ -183,8 +183,8 @@ def as_json(figures: Figures, class_names: Sequence[str]) -> dict[str, Any]:
     ]  # fmt: skip
     names = ("top1", "top5", "mean_class_accuracy", "macro_f1")
     pairs = [
-        {"true": class_names[one.true], "predicted": class_names[one.predicted], "videos": one.videos, "of": one.of}
-        for one in confusions(figures.confusion, 100)
+        {"true": class_names[pair.true], "predicted": class_names[pair.predicted], "videos": pair.videos, "of": pair.of}
+        for pair in confusions(figures.confusion, 100)
     ]
     totals = {name: _ends(getattr(figures, name)) for name in names}
     videos = {"videos": int(figures.confusion.sum()), "without_prediction": int(figures.confusion[:, -1].sum())}

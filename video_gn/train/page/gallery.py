@@ -64,8 +64,8 @@ def pictures(found: Iterable[Glimpse], rows: list[int]) -> dict[int, Shown]:
     shown = {row: Shown(row, reason=f"no time was left for it: pictures take at most {SECONDS:g} s") for row in rows}
     began = time.monotonic()
     with progress(total=len(rows), desc="page", unit="video", leave=False) as bar:
-        for one in found:
-            shown[one.row] = _picture(one)
+        for glimpse in found:
+            shown[glimpse.row] = _picture(glimpse)
             bar.update()
             if time.monotonic() - began > SECONDS:
                 break

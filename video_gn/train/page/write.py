@@ -91,7 +91,7 @@ def make_page(
 
 def _fitting(summary: dict[str, Any], tested: VideoScores) -> dict[str, Any]:
     """The splits that are of as many classes as the test."""
-    return {name: one for name, one in summary.items() if len(one["by_class"]) == len(tested.class_names)}
+    return {name: its for name, its in summary.items() if len(its["by_class"]) == len(tested.class_names)}
 
 
 def _commands(folder: Path, result: Mapping[str, Any], data: Any) -> list[tuple[str, str]]:
