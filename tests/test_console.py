@@ -200,18 +200,13 @@ def test_predictions_with_such_names(nasty, motion_folder, tmp_path, capsys):
 
 def test_outcomes_are_no_formulas(tmp_path):
     """The table of a test, which people open in spreadsheets."""
-    from types import SimpleNamespace
+    from video_gn.train.outcomes import OUTCOMES, VideoScores
 
-    from video_gn.data.video_list import VideoList
-    from video_gn.train.callbacks.results import OUTCOMES, RunReport
-
-    report = RunReport(tmp_path, "x", {})
-    module = SimpleNamespace(class_names=["=1+1", "-b"], outcomes=[(0, 1, 2)])
-    data = SimpleNamespace(lists={"test": VideoList(["+a.mp4"], [0])})
-    trainer = SimpleNamespace(datamodule=data, world_size=1, is_global_zero=True, fast_dev_run=False)
-    name = report._write_outcomes(trainer, module, [module.outcomes])
-    with open(tmp_path / name, newline="") as file:
-        assert list(csv.reader(file)) == [list(OUTCOMES), ["'+a.mp4", "'=1+1", "'-b", "2"]]
+    scores = np.array([[0.25, 0.75]], np.float32)
+    tested = VideoScores(["+a.mp4"], np.array([0]), ["=1+1", "-b"], [(np.array([0]), scores), None], {})
+    tested.write(tmp_path / "test-0.csv")
+    with open(tmp_path / "test-0.csv", newline="") as file:
+        assert list(csv.reader(file)) == [list(OUTCOMES), ["'+a.mp4", "'=1+1", "'-b", "2", "0.75", "0.25"]]
     assert card.LOAD
 
 

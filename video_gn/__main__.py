@@ -24,6 +24,9 @@ class Command(NamedTuple):
 
 TRAINING, PREDICT = "video_gn.train.cli", "video_gn.predict.__main__"
 DATA = {
+    "show": Command(
+        "video_gn.train.show", "what a training would get: a table, and a picture of clips: data show -c demo"
+    ),
     "make-list": Command("video_gn.data.tools.make_list", "write the lists of a data set: train.csv, val.csv, classes"),
     "check": Command("video_gn.data.tools.check_videos", "decode every video of a list, and note the damaged ones"),
     "prepare": Command("video_gn.data.tools.prepare_videos", "write small copies of a list's videos, quick to decode"),

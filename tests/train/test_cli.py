@@ -6,7 +6,6 @@ import ctypes
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import socket
@@ -14,15 +13,18 @@ import subprocess
 import sys
 
 import av
+import numpy as np
 import pytest
 import torch
 from children import assert_children_end
 from command_lines import DEMO, fit, short, tiny
 from conftest import REPO
 from pytorch_lightning.utilities import rank_zero_only
+from sklearn import metrics
 
 from video_gn.data.decoding import decord_reader
 from video_gn.data.motion12 import CLASSES, Motion, prepare
+from video_gn.files.tables import read_table
 from video_gn.kernels import dispatch
 from video_gn.train import cli
 from video_gn.train.callbacks import interrupt
@@ -629,9 +631,23 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
         for name in ("top1", "top5", "clip_top1", "videos", "unreadable"):
             assert other[name] == on_one[name], name
         assert other["loss"] == pytest.approx(on_one["loss"], rel=1e-6)  # threads sum in other orders
-    tables = [(tmp_path / "run" / f"test-{i}.csv").read_text() for i in range(3)]
-    assert tables[0] == tables[1] == tables[2] and tables[0].count("\n") == 26
-    assert re.search(rf"{damaged},\w+,,\n", tables[0])
+    tables = [read_table(tmp_path / "run" / f"test-{i}.csv") for i in range(3)]
+    scores = [
+        [float(row.pop(name) or 0) for name in ("predicted_score", "label_score") for row in table] for table in tables
+    ]
+    assert tables[0] == tables[1] == tables[2] and len(tables[0]) == 25
+    assert scores[0] == pytest.approx(scores[2], rel=1e-5) and scores[1] == pytest.approx(scores[2], rel=1e-5)
+    assert [row for row in tables[0] if not row["predicted"]] == [tables[0][-1]] and tables[0][-1]["path"] == str(
+        damaged
+    )
+    by_class = [(tmp_path / "run" / f"test-{i}.json").read_text() for i in range(3)]
+    assert by_class[0] == by_class[1] == by_class[2]
+    true, said = ([row[name] for row in tables[0]] for name in ("label", "predicted"))
+    found = {one["class"]: one for one in json.loads(by_class[0])["classes"]}
+    names, theirs = list(found), metrics.precision_recall_fscore_support
+    for name, *figures in zip(names, *theirs(true, said, labels=names, zero_division=np.nan)[:3], strict=True):
+        ours = [found[name][part]["value"] for part in ("precision", "recall", "f1")]
+        assert ours == [None if np.isnan(figure) else figure for figure in figures]
     assert len(results.get("validations", [])) == (3 if norm == "bn" else 0)
     if norm == "bn":
         # The first layer's input is the same however the clips of two steps are dealt; the others' are not.

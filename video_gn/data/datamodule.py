@@ -116,6 +116,12 @@ class DataModule(pl.LightningDataModule):
         """Number of processes."""
         return self.trainer.world_size if self.trainer else 1
 
+    @property
+    def num_workers(self) -> int:
+        """Loader processes of this process."""
+        workers = self.loading.num_workers
+        return workers_of(self.trainer.num_devices if self.trainer else 1) if workers is None else workers
+
     # Lightning's hooks, which work without a trainer too
 
     def prepare_data(self) -> None:
@@ -174,14 +180,11 @@ class DataModule(pl.LightningDataModule):
         inspect, timeout = self.inspect and split in ("test", "predict"), self.loading.decode_timeout
         rows = rows_of(videos.labels, self.sampling, self.passes) if training else rows_of(videos.labels, "shuffled")
         mix = self.mix if training else None
-        workers = self.loading.num_workers
-        if workers is None:
-            workers = workers_of(self.trainer.num_devices if self.trainer else 1)
         loader = VideoLoader(
             VideoDataset(videos, views, self.seed, training, inspect, self.backend, timeout, rows, mix),
             RowSampler(len(videos), self.seed, training, rank, self.world_size, split == "val", rows),
             batch_size,
-            min(workers, len(videos)),
+            min(self.num_workers, len(videos)),
             drop_last=training,
             keep_workers=split in ("train", "val"),
             position=position,

@@ -22,6 +22,7 @@ from video_gn.train.loss import Loss, class_weights, targets_of
 from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
 from video_gn.train.network_call import NetworkCall, seed_step
 from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, groups, say_rate, scaled_lr
+from video_gn.train.outcomes import Outcomes
 from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
@@ -54,7 +55,7 @@ class VideoClassifier(pl.LightningModule):
         mean: Of each colour, subtracted from the input on the scale from 0 to 1.
         std: Of each colour, by which the input is divided.
         results: Of the last validation and test, in full precision.
-        outcomes: Of the test's videos: row, predicted label, rank of the true one.
+        outcomes: Scores of the test's videos, by row.
         call: Of the network, by its `execution`.
         norm_layers: Distances of running from true statistics, where they were measured.
     """
@@ -96,7 +97,7 @@ class VideoClassifier(pl.LightningModule):
         self._sums = EpochSums()
         self._figures: dict[str, float] = {}  # logged last before a run was resumed
         self.results: dict[str, dict[str, float]] = {}
-        self.outcomes: list[tuple[int, int, int]] = []
+        self.outcomes = Outcomes()
         self.norm_layers: list[dict[str, Any]] = []
 
     @classmethod
@@ -223,16 +224,14 @@ class VideoClassifier(pl.LightningModule):
         self._log_accuracy("val")
 
     def on_test_start(self) -> None:
-        self.outcomes = []
+        self.outcomes = Outcomes()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         batch = as_batch(batch, len(self.class_names))
         scores = self.scores(batch.clips)
         self.accuracy.update(scores, batch.labels, [video.label for video in batch.failures])
         if len(batch.labels):
-            mean = scores.mean(1)
-            rank = ranks(mean, batch.labels)
-            self.outcomes += zip(batch.rows.tolist(), mean.argmax(1).tolist(), rank.tolist(), strict=True)
+            self.outcomes.add(batch.rows, scores.mean(1))
 
     def on_test_epoch_end(self) -> None:
         self._log_accuracy("test")

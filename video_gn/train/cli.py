@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -61,6 +61,20 @@ def resolve(args: list[str]) -> dict[str, Any]:
     except SLIPS as error:
         raise InputError(_explain(error)) from None
     return yaml.safe_load(cli.dump(cli.config[cli.subcommand]))
+
+
+def make_data(args: list[str]) -> DataModule:
+    """The data module of a command line of fit, and nothing else of its run.
+
+    Raises:
+        InputError: A setting or a file that cannot be used.
+    """
+    settings, parser = resolve(args), ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ImageData if settings["images"] else VideoData, "data")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"data": settings["data"]})).data
+    except SLIPS as error:
+        raise InputError(_explain(error)) from None
 
 
 def main(args: list[str] | None = None, prog: str = "train.py") -> int:

@@ -21,6 +21,7 @@ from video_gn.rules import FILE_NAME, check, one_of
 from video_gn.train.callbacks.bars import ProgressBar
 from video_gn.train.callbacks.best import MONITORS, BestCheckpoint
 from video_gn.train.callbacks.check_resumed import CheckResumed
+from video_gn.train.callbacks.first_look import FirstLook
 from video_gn.train.callbacks.history import History
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.predictions import PredictionWriter
@@ -101,6 +102,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         Position(),
         History(run_dir),
         Progress(run_dir),
+        FirstLook(run_dir, dumped),
         SplitTable(run_dir),
         _report(config, given, run_dir, name, dumped),
         *([BestCheckpoint(folder, config.checkpoint.monitor)] if saves and _validates(config) else []),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 import platform
 import resource
@@ -15,10 +16,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from video_gn.console import printable
 from video_gn.distributed import gather
 from video_gn.errors import InputError
 from video_gn.files.locks import FolderLock
-from video_gn.files.tables import spreadsheet, write_table
 from video_gn.files.text import ESCAPED, read_text, write_json, write_text
 from video_gn.files.writing import make_folder
 from video_gn.models.norm import batch_norms
@@ -27,10 +28,12 @@ from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.history import HISTORY_FILE, medians
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.speed import Progress
+from video_gn.train.outcomes import VideoScores, gather_scores
+from video_gn.train.page.write import figures_of, make_page, say_worst, write_figures, write_page
 
+log = logging.getLogger(__name__)
 PACKAGES = ("video_gn", "torch", "pytorch-lightning", "pytorchvideo", "decord2", "torchvision")
 PARTS, EVALUATIONS = ("run", "versions", "fit", "diverged"), ("tests", "validations")  # of results.json
-OUTCOMES = ("path", "label", "predicted", "rank")
 PATIENCE = 60.0  # seconds for which another process may take to write results.json
 # Of the last epoch; "unreadable" and "fallbacks" count videos over all processes.
 TRAIN_METRICS = {"loss": "epoch_loss", "top1": "epoch_top1", "unreadable": "unreadable", "fallbacks": "fallbacks"}
@@ -40,8 +43,9 @@ class RunReport(pl.Callback):
     """Keeps `results.json` in the run's folder and prints the test table.
 
     Beside it is for each test `test-0.csv` (named in `results.json`) with what became of each video: its true and
-    predicted class, and the rank of the true one among the scores (1 is top-1); empty for an unreadable video, and for
-    scores that are not finite.
+    predicted class, the rank of the true one among the scores (1 is top-1), and the scores of both; empty for an
+    unreadable video, and for scores that are not finite. Its figures by class are beside that, and in `report.html`
+    (`video_gn.train.page`).
 
     Args:
         run_dir: The run's folder.
@@ -119,35 +123,54 @@ class RunReport(pl.Callback):
             "damaged_videos": self._named(trainer, data.damaged),
             "fallbacks": self._named(trainer, data.fallbacks),
         }
-        outcomes = gather(trainer, pl_module.outcomes)
+        names, tested = pl_module.class_names, None
+        if split == "test":
+            tested = gather_scores(trainer, pl_module.outcomes, names, result["unreadable_videos"])
         with self._alone(trainer):  # another test of this run may end at the same time
-            if split == "test":
-                result["videos_file"] = self._write_outcomes(trainer, pl_module, outcomes)
+            number = len(read_results(self.path).get("tests", []))
+            if tested:
+                result["videos_file"] = self._write_tested(trainer, number, tested)
             self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
         by = f", BN by its {result['bn_statistics']} statistics" if result["bn_statistics"] else ""
         print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']}){by}", result)
+        if tested:
+            self._show(trainer, number, tested)
 
     def _alone(self, trainer: Any) -> AbstractContextManager:
         """Within it, this process alone changes results.json."""
         writes = trainer.is_global_zero and not trainer.fast_dev_run
         return FolderLock(self.path.parent, PATIENCE, "results.lock") if writes else nullcontext()
 
-    def _write_outcomes(self, trainer: Any, pl_module: Any, parts: list[Any]) -> str | None:
-        """Writes what became of each video of the test; gives the file's name."""
-        videos, names = trainer.datamodule.lists["test"], pl_module.class_names
-        outcomes = {row: found for part in parts for row, *found in part}
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+    @rank_zero_only
+    def _write_tested(self, trainer: Any, number: int, tested: VideoScores) -> str | None:
+        """Writes what became of each video of the test, and its figures; gives the name of the videos' file."""
+        if trainer.fast_dev_run:
             return None
-        number = len(read_results(self.path).get("tests", []))
-        rows = []
-        for row, (path, label) in enumerate(zip(videos.paths, videos.labels, strict=True)):
-            predicted, rank = outcomes.get(row, (0, 0))
-            # People open it in spreadsheets; an ablation only compares its names with those of other such tables.
-            named = (path, names[label], names[predicted] if rank else "")
-            rows.append((*map(spreadsheet, named), rank or ""))
         path = self.path.with_name(f"test-{number}.csv")
-        write_table(path, OUTCOMES, rows)
+        tested.write(path)
+        if figures := figures_of(tested):
+            write_figures(path.parent, number, tested, figures)
         return path.name
+
+    @rank_zero_only
+    def _show(self, trainer: Any, number: int, tested: VideoScores) -> None:
+        """Prints the classes that fare worst, and writes the page; what fails at it fails no test."""
+        if not (figures := figures_of(tested)):
+            return
+        for line in say_worst(tested, figures):
+            print(printable(line))
+        if trainer.fast_dev_run:
+            return
+        folder, results = self.path.parent, read_results(self.path)
+        try:
+            page = make_page(folder, self.name, number, tested, figures, results, trainer.datamodule)
+            with self._alone(trainer):
+                path = write_page(folder, number, page)
+        except Exception as error:  # the test itself is done, and a fit may go before it
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            log.warning("no page of this test could be written (%s%s); its figures are in results.json", kind, error)
+        else:
+            print(printable(f"what is right and wrong, video by video: {path}"))
 
     def _named(self, trainer: Any, videos: dict[str, Any]) -> dict[str, str]:
         """Path and reason, over all processes, of the videos named in this stage."""

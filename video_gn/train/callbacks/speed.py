@@ -1,5 +1,6 @@
 """How fast a run is, and how far, for programs that watch it."""
 
+import json
 import time
 from collections import deque
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from video_gn.files.text import write_json
+from video_gn.errors import InputError
+from video_gn.files.tables import read_table, write_table
+from video_gn.files.text import read_text, write_json
 from video_gn.train.callbacks.bars import asks_each_step
 
+SPEED_FILE = "speed.csv"
+COLUMNS = ("epoch", "steps", "seconds", "clips_per_s", "lr")
 EVERY = 2.0  # seconds from one progress.json to the next
 WINDOW = 10.0  # seconds over which the speed that is shown is taken
 
@@ -20,6 +25,9 @@ class Progress(pl.Callback):
     """Measures training's speed, logs it as `train/clips_per_s`, and keeps `progress.json` in the run's folder.
 
     Time is taken from the end of one step to the end of the next, so that loading counts and validation does not.
+    `speed.csv` has a row for each epoch: steps, seconds since training began (those of all its starts, with
+    validation), clips a second, and learning rate at its end. It is apart from `history.csv`, which is the same however
+    often a run was stopped.
 
     Args:
         run_dir: The run's folder.
@@ -30,8 +38,10 @@ class Progress(pl.Callback):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / "progress.json"
+        self.path, self.table = run_dir / "progress.json", run_dir / SPEED_FILE
         self.clips, self.seconds = 0, 0.0
+        self._before, self._began = 0.0, time.perf_counter()  # seconds of earlier starts, and when this one began
+        self._of_epoch = (0, 0.0)  # clips and seconds up to its start
         self._recent: deque[tuple[int, float]] = deque()  # clips and seconds of the last steps
         self._last = self._written = 0.0
 
@@ -40,8 +50,32 @@ class Progress(pl.Callback):
         """Mean over the whole run."""
         return self.clips / self.seconds if self.seconds else None
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since training began, those of all its starts."""
+        return self._before + time.perf_counter() - self._began
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        read_speed(self.table)  # before hours of work that it would have no place for
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self._before = seconds_of(self.path) if trainer.ckpt_path else 0.0
+        self._began = time.perf_counter()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._of_epoch = (self.clips, self.seconds)  # also of one that is resumed within
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._last = 0.0
+        self._last, self._of_epoch = 0.0, (self.clips, self.seconds)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        clips, seconds = (now - before for now, before in zip((self.clips, self.seconds), self._of_epoch, strict=True))
+        speed, rate = clips / seconds if seconds else float("nan"), trainer.optimizers[0].param_groups[-1]["lr"]
+        new = (trainer.current_epoch, trainer.global_step, f"{self.elapsed:.1f}", f"{speed:.4g}", f"{rate:.6g}")
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            earlier = [[row[name] for name in COLUMNS] for row in read_speed(self.table)
+                       if int(row["epoch"]) < trainer.current_epoch]  # fmt: skip
+            write_table(self.table, COLUMNS, [*earlier, new])
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self._last = 0.0
@@ -71,7 +105,30 @@ class Progress(pl.Callback):
         if not trainer.fast_dev_run:
             done, total = trainer.global_step, trainer.estimated_stepping_batches
             said = {"steps": done, "of": total, "epoch": trainer.current_epoch, "clips_per_s": self.clips_per_s}
-            write_json(self.path, said, None, flush=False)
+            write_json(self.path, said | {"seconds": round(self.elapsed, 1)}, None, flush=False)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         self.write(trainer)
+
+
+def seconds_of(path: Path) -> float:
+    """How long a run had trained when it wrote its `progress.json`; 0 where that is not there, or cannot be read."""
+    try:
+        return max(0.0, float(json.loads(read_text(path))["seconds"]))
+    except (InputError, ValueError, TypeError, KeyError, RecursionError):
+        return 0.0
+
+
+def read_speed(path: Path) -> list[dict[str, str]]:
+    """Rows of a run's `speed.csv`; none if it is not there, or empty.
+
+    Raises:
+        InputError: It is not what a run writes.
+    """
+    rows = read_table(path, COLUMNS) if path.is_file() and path.stat().st_size else []
+    try:
+        for row in rows:
+            int(row["epoch"]), int(row["steps"]), [float(row[name]) for name in COLUMNS[2:]]
+    except ValueError:
+        raise InputError(f"{path} is damaged: it is not what a run wrote; move it away") from None
+    return rows
