@@ -109,6 +109,7 @@ DATA: dict[str, Rule] = {
     "find_copies": FLAG,
     "seed": SEED,
     "sampling": one_of(("shuffled", "balanced")),
+    "multi_label": FLAG,
 }
 DIVISION: dict[str, Rule] = {
     "shares": list_of(_FRACTION, 3, "3 numbers from 0 to 1, of training, validation and test"),
@@ -128,6 +129,7 @@ OPTIMIZER: dict[str, Rule] = {
     "layer_decay": Rule(lambda x: _FRACTION.holds(x) and x > 0, "a number above 0, and at most 1"),
 }
 LOSS: dict[str, Rule] = {
+    "multi_label": FLAG,
     "class_weights": one_of(("none", "inverse", "effective")),
     "beta": Rule(lambda x: _FRACTION.holds(x) and x < 1, "a number from 0 up to, and below, 1"),
     "label_smoothing": Rule(lambda x: _FRACTION.holds(x) and x < 1, "a number from 0 up to, and below, 1"),

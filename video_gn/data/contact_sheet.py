@@ -9,6 +9,7 @@ from torch import Tensor
 
 from video_gn.batch import Batch
 from video_gn.console import printable
+from video_gn.data.label_sets import in_words
 
 CLIPS, FRAMES, SIDE = 16, 4, 112  # clips of a sheet, frames of each, and pixels of a frame
 GAP, HEAD = 4, 20
@@ -31,9 +32,9 @@ def labelled(batch: Batch, class_names: Sequence[str], most: int = CLIPS) -> lis
     found = []
     for number, clip in enumerate(clips):
         video = number // views
-        words = class_names[int(batch.labels[video])]
+        words = in_words(batch.labels[video].cpu(), class_names)
         if batch.seconds is not None and batch.shares is not None and (share := float(batch.shares[video])) < 1:
-            words = f"{share:.2f} {words} + {1 - share:.2f} {class_names[int(batch.seconds[video])]}"
+            words = f"{share:.2f} {words} + {1 - share:.2f} {in_words(batch.seconds[video].cpu(), class_names)}"
         found.append((clip.to("cpu", torch.uint8, copy=True), words))
     return found
 

@@ -29,7 +29,7 @@ def by_cues(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, flo
 
     Args:
         features: float64 `[videos, D]`.
-        labels: int64 `[videos]`.
+        labels: int64 `[videos]`; or `[videos, K]`, of which each set of classes counts as one.
 
     Returns:
         The fraction of videos that are right; the mean of it over shuffled labels; and the fraction of these shuffles
@@ -37,7 +37,7 @@ def by_cues(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, flo
     """
     rng = np.random.default_rng(0)
     keep = rng.permutation(len(labels))[:MOST_VIDEOS]
-    features, labels = features[keep], np.unique(labels[keep], return_inverse=True)[1]
+    features, labels = features[keep], np.unique(labels[keep], axis=0, return_inverse=True)[1].reshape(-1)
     scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-9)
     kernel = scaled @ scaled.T / scaled.shape[1]
     part = rng.permutation(len(labels)) % PARTS
@@ -62,10 +62,10 @@ def say_of_labels(pictures: Sequence[np.ndarray], labels: np.ndarray) -> None:
 
     Args:
         pictures: Of each video, grey ones, uint8 `[N, H, W]`; none of one that cannot be read.
-        labels: int64 `[videos]`.
+        labels: As of `by_cues`.
     """
     seen = [row for row, one in enumerate(pictures) if len(one)]
-    if len(seen) < FEWEST or len(set(labels[seen].tolist())) < 2:
+    if len(seen) < FEWEST or len(np.unique(labels[seen], axis=0)) < 2:
         return
     right, chance, alike = by_cues(np.stack([cues(pictures[row]) for row in seen]), labels[seen])
     found = f"by mean picture and motion alone, a linear classifier is right for {100 * right:.0f} % of the videos"

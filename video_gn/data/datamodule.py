@@ -22,6 +22,7 @@ from video_gn.data.copies import copies_of
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.folders import SUFFIXES
+from video_gn.data.label_sets import by_class
 from video_gn.data.lists import find_videos
 from video_gn.data.loader import RowSampler, VideoLoader, workers_of
 from video_gn.data.order import rows_of
@@ -195,7 +196,7 @@ class DataModule(pl.LightningDataModule):
 
     def class_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Training videos of each class, int64 `[K]`, and its probability to be drawn, float64 `[K]`."""
-        counts = np.bincount(self.lists["train"].labels, minlength=self.num_classes)
+        counts = by_class(self.lists["train"].labels, self.num_classes)
         drawn = counts > 0 if self.sampling == "balanced" else counts
         return counts, drawn / drawn.sum()
 
@@ -210,7 +211,7 @@ class DataModule(pl.LightningDataModule):
 
     def _set_aside(self, videos: VideoList, row: int, reason: str) -> None:
         """Writes a video on which a decoder hung or crashed into the quarantine list."""
-        path, label = videos.path(row), int(videos.labels[row])
+        path, label = videos.path(row), videos.label(row)
         self.quarantine.add(path, reason)
         self._name(
             [BadVideo(path, label, reason)], self._of_stage(self.failures), f"{self.quarantine.path} takes in %s: %s"

@@ -4,7 +4,7 @@ import importlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,14 +30,14 @@ class Sample(NamedTuple):
     """One video of a batch; `clips` is uint8 `[V, T, H, W, 3]`, None if it could not be read."""
 
     clips: np.ndarray | None
-    label: int
+    label: int | np.ndarray
     row: int
     failures: list[BadVideo]
     damaged: list[BadVideo]
     fallbacks: list[BadVideo]
     clip_frames: np.ndarray | None = None
     crops: Sequence[Box] = ()
-    second: int | None = None
+    second: int | np.ndarray | None = None
     share: float = 1.0
 
 
@@ -94,14 +94,14 @@ class VideoDataset(Dataset[Sample]):
         chosen, found = self._read_one(row, drawn, sample)
         if found is None:
             return sample._replace(row=row)
-        sample = sample._replace(label=int(self.videos.labels[chosen]), row=chosen, **found._asdict())
+        sample = sample._replace(label=self.videos.label(chosen), row=chosen, **found._asdict())
         if self.mix is None:
             return sample
         rng = np.random.default_rng((*drawn, _MIXED))
         second, other = self._read_one(self.rows.another(rng), (*drawn, _SECOND), sample)
         assert other is not None  # in training another one takes its place
         clips, share = self.mix(found.clips, other.clips, rng)
-        return sample._replace(clips=clips, second=int(self.videos.labels[second]), share=share)
+        return sample._replace(clips=clips, second=self.videos.label(second), share=share)
 
     def _read_one(self, row: int, drawn: Drawn, sample: Sample) -> tuple[int, Seen | None]:
         """A video or, in training, the first readable one in its place: its row, and its views by `drawn`."""
@@ -115,7 +115,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _read(self, row: int, drawn: Drawn, sample: Sample) -> Seen | None:
         """Views of a video, by the first backend that can; what goes wrong is added to the sample."""
-        path, label = self.videos.path(row), int(self.videos.labels[row])
+        path, label = self.videos.path(row), self.videos.label(row)
         if row in self.videos.set_aside or (self.replace and row in self.videos.damaged):
             if not self.replace:
                 sample.failures.append(BadVideo(path, label, self.videos.set_aside[row]))
@@ -169,16 +169,22 @@ def collate(samples: list[Sample]) -> Batch:
     first = read[0] if read else None
     return Batch(
         _stack([torch.from_numpy(sample.clips) for sample in read]).permute(0, 1, 5, 2, 3, 4),
-        torch.tensor([sample.label for sample in read], dtype=torch.int64),
+        _labels([sample.label for sample in read]),
         torch.tensor([sample.row for sample in read], dtype=torch.int64),
         [failure for sample in samples for failure in sample.failures],
         [damaged for sample in samples for damaged in sample.damaged],
         [fallback for sample in samples for fallback in sample.fallbacks],
         torch.from_numpy(first.clip_frames) if first and first.clip_frames is not None else None,
         first.crops if first else (),
-        torch.tensor([sample.second for sample in read]) if first and first.second is not None else None,
+        _labels([sample.second for sample in read]) if first and first.second is not None else None,
         torch.tensor([sample.share for sample in read]) if first and first.second is not None else None,
     )
+
+
+def _labels(labels: Sequence[Any]) -> Tensor:
+    """int64 `[B]`, or float32 `[B, K]`; of no video `[0]`."""
+    several = bool(labels) and isinstance(labels[0], np.ndarray)
+    return torch.from_numpy(np.stack(labels)) if several else torch.tensor(labels, dtype=torch.int64)
 
 
 def _stack(clips: list[Tensor]) -> Tensor:

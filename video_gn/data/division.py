@@ -15,6 +15,7 @@ from video_gn.errors import InputError
 from video_gn.rules import DIVISION, check
 
 TRAIN, VAL, TEST = "train", "val", "test"
+Label = str | Sequence[str]  # of a video: a class, or several
 MOST_ROUNDS = 20  # over all groups, to even out
 FEWEST_FOLDERS = 3  # that a class has to be in before its folders are taken for groups
 
@@ -47,7 +48,7 @@ class Division:
 
     def divide(
         self,
-        labels: Sequence[str],
+        labels: Sequence[Label],
         groups: Sequence[str],
         parts: Sequence[str] = (TRAIN, VAL, TEST),
         folds: Sequence[int] | None = None,
@@ -55,7 +56,7 @@ class Division:
         """The split of each video.
 
         Args:
-            labels: Its class.
+            labels: Its class, or all of its classes; those of no class are shared out as if they were one more.
             groups: Its group.
             parts: The splits to divide it into; training is one of them, and has the shares of what is not.
             folds: Its fold, where that is known.
@@ -79,7 +80,7 @@ class Division:
         return split
 
     def _spread(
-        self, labels: Sequence[str], groups: Sequence[str], shares: Mapping[str, float], rest: str
+        self, labels: Sequence[Label], groups: Sequence[str], shares: Mapping[str, float], rest: str
     ) -> list[str]:
         """Iterative stratification (Sechidis et al. 2011) of whole groups, the classes of fewest groups first.
 
@@ -87,13 +88,12 @@ class Division:
         share of all their classes. The first make one part, the last another one, so that a group which is added
         shifts the ends of the parts by one at most.
         """
-        held: dict[str, Counter[str]] = defaultdict(Counter)  # videos of each class, by group
+        held = _held(labels, groups)
         having: dict[str, list[str]] = defaultdict(list)  # groups by class
-        for label, group in zip(labels, groups, strict=True):
-            if label not in held[group]:
-                having[label].append(group)
-            held[group][label] += 1
-        total = Counter(labels)
+        for group, of_group in held.items():
+            for name in of_group:
+                having[name].append(group)
+        total = Counter(name for label in labels for name in _classes(label))
         counts: dict[str, Counter[str]] = {part: Counter() for part in (*shares, rest)}
         part_of: dict[str, str] = {}
         for label in sorted(having, key=lambda label: (len(having[label]), label)):
@@ -123,6 +123,14 @@ class Division:
     def _place(self, group: str) -> tuple[bytes, str]:
         key = f"{self.seed}:{group}".encode("utf-8", "surrogateescape")
         return hashlib.sha256(key).digest(), group
+
+
+def _held(labels: Sequence[Label], groups: Sequence[str]) -> dict[str, Counter[str]]:
+    """Videos of each class, by group."""
+    held: dict[str, Counter[str]] = defaultdict(Counter)
+    for label, group in zip(labels, groups, strict=True):
+        held[group].update(_classes(label))
+    return held
 
 
 def _brings_nearer(group: Counter[str], part: Counter[str], total: Counter[str], share: float) -> bool:
@@ -187,23 +195,27 @@ def by_pattern(paths: Sequence[str], pattern: str) -> list[str]:
     ]
 
 
-def by_folder(paths: Sequence[str], labels: Sequence[str]) -> list[str]:
+def by_folder(paths: Sequence[str], labels: Sequence[Label]) -> list[str]:
     """The group of each path: the folder that it is in, where its class is in several folders.
 
     A folder that has the name of the class is no group, nor is that name part of a group's.
     """
-    folders = []
-    for path, label in zip(paths, labels, strict=True):
+    folders, of_class = [], defaultdict[str, set[str]](set)
+    for path, of_video in zip(paths, map(_classes, labels), strict=True):
         parts = PurePosixPath(path).parts[:-1]
-        folders.append("/".join(part for part in parts if part != label) if parts and parts[-1] != label else "")
-    of_class: dict[str, set[str]] = defaultdict(set)
-    for folder, label in zip(folders, labels, strict=True):
-        of_class[label].add(folder)
+        own = parts and parts[-1] in of_video
+        folders.append("" if own else "/".join(part for part in parts if part not in of_video))
+        for label in of_video:
+            of_class[label].add(folders[-1])
     several = {label for label, found in of_class.items() if len(found - {""}) >= FEWEST_FOLDERS}
     return [
-        folder if folder and label in several else path
+        folder if folder and not several.isdisjoint(_classes(label)) else path
         for path, folder, label in zip(paths, folders, labels, strict=True)
     ]
+
+
+def _classes(label: Label) -> Sequence[str]:
+    return (label,) if isinstance(label, str) else label or ("",)
 
 
 def joined(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:

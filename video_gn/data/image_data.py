@@ -33,6 +33,8 @@ class ImageData(DataModule):
         sampling: How training draws from its list: "shuffled", each video once an epoch; "balanced", every class with
             the same probability, in epochs of the same length.
         augment: What is changed of training clips beyond crop and flip.
+        multi_label: Whether a video may be of several classes, or of none: a label names them with | between, and a
+            file that is in several class folders is of all of them. Each class is then a question of its own.
     """
 
     suffixes = IMAGE_SUFFIXES
@@ -54,6 +56,7 @@ class ImageData(DataModule):
         videos: list[str] | None = None,
         sampling: Literal["shuffled", "balanced"] = "shuffled",
         augment: Augment = Augment(),
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         check(locals(), IMAGES, "data")

@@ -4,7 +4,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from video_gn.console import is_text
+from video_gn.data.label_sets import SEPARATOR, classes_in, pairs
 from video_gn.data.lines import NUMBER
 from video_gn.data.rows import Rows
 from video_gn.data.video_list import shown, whole_number
@@ -24,7 +27,9 @@ def names_of(rows: Rows) -> list[str]:
         InputError: A label is neither a name nor a number of a class, or most of the numbers are missing.
     """
     _check_labels(rows)
-    labels = {label for _, label in rows}
+    labels = rows.classes
+    if not labels:
+        raise InputError(f"{rows.source} names no class in any of its {len(rows)} rows; add labels")
     if not all(map(str.isdecimal, labels)):
         return sorted(labels)
     if rows.named:
@@ -43,8 +48,8 @@ def names_of(rows: Rows) -> list[str]:
     return [str(i) for i in range(count)]
 
 
-def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> list[int]:
-    """The class of each row, from 0.
+def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> list[int] | np.ndarray:
+    """The class of each row, from 0; where a label names several, 0 and 1 for each class, uint8 `[rows, K]`.
 
     Args:
         rows: Of a list.
@@ -55,7 +60,7 @@ def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> li
         InputError: A label is none of the classes; names the line.
     """
     number_of = {name: number for number, name in enumerate(class_names)}
-    labels = dict.fromkeys(label for _, label in rows)
+    labels = rows.classes
     _check_labels(rows, number_of.keys())
     decimal = all(map(str.isdecimal, labels))
     numeric = decimal and not rows.named
@@ -74,12 +79,19 @@ def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> li
         )
     if places and not own:
         log.info("%s: its labels are numbers: 0 is %s, as data.class_names has it", rows.source, class_names[0])
-    return [found[label] for _, label in rows]  # type: ignore[misc]
+    if not rows.several:
+        return [found[label] for _, label in rows]  # type: ignore[misc]
+    table = np.zeros((len(rows), len(class_names)), np.uint8)
+    for row in range(len(rows)):
+        for name in rows.classes_of(row):
+            table[row, found[name]] = 1
+    return table
 
 
-def note_missing(rows: Rows, labels: list[int], class_names: list[str]) -> None:
+def note_missing(rows: Rows, labels: Sequence[int] | np.ndarray, class_names: list[str]) -> None:
     """Notes the classes of which a list has no video."""
-    missing = [class_names[number] for number in sorted(set(range(len(class_names))).difference(labels))]
+    found = pairs(np.asarray(labels))[1].tolist()
+    missing = [class_names[number] for number in sorted(set(range(len(class_names))).difference(found))]
     if missing:
         rows.notes.append(
             f"{rows.called}: {len(missing)} of {len(class_names)} classes have no video in it: "
@@ -91,7 +103,7 @@ def _check_labels(rows: Rows, known: Iterable[str] = ()) -> None:
     """Refuses numbers that are none of a class: -1, 1.0, nan; unless a class is named so."""
     if rows.named:
         return
-    labels = {label for _, label in rows}.difference(known)
+    labels = rows.classes.difference(known)
     if odd := {label for label in labels if not label.isdecimal() and NUMBER.fullmatch(label)}:
         first = _first(rows, odd)
         raise InputError(
@@ -101,7 +113,7 @@ def _check_labels(rows: Rows, known: Iterable[str] = ()) -> None:
 
 
 def _first(rows: Rows, labels: set[str]) -> int:
-    return next(row for row, (_, label) in enumerate(rows) if label in labels)
+    return next(row for row in range(len(rows)) if not labels.isdisjoint(rows.classes_of(row)))
 
 
 def read_class_names(given: Sequence[str] | str) -> list[str]:
@@ -131,8 +143,13 @@ def check_case(names: Sequence[str]) -> None:
             )
 
 
-def check_class_names(names: list[str]) -> None:
-    """Raises InputError for a name that is no text, or that two classes have."""
+def check_class_names(names: list[str], several: bool = False) -> None:
+    """Raises InputError for a name that is no text, that two classes have, or that no label of several can name."""
+    if odd := [name for name in names if several and classes_in(name) != [name]]:
+        raise InputError(
+            f"data.class_names has {odd[0]!r}, which a label of several classes cannot name (data.multi_label, "
+            f"where {SEPARATOR} separates them); rename that class"
+        )
     if odd := [name for name in names if not is_text(name)]:
         raise InputError(f"data.class_names has {odd[0]!r}, which is no text in UTF-8; rename that class")
     repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from video_gn.data.duplicates import check_once
+from video_gn.data.duplicates import check_once, merged
 from video_gn.data.folders import SUFFIXES, Scan, is_hidden, read_class_folders
 from video_gn.data.labels import note_missing, numbers_of
 from video_gn.data.rows import Rows, read_list_file
@@ -18,13 +18,14 @@ from video_gn.files.names import as_label, as_path, as_text, from_home
 log = logging.getLogger(__name__)
 
 
-def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = None) -> Rows:
+def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = None, several: bool = False) -> Rows:
     """Path and label of each video, as they are written in a list file, or as class folders have them.
 
     Args:
         source: A folder of class folders, or a list file.
         suffixes: Of the files to take from folders.
         root: Where relative paths of a list file begin; None is the file's folder.
+        several: Whether a label may name several classes; a file in several class folders is of all of them.
 
     Raises:
         InputError: There is nothing, or it cannot be understood.
@@ -34,13 +35,14 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
         before = above(source)
         rows = Rows([(as_text(f"{before}{name}/{path}"), as_label(name)) for name, path in found.videos], source)
         rows.notes = found.notes
+        rows = merged(rows, source.parent) if several else rows
     elif not source.is_file():
         raise InputError(
             f"there is no list or folder {source}; in a run, data.train, data.val and data.test are below data.root "
             "(--data.root FOLDER)"
         )
     else:
-        rows = read_list_file(source, root or source.parent)
+        rows = read_list_file(source, root or source.parent, several)
     if not rows:
         why = f"; {rows.notes[0].removeprefix(f'{source}: ')}" if rows.notes else ""
         layout = " in class folders (CLASS/VIDEO.mp4)" if source.is_dir() else ""

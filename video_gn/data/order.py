@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from video_gn.data.label_sets import pairs
+
 SAMPLINGS = ("shuffled", "balanced")  # data.sampling
 
 
@@ -51,12 +53,16 @@ class Balanced:
     drawn. Of a large class an epoch has a part, of a small one several times all.
 
     Args:
-        labels: int64 `[rows]`; a class that has none is not drawn.
+        labels: Of the rows; a class that has none is not drawn. A row of several classes is drawn for each of them,
+            and those of no class are as one more.
     """
 
     def __init__(self, labels: np.ndarray) -> None:
-        order = np.argsort(labels, kind="stable")
-        self.classes = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+        rows, classes = pairs(labels)
+        bare = np.setdiff1d(np.arange(len(labels)), rows)
+        rows, classes = np.append(rows, bare), np.append(classes, np.full(len(bare), -1))
+        order = np.argsort(classes, kind="stable")
+        self.classes = np.split(rows[order], np.flatnonzero(np.diff(classes[order])) + 1)
         self.total = len(labels)
 
     def epoch(self, rng: np.random.Generator) -> list[int]:

@@ -11,6 +11,7 @@ from video_gn.data.division import (
     TRAIN,
     VAL,
     Division,
+    Label,
     by_folder,
     by_pattern,
     divided_groups,
@@ -105,6 +106,7 @@ class Own:
         before = above(source)
         self.paths = [path.removeprefix(before) for path, _ in rows]  # below the root
         self.labels = [label for _, label in rows]
+        self.classes: list[Label] = [rows.classes_of(row) for row in range(len(rows))]
         self.copy_of = [""] * len(rows)
         self.splits: list[str] = []
         self.groups, self._by, self._sure = self._groups()
@@ -117,7 +119,7 @@ class Own:
         if "group" in self.rows.columns:
             cells = zip(self.rows.columns["group"], self.paths, strict=True)
             return [cell or path for cell, path in cells], "the column group", True
-        groups = by_folder(self.paths, self.labels)
+        groups = by_folder(self.paths, self.classes)
         by = "their folders" if groups != self.paths else "each video is one"
         return groups, by, False
 
@@ -135,13 +137,13 @@ class Own:
         self.groups = joined(self.groups, copies)
         given = self._given()
         if given is None:
-            self.splits = self.division.divide(self.labels, self.groups, self.parts, self._folds())
+            self.splits = self.division.divide(self.classes, self.groups, self.parts, self._folds())
         else:
             self.splits = given
             missing = [part for part in self.parts if part not in given]
             if missing and not (VAL in given and missing == [TEST]):  # whose test is that of the validation videos
                 rows = [row for row, split in enumerate(given) if split == TRAIN]
-                labels, groups = ([column[row] for row in rows] for column in (self.labels, self.groups))
+                labels, groups = [self.classes[row] for row in rows], [self.groups[row] for row in rows]
                 for row, split in zip(rows, self.division.divide(labels, groups, [TRAIN, *missing]), strict=True):
                     self.splits[row] = split
         between = divided_groups(self.groups, self.splits)
@@ -199,7 +201,7 @@ class Own:
         parts = ", ".join(f"{counts[part]} {part}" for part in (TRAIN, VAL, TEST) if counts[part])
         log.info(
             "%s: %d videos of %d classes are divided: %s; %d groups (%s), %d of them in two splits",
-            self.source, len(self.rows), len(set(self.labels)), parts, len(set(self.groups)), self._by, len(between),
+            self.source, len(self.rows), len(self.rows.classes), parts, len(set(self.groups)), self._by, len(between),
         )  # fmt: skip
         if copies := sum(map(bool, self.copy_of)):
             row = next(row for row, path in enumerate(self.copy_of) if path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from video_gn.data.folders import IMAGE_SUFFIXES, SUFFIXES, is_of
+from video_gn.data.label_sets import classes_in
 from video_gn.data.lines import (
     DELIMITERS,
     LABEL_COLUMNS,
@@ -44,6 +45,7 @@ class Rows(list[tuple[str, str]]):
         notes: What is to be said of the source, in a line each.
         columns: Of `EXTRA`, those that the list has: a text for each row.
         called: The list as notes name it.
+        several: Whether a label names several classes, or none (`data.multi_label`).
     """
 
     def __init__(self, rows: Sequence[tuple[str, str]], source: Path | str = "the list", lines: Sequence[int] = ()):
@@ -52,13 +54,24 @@ class Rows(list[tuple[str, str]]):
         self.notes: list[str] = []
         self.columns: dict[str, list[str]] = {}
         self.called = str(source)
+        self.several = False
 
     def take(self, places: Sequence[int], called: str) -> "Rows":
         """Some of the rows, as a list that notes call so."""
         found = Rows([self[i] for i in places], self.source, [self.lines[i] for i in places] if self.lines else ())
         found.columns = {name: [cells[i] for i in places] for name, cells in self.columns.items()}
-        found.called = called
+        found.called, found.several = called, self.several
         return found
+
+    def classes_of(self, row: int) -> list[str]:
+        """The classes that a row's label names."""
+        return classes_in(self[row][1]) if self.several else [self[row][1]]
+
+    @property
+    def classes(self) -> set[str]:
+        """Those of all rows."""
+        labels = {label for _, label in self}
+        return {name for label in labels for name in classes_in(label)} if self.several else labels
 
     @property
     def named(self) -> bool:
@@ -82,12 +95,13 @@ class _Header(NamedTuple):
     extra: dict[str, int]
 
 
-def read_list_file(source: Path, root: Path) -> Rows:
+def read_list_file(source: Path, root: Path, several: bool = False) -> Rows:
     """The rows of a list file; those that are empty are left out.
 
     Args:
         source: The file.
         root: Where its relative paths begin.
+        several: Whether a label names several classes; it may be empty then.
 
     Raises:
         InputError: It cannot be understood, or a row lacks its path or its label; names the line.
@@ -95,7 +109,7 @@ def read_list_file(source: Path, root: Path) -> Rows:
     text = _text(source)
     header = _find_header(source, text, root)
     found = list(_with_header(source, text, header) if header else read_lines(source, text, root))
-    _check(source, text, found, root)
+    _check(source, text, found, root, several)
     if header is None and (odd := {label for *_, label in found if is_of(label, SUFFIXES)}):
         line = next(line for line, _, label in found if label in odd)
         raise InputError(missing(source, text, line, "label", ", which ends with the name of a file"))
@@ -103,6 +117,7 @@ def read_list_file(source: Path, root: Path) -> Rows:
         found = found[1:]
     rows = [(path if _is_plain(path) else _as_found(path, root), label) for _, path, label in found]
     read = Rows(rows, source, [line for line, *_ in found])
+    read.several = several
     if header and header.extra:
         cells = dict(numbered_cells(source, text, header.delimiter))
         read.columns = {name: [cells[line][at].strip() for line in read.lines] for name, at in header.extra.items()}
@@ -177,10 +192,10 @@ def _with_header(source: Path, text: str, header: _Header) -> Iterator[Row]:
                 yield line, cells[at_path], cells[at_label].strip()
 
 
-def _check(source: Path, text: str, rows: Sequence[Row], root: Path) -> None:
+def _check(source: Path, text: str, rows: Sequence[Row], root: Path, several: bool) -> None:
     """Refuses what is no path or no label, and names of no file that come of another encoding or of an open quote."""
     for line, path, label in rows:
-        if not path or not label or path.isspace():
+        if not path or not (label or several) or path.isspace():
             raise InputError(missing(source, text, line, "path" if label else "label"))
     odd = []
     if not is_utf8(text):

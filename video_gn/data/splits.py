@@ -72,7 +72,7 @@ def splits_of(given: Mapping[str, Any], folder: Path, suffixes: Set[str]) -> "Sp
             f"data.folds is {division.folds}, which makes the test a part of the training list, and data.test is "
             f"{given['test'] or given['val']}; set data.test to auto, and name one list with --data.train"
         )
-    return Splits(folder, suffixes, given["train"], parts, division, given.get("split"))
+    return Splits(folder, suffixes, given["train"], parts, division, given.get("split"), given["multi_label"])
 
 
 class Splits:
@@ -85,6 +85,7 @@ class Splits:
         parts: The splits that are taken from it: training, and those that have no list of their own.
         division: How it is divided among them.
         table: A CSV file that says which video is in which split, as a run writes it; None divides them.
+        several: Whether a label may name several classes.
 
     Attributes:
         class_names: The classes in the order of their labels; `name_classes` sets them.
@@ -99,8 +100,9 @@ class Splits:
         parts: Sequence[str] = (TRAIN,),
         division: Division | None = None,
         table: str | None = None,
+        several: bool = False,
     ) -> None:
-        self.root, self.suffixes = root, suffixes
+        self.root, self.suffixes, self.several = root, suffixes, several
         self.class_names: list[str] = []
         self.own: Own | None = None
         self._train, self._parts, self._table = train, parts, table
@@ -124,12 +126,12 @@ class Splits:
             rows = self._rows[source] = self._read_rows(source)
             self.class_names = names_of(rows)
             check_case(self.class_names)
-        check_class_names(self.class_names)
+        check_class_names(self.class_names, self.several)
 
     def _read_rows(self, source: Path) -> Rows:
         if self._table is None or source != self.root / self._train:
-            return self._rows.pop(source, None) or read_rows(source, self.suffixes, self.root)
-        rows = read_rows(Path(self._table), self.suffixes, self.root)
+            return self._rows.pop(source, None) or read_rows(source, self.suffixes, self.root, self.several)
+        rows = read_rows(Path(self._table), self.suffixes, self.root, self.several)
         if "split" not in rows.columns:
             raise InputError(f"{self._table} has no column split (data.split); name a table with path, label and split")
         before = above(source)

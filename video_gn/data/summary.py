@@ -19,6 +19,7 @@ from video_gn.data.decoding.frames_reader import FrameFolder
 from video_gn.data.decoding.image_reader import FORMATS, ImageFile
 from video_gn.data.decoding.libav import open_container, promised_frames, refusing, video_stream
 from video_gn.data.decoding.open import IMAGE
+from video_gn.data.label_sets import by_class, pairs
 from video_gn.data.video_list import VideoList
 from video_gn.errors import DecodeError
 
@@ -89,12 +90,12 @@ def summarize(
 
 def _split(videos: VideoList, num_classes: int, backend: str, span: int | None, seed: int) -> dict[str, Any]:
     groups = videos.groups
-    by_class = np.bincount(videos.labels, minlength=num_classes)
-    found: dict[str, Any] = {"videos": len(videos), "by_class": by_class.tolist()}
+    of, classes = pairs(videos.labels)
+    found: dict[str, Any] = {"videos": len(videos), "by_class": by_class(videos.labels, num_classes).tolist()}
     if groups is not None:
-        pairs = set(zip(videos.labels.tolist(), groups.tolist(), strict=True))
+        both = set(zip(classes.tolist(), groups[of].tolist(), strict=True))
         found["groups"] = len(np.unique(groups))
-        found["groups_by_class"] = np.bincount([label for label, _ in pairs], minlength=num_classes).tolist()
+        found["groups_by_class"] = np.bincount([label for label, _ in both], minlength=num_classes).tolist()
     found["known_bad"], found["known_damaged"] = len(videos.set_aside), len(videos.damaged)
     return found | _headers(videos, backend, span, seed)
 

@@ -44,6 +44,8 @@ class VideoData(DataModule):
         find_copies: Whether videos that show the same (re-encoded, or cuts that overlap) are looked for, and are one
             group where the training split is divided. Each video is read once for it.
         split: A table of which video is in which split, `split.csv` of a run; None divides them.
+        multi_label: Whether a video may be of several classes, or of none: a label names them with | between, and a
+            file that is in several class folders is of all of them. Each class is then a question of its own.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class VideoData(DataModule):
         fold: int = 0,
         split: str | None = None,
         find_copies: bool = False,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         self.motion, self.clips_per_video, self.clips_per_epoch = motion, clips_per_video, clips_per_epoch

@@ -74,7 +74,7 @@ class VideoList:
         checks: Findings by row, where the list was checked.
 
     Attributes:
-        labels: int64 `[rows]`.
+        labels: int64 `[rows]`; uint8 `[rows, K]` of 0 and 1, where a video may be of several classes.
         set_aside: By row, why a video is not to be opened at all.
         damaged: By row, what is wrong with a video that can be read all the same.
         groups: By row, what no two splits may share, where that is known: a text for each.
@@ -82,10 +82,12 @@ class VideoList:
 
     groups: np.ndarray | None = None
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int], checks: Mapping[int, Check] | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[str], labels: Sequence[int] | np.ndarray, checks: Mapping[int, Check] | None = None
+    ) -> None:
         texts = [os.fsencode(path) for path in paths]
         self._texts, self._ends = b"".join(texts), np.cumsum([0, *map(len, texts)])
-        self.labels = np.array(labels, np.int64)
+        self.labels = np.array(labels, np.uint8 if np.ndim(labels) == 2 else np.int64)
         self._frames, self._backend = np.zeros(len(texts), np.int64), np.zeros(len(texts), "U12")
         self._sizes, self._aspects = np.full(len(texts), -1, np.int64), np.full(len(texts), np.nan)
         self.set_aside: dict[int, str] = {}
@@ -105,6 +107,10 @@ class VideoList:
     def path(self, row: int) -> str:
         """The file of a row."""
         return os.fsdecode(self._texts[self._ends[row] : self._ends[row + 1]])
+
+    def label(self, row: int) -> int | np.ndarray:
+        """The class of a row; where there may be several, 0 and 1 for each, float32 `[K]`."""
+        return self.labels[row].astype(np.float32) if self.labels.ndim == 2 else int(self.labels[row])
 
     @property
     def paths(self) -> list[str]:

@@ -24,7 +24,7 @@ class Graph(nn.Module):
     """The network from clips uint8 `[N, 3, T, H, W]` to logits and scores `[N, K]`, for a fixed T.
 
     At the training crop the head has one position. On larger frames it has several: `logits` are their mean, `scores`
-    the mean of their softmaxes, as in this project's tests. On smaller ones its window is cut to what is there.
+    the mean of their scores, as in this project's tests. On smaller ones its window is cut to what is there.
 
     Args:
         model: A classifier in evaluation.
@@ -33,7 +33,7 @@ class Graph(nn.Module):
     def __init__(self, model: VideoClassifier) -> None:
         super().__init__()
         self.net = resnet(copy.deepcopy(model.net), "an exported graph")
-        self.mean, self.std = model.mean, model.std
+        self.mean, self.std, self.loss = model.mean, model.std, model.loss
         self.window = self.net.head.pool.window
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ class Graph(nn.Module):
         x = pooled[:, :, :-1, :-1] * (high[1][:, None] * wide[1])
         weights = (high[0][:, None] * wide[0]).flatten()[:, None]
         logits = head.proj(x.flatten(2).transpose(1, 2))
-        return (logits * weights).sum(1), (logits.softmax(2) * weights).sum(1)
+        return (logits * weights).sum(1), (self.loss.scores(logits, 2) * weights).sum(1)
 
     def _windows(self, size: Any) -> tuple[Tensor, Tensor]:
         """Of windows that begin at each of `size` positions: weight in the mean, and full size by what is there."""

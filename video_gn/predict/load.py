@@ -18,7 +18,7 @@ class Prediction(NamedTuple):
     Attributes:
         path: The file.
         classes: Names of all classes, the likeliest first; none where the video cannot be read.
-        scores: Of these, softmax averaged over the views; their sum is 1.
+        scores: Of these, averaged over the views; their sum is 1, but for a multi-label model.
         error: Why it cannot be read, or None.
     """
 
@@ -35,7 +35,7 @@ class Model:
         trained: The file's.
 
     Attributes:
-        trained: What runs: `trained.scores(clips)` takes uint8 `[N, 3, T, H, W]` and gives softmax scores `[N, K]`.
+        trained: What runs: `trained.scores(clips)` takes uint8 `[N, 3, T, H, W]` and gives scores `[N, K]`.
         class_names: In the order of the scores.
         clip: How its clips are made: num_frames, frame_interval, test_short_side, test_protocol and the like.
     """

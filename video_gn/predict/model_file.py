@@ -33,7 +33,7 @@ class Trained(Protocol):
     model: VideoClassifier | None
 
     def scores(self, clips: Tensor) -> Tensor:
-        """Softmax scores `[N, K]` on the CPU of clips uint8 `[N, 3, T, H, W]`, averaged over the head's positions."""
+        """Scores `[N, K]` on the CPU of clips uint8 `[N, 3, T, H, W]`, averaged over the head's positions."""
 
 
 def open_trained(path: str, device: str = "cpu", trust: bool = False) -> Trained:

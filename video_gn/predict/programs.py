@@ -155,9 +155,11 @@ def _checked_scores(path: str, scores: Tensor, clips: int, settings: Settings) -
     """A graph's scores, which have to be what its settings promise."""
     classes = len(settings.class_names)
     sound = scores.shape == (clips, classes) and scores.is_floating_point()
-    if not sound or not ((scores >= 0) & (scores <= 1.001)).all() or not ((scores.sum(1) - 1).abs() < 1e-2).all():
+    sums = settings.multi_label or (sound and ((scores.sum(1) - 1).abs() < 1e-2).all())
+    if not sound or not ((scores >= 0) & (scores <= 1.001)).all() or not sums:
+        rule = "from 0 to 1" if settings.multi_label else "that add up to 1"
         raise InputError(
-            f"{path} gives {list(scores.shape)} scores of {clips} clips, not {classes} of each that add up to 1; it is "
+            f"{path} gives {list(scores.shape)} scores of {clips} clips, not {classes} of each {rule}; it is "
             "damaged, no classifier of its classes, or of before frames below the training crop were taken: export it "
             "again"
         )

@@ -16,7 +16,7 @@ from video_gn.predict.model_file import Trained
 
 
 class Scored(NamedTuple):
-    """A video and its softmax scores, `[V, K]` of its views in their order; None if it cannot be read, for a reason."""
+    """A video and its scores, `[V, K]` of its views in their order; None if it cannot be read, for a reason."""
 
     row: int
     scores: Tensor | None

@@ -42,6 +42,11 @@ class Settings:
         """In the order of the scores."""
         return list(self.model["class_names"])
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video may be of several classes: scores do not add up to 1."""
+        return bool(self.model.get("loss", {}).get("multi_label"))
+
     def to_json(self) -> str:
         """As exports carry it."""
         return json.dumps(asdict(self))

@@ -179,6 +179,7 @@ def with_checkpoint(args: list[str]) -> list[str]:
             model[part] = plain(checkpoint.model[part])
     model |= {name: plain(checkpoint.model[name]) for name in ("loss", "freeze_bn_after") if name in checkpoint.model}
     data = data_config(checkpoint.clip) | {"class_names": list(checkpoint.model["class_names"])}
+    data |= {"multi_label": True} if model.get("loss", {}).pop("multi_label", False) else {}  # the one is linked
     stored: dict[str, Any] = {
         "seed_everything": checkpoint.clip.get("seed", 0) % 2**32,
         "images": checkpoint.clip["images"],
@@ -291,7 +292,8 @@ def _network(model: Mapping[str, Any]) -> dict[str, Any]:
     """What tells networks apart."""
     net = model["net"]
     settings = {name: net["init_args"].get(name) for name in ARCHITECTURE} if net["init_args"] else {}
-    return {"net": net["class_path"]} | settings | {"class_names": list(model["class_names"])}
+    rest = {"class_names": list(model["class_names"]), "multi_label": model.get("loss", {}).get("multi_label", False)}
+    return {"net": net["class_path"]} | settings | rest
 
 
 def _setting(name: str, value: Any) -> str:

@@ -19,7 +19,7 @@ from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.callbacks.bars import asks_each_step
 from video_gn.train.freeze_bn import check_freeze, freeze_if_due
 from video_gn.train.loss import Loss, class_weights, targets_of
-from video_gn.train.metrics import Accuracy, EpochSums, means, ranks, top
+from video_gn.train.metrics import Accuracy, EpochSums, MultiLabelAccuracy, means, ranks, top
 from video_gn.train.network_call import NetworkCall, seed_step
 from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, groups, say_rate, scaled_lr
 from video_gn.train.outcomes import Outcomes
@@ -46,7 +46,7 @@ class VideoClassifier(pl.LightningModule):
         batch_size: Clips per GPU in a training step.
         crop_size: Side of the training crop, in pixels.
         seed: Of the dropout.
-        loss: What a training step minimises.
+        loss: What a training step minimises, and what logits mean.
         freeze_bn_after: Fraction of training after which BatchNorm keeps its running statistics and normalizes by them
             (Wu & Johnson 2021); None for never.
 
@@ -93,7 +93,7 @@ class VideoClassifier(pl.LightningModule):
         said = {"batch_size": batch_size, "crop_size": crop_size, "seed": seed, "freeze_bn_after": freeze_bn_after}
         self._set_hparams(hyper_parameters(self, start) | said)
         self._hparams_name = "kwargs"
-        self.accuracy = Accuracy(len(self.class_names))
+        self.accuracy = (MultiLabelAccuracy if loss.multi_label else Accuracy)(len(self.class_names))
         self._sums = EpochSums()
         self._figures: dict[str, float] = {}  # logged last before a run was resumed
         self.results: dict[str, dict[str, float]] = {}
@@ -141,15 +141,15 @@ class VideoClassifier(pl.LightningModule):
         return logits.flatten(2) if logits.ndim > 2 else logits[:, :, None]
 
     def scores(self, clips: Tensor) -> Tensor:
-        """Softmax scores `[B, V, K]` of clips uint8 `[B, V, 3, T, H, W]`.
+        """Scores `[B, V, K]` of clips uint8 `[B, V, 3, T, H, W]`: the softmax of logits, or as `loss` has it.
 
-        Where the frames are larger than the training crop, the softmax is taken at each position of the head's
-        window and averaged, as video-nonlocal-net does. Views go through in parts of `batch_size` clips.
+        Where the frames are larger than the training crop, it is taken at each position of the head's window and
+        averaged, as video-nonlocal-net does. Views go through in parts of `batch_size` clips.
         """
         if not len(clips):  # every video of the batch was unreadable
             return torch.empty(0, 1, len(self.class_names), device=clips.device)
         parts = clips.flatten(0, 1).split(self.clips_per_gpu)
-        scores = torch.cat([self(part).float().softmax(1).mean(2) for part in parts])
+        scores = torch.cat([self.loss.scores(self(part).float()).mean(2) for part in parts])
         return scores.unflatten(0, clips.shape[:2])
 
     def setup(self, stage: str) -> None:
@@ -176,11 +176,11 @@ class VideoClassifier(pl.LightningModule):
         freeze_if_due(self, batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        batch = as_batch(batch, len(self.class_names))
+        batch = as_batch(batch, len(self.class_names), self.loss.multi_label)
         logits = self(batch.clips.flatten(0, 1)).mean(2)
         targets = targets_of(batch)
         loss = self.loss(logits, targets, self._class_weights)
-        right = top(ranks(logits.detach(), targets.labels), 1)
+        right = top(ranks(logits.detach(), targets.labels, least=0), 1)
         figures = {"train/loss": loss.detach(), "train/top1": right.float().mean()}  # of this step
         self.log_dict(figures, prog_bar=asks_each_step(self.trainer))
         counts = (loss.detach() * len(logits), right.sum(), len(logits), len(batch.failures), len(batch.fallbacks))
@@ -217,7 +217,7 @@ class VideoClassifier(pl.LightningModule):
         self._figures = checkpoint.get("figures") or {}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        batch = as_batch(batch, len(self.class_names))
+        batch = as_batch(batch, len(self.class_names), self.loss.multi_label)
         self.accuracy.update(self.scores(batch.clips), batch.labels, [video.label for video in batch.failures])
 
     def on_validation_epoch_end(self) -> None:
@@ -227,7 +227,7 @@ class VideoClassifier(pl.LightningModule):
         self.outcomes = Outcomes()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        batch = as_batch(batch, len(self.class_names))
+        batch = as_batch(batch, len(self.class_names), self.loss.multi_label)
         scores = self.scores(batch.clips)
         self.accuracy.update(scores, batch.labels, [video.label for video in batch.failures])
         if len(batch.labels):

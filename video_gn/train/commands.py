@@ -115,6 +115,7 @@ class CLI(LightningCLI):
         # What model and data need is said once, on the data's side.
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("data.batch_size", "model.batch_size")
+        parser.link_arguments("data.multi_label", "model.loss.multi_label")
         crop = "data.crop_size" if self._data is ImageData else "data.clip.crop_size"
         parser.link_arguments(crop, "model.crop_size")
         for part in ("data", "model"):

@@ -1,4 +1,8 @@
-"""The loss of a training step, `model.loss`: cross-entropy, with weights of classes and softer labels where asked."""
+"""What logits mean, `model.loss`: the loss of a training step, and the scores of classes.
+
+It is cross-entropy, with weights of classes and softer labels where asked; where a video may be of several classes,
+the binary cross-entropy of each.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -19,8 +23,8 @@ class Targets(NamedTuple):
     """What clips are of.
 
     Attributes:
-        labels: int64 `[N]`.
-        seconds: Labels of what is mixed in, int64 `[N]`.
+        labels: int64 `[N]`; or float32 `[N, K]` of 0 and 1, where there may be several.
+        seconds: Labels of what is mixed in, likewise.
         shares: Of the first labels, float32 `[N]`.
     """
 
@@ -32,8 +36,8 @@ class Targets(NamedTuple):
 def targets_of(batch: Batch) -> Targets:
     """Those of a batch's clips, all views of each video."""
     views = batch.clips.shape[1]
-    seconds, shares = (one if one is None else one.repeat_interleave(views) for one in (batch.seconds, batch.shares))
-    return Targets(batch.labels.repeat_interleave(views), seconds, shares)
+    seconds, shares = (one if one is None else one.repeat_interleave(views, 0) for one in (batch.seconds, batch.shares))
+    return Targets(batch.labels.repeat_interleave(views, 0), seconds, shares)
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,23 @@ class Loss:
     beta: float = 0.999
     """Beta of `effective`: at 0 all classes weigh the same, near 1 as by `inverse`."""
     label_smoothing: float = 0.0
-    """Fraction of a label that is spread over all classes. The source is Szegedy et al. 2016."""
+    """Fraction of a label that is spread over all classes (Szegedy et al. 2016); with `multi_label`, over yes and no of
+    each class."""
+    multi_label: bool = False
+    """Whether a video may be of several classes, or of none. Each is then a question of its own: the loss is the mean
+    of the classes' binary cross-entropies, and scores are sigmoids. On a command line it is data.multi_label."""
 
     def __post_init__(self) -> None:
         check(vars(self), LOSS, "model.loss")
+        if self.multi_label and self.class_weights != "none":
+            raise InputError(
+                f"model.loss.class_weights is {self.class_weights}, which is defined for videos of one class each, and "
+                "data.multi_label is true; take none, or data.sampling balanced"
+            )
+
+    def scores(self, logits: Tensor, dim: int = 1) -> Tensor:
+        """Scores of the classes, of which `dim` is the dimension: their softmax, or the sigmoid of each."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim)
 
     def weights(self, counts: np.ndarray, drawn: np.ndarray) -> Tensor | None:
         """Weights of the classes, float32 `[K]`, with which a drawn clip counts 1 on average; None where all are 1.
@@ -77,7 +94,7 @@ class Loss:
             weights: Of the classes, `[K]`.
         """
         labels, seconds, shares = targets
-        if weights is None and seconds is None:
+        if weights is None and seconds is None and not self.multi_label:
             return nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         losses = self._of_clips(logits, labels, weights)
         if seconds is not None and shares is not None:
@@ -85,6 +102,9 @@ class Loss:
         return losses.mean()
 
     def _of_clips(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        if self.multi_label:
+            soft = (1 - self.label_smoothing) * labels.to(logits.dtype) + self.label_smoothing / 2
+            return nn.functional.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(1)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return losses if weights is None else losses * weights[labels]
 

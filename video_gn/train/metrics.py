@@ -3,22 +3,33 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+LEAST = 0.5  # score from which on a class is predicted, where a video may be of several
 
 
-def ranks(scores: Tensor, labels: Tensor) -> Tensor:
+def ranks(scores: Tensor, labels: Tensor, least: float = LEAST) -> Tensor:
     """Rank of the true class among the scores, int64 `[...]`: 1 is top-1, at most k is top-k.
 
     Every other class with at least its score is before it, so that scores that are all alike are no success; 0 where a
-    score is not finite, which is no rank and wrong in every accuracy.
+    score is not finite, which is no rank and wrong in every accuracy. Of several true classes it is the rank of the
+    first among the wrong ones; where none is true, every class that is predicted is before "none of them".
 
     Args:
         scores: `[..., K]`.
-        labels: int64 `[...]`.
+        labels: int64 `[...]`; or `[..., K]` of 0 and 1, where there may be several.
+        least: The score from which on a class is predicted, where there may be several.
     """
-    rank = (scores >= scores.gather(-1, labels.unsqueeze(-1))).sum(-1)
+    if labels.ndim == scores.ndim:
+        true = labels > 0
+        best = scores.where(true, -torch.inf).amax(-1).where(true.any(-1), least)
+        rank = 1 + ((scores >= best.unsqueeze(-1)) & ~true).sum(-1)
+    else:
+        rank = (scores >= scores.gather(-1, labels.unsqueeze(-1))).sum(-1)
     return torch.where(scores.isfinite().all(-1), rank, 0)
 
 
@@ -37,6 +48,27 @@ def predictions(scores: Tensor, labels: Tensor, rank: Tensor) -> Tensor:
     """
     highest = scores.argmax(-1)
     return torch.where((rank == 0) | ((highest == labels) & (rank != 1)), -1, highest)
+
+
+def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
+    """Average precision of each class, float64 `[K]`; nan of those that no video is of.
+
+    It is the mean over a class's videos of the precision among all videos with at least the same score, so that equal
+    scores have no order (as scikit-learn's; torchmetrics' takes scores outside 0 to 1 for logits).
+
+    Args:
+        scores: `[N, K]`.
+        labels: `[N, K]` of 0 and 1.
+    """
+    order = scores.argsort(0, descending=True)
+    scores, true = scores.gather(0, order), labels.gather(0, order).double()
+    place = torch.arange(1, len(scores) + 1, device=scores.device, dtype=torch.float64)[:, None]
+    precision = true.cumsum(0) / place
+    # That of the last among equal scores, which is the least of what comes from there on back to a video.
+    last = torch.ones_like(true, dtype=torch.bool)
+    last[:-1] = scores[:-1] != scores[1:]
+    ends = torch.where(last, place - 1, len(scores)).flip(0).cummin(0).values.flip(0).long()
+    return (precision.gather(0, ends) * true).sum(0) / true.sum(0)
 
 
 class Accuracy(Metric):
@@ -60,7 +92,7 @@ class Accuracy(Metric):
     predicted: Tensor
     right: Tensor
     full_state_update = False
-    names = ("loss", "top1", "top5", "clip_top1", "mean_class_accuracy", "macro_f1")  # figures
+    names: tuple[str, ...] = ("loss", "top1", "top5", "clip_top1", "mean_class_accuracy", "macro_f1")  # figures
     sums = ("loss", "top1", "top5", "clip_top1")
     counts = ("videos", "unreadable", "not_finite")
     by_class = ("true", "predicted", "right")  # videos of each class, in truth, as predicted, and both
@@ -112,6 +144,53 @@ class Accuracy(Metric):
             "macro_f1": f1.nanmean(),
             **{name: getattr(self, name) for name in self.counts},
         }
+
+
+class MultiLabelAccuracy(Accuracy):
+    """As `Accuracy`, where a video may be of several classes or of none, and mean average precision.
+
+    A class is predicted by a score of at least `LEAST`; recall, F1 and their means are of that. `top1` is whether the
+    surest class is one of the true ones; of a video of no class, whether none is predicted (`ranks`). `map` is the
+    mean over the classes that have videos. In it an unreadable video, and one whose scores are not finite, comes after
+    all others, as one in which nothing was found; `loss` is the mean of the others' binary cross-entropies.
+
+    Args:
+        num_classes: K.
+    """
+
+    scores: Any
+    labels: Any
+    names = (*Accuracy.names, "map")
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        for name in ("scores", "labels"):  # flat, as what torchmetrics has a process send that saw no video
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, labels: Tensor, unreadable: Sequence[Any]) -> None:  # type: ignore[override]
+        """Counts a batch: scores `[B, V, K]`, labels `[B, K]`, and the labels of videos that are missing."""
+        labels = labels.reshape(len(scores), self.num_classes).to(scores)
+        missing = torch.tensor(np.array(unreadable), device=scores.device).reshape(-1, self.num_classes).to(scores)
+        mean, true = scores.mean(1), torch.cat([labels, missing])
+        rank = ranks(mean, labels)
+        by_clip = top(ranks(scores, labels[:, None].expand_as(scores)), 1)
+        losses = nn.functional.binary_cross_entropy(mean.nan_to_num().clamp(0, 1), labels, reduction="none").mean(1)
+        known = torch.cat([mean.where(rank[:, None] > 0, -1), torch.full_like(missing, -1)])
+        found = {
+            "videos": len(true), "unreadable": len(missing), "not_finite": (rank == 0).sum(),
+            "top1": top(rank, 1).sum(), "top5": top(rank, 5).sum(), "clip_top1": by_clip.double().mean(1).sum(),
+            "loss": losses.where(rank > 0, 0).double().sum(),
+            "true": true.sum(0), "predicted": (known >= LEAST).sum(0), "right": (true * (known >= LEAST)).sum(0),
+        }  # fmt: skip
+        for name, value in found.items():
+            setattr(self, name, getattr(self, name) + value)
+        self.scores.append(known.flatten())
+        self.labels.append(true.flatten())
+
+    def compute(self) -> dict[str, Tensor]:
+        """As `Accuracy`, and `map`."""
+        scores, labels = (dim_zero_cat(part).reshape(-1, self.num_classes) for part in (self.scores, self.labels))
+        return super().compute() | {"map": average_precision(scores, labels).nanmean()}
 
 
 class EpochSums:

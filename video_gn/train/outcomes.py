@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_gn.data.label_sets import in_words
 from video_gn.distributed import gather
 from video_gn.files.tables import spreadsheet, write_table
-from video_gn.train.metrics import ranks
+from video_gn.train.metrics import LEAST, ranks
 
 OUTCOMES = ("path", "label", "predicted", "rank", "predicted_score", "label_score")
 NOTHING = -1  # predicted for a video without scores, or with ones that are not finite
@@ -39,7 +40,7 @@ class VideoScores:
 
     Args:
         paths: Of every video of the list.
-        labels: int64 `[N]`.
+        labels: int64 `[N]`; or `[N, K]` of 0 and 1, where a video may be of several classes.
         class_names: Of the K classes.
         parts: Rows and scores of each process, as `Outcomes.parts` gives them.
         failures: Why a video could not be read, by its path.
@@ -72,26 +73,46 @@ class VideoScores:
 
     @cached_property
     def best(self) -> np.ndarray:
-        """The class with the highest score, int64 `[N]`; `NOTHING` without scores."""
+        """The class with the highest score, the surest, int64 `[N]`; `NOTHING` without scores."""
         return np.where(self.rank > 0, np.nan_to_num(self.scores).argmax(1), NOTHING)
+
+    @property
+    def several(self) -> bool:
+        """Whether a video may be of several classes."""
+        return self.labels.ndim == 2
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """As `best`, but `NOTHING` where another class has the same score as the true one, which is not right."""
+        """As `best`, but `NOTHING` where another class has the same score as the true one, which is not right.
+
+        Where there may be several: all with a score of at least `LEAST`, uint8 `[N, K]` of 0 and 1.
+        """
+        if self.several:
+            return (np.nan_to_num(self.scores) >= LEAST).astype(np.uint8) * (self.rank > 0)[:, None]
         return np.where((self.best == self.labels) & (self.rank != 1), NOTHING, self.best)
 
+    @cached_property
+    def true(self) -> np.ndarray:
+        """The true class, int64 `[N]`; of several the one with the highest score, and `NOTHING` where none is true."""
+        if not self.several:
+            return self.labels
+        known = np.where(self.labels > 0, np.nan_to_num(self.scores), -1)
+        return np.where(self.labels.any(1), known.argmax(1), NOTHING)
+
     def score_of(self, classes: np.ndarray) -> np.ndarray:
-        """Each video's score of a class, float32 `[N]`; nan where it has none."""
-        return np.take_along_axis(self.scores, classes.clip(0)[:, None], 1)[:, 0]
+        """Each video's score of a class, float32 `[N]`; nan where it has none, or the class is `NOTHING`."""
+        found = np.take_along_axis(self.scores, classes.clip(0)[:, None], 1)[:, 0]
+        return np.where(classes == NOTHING, np.float32(np.nan), found)
 
     def write(self, path: Path) -> None:
         """Writes the table of the videos."""
         rows = []
-        best, true = self.score_of(self.best), self.score_of(self.labels)
+        best, true = self.score_of(self.best), self.score_of(self.true)
+        said = self.predicted if self.several else self.best
         for row, (video, label, rank) in enumerate(zip(self.paths, self.labels, self.rank.tolist(), strict=True)):
             # People open it in spreadsheets; an ablation only compares its names with those of other such tables.
-            named = (video, self.class_names[label], self.class_names[self.best[row]] if rank else "")
-            scores = (f"{score:.6g}" if rank else "" for score in (best[row], true[row]))
+            named = (video, in_words(label, self.class_names), in_words(said[row], self.class_names) if rank else "")
+            scores = (f"{score:.6g}" if rank and score == score else "" for score in (best[row], true[row]))
             rows.append((*map(spreadsheet, named), rank or "", *scores))
         write_table(path, OUTCOMES, rows)
 

@@ -165,6 +165,8 @@ def check_best(config: Any) -> None:
         config: Of fit.
     """
     check(config.checkpoint, {"filename": FILE_NAME, "monitor": one_of(MONITORS)}, "checkpoint")
+    if config.checkpoint.monitor == "val/map" and not config.data.multi_label:
+        raise InputError("checkpoint.monitor is val/map, which is a figure of data.multi_label; take another one")
     if config.checkpoint.monitor != "val/top1" and not _validates(config):  # which is the default
         why = "data.val is null" if config.data.val is None else "trainer.limit_val_batches is 0"
         raise InputError(

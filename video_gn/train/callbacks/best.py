@@ -6,9 +6,9 @@ from typing import Any
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from video_gn.train.metrics import Accuracy
+from video_gn.train.metrics import MultiLabelAccuracy
 
-MONITORS = tuple(f"val/{name}" for name in Accuracy.names)
+MONITORS = tuple(f"val/{name}" for name in MultiLabelAccuracy.names)
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -266,8 +266,10 @@ def _version(package: str) -> str | None:
 def print_table(title: str, result: dict[str, Any]) -> None:
     """An evaluation's figures as people read them."""
     print(f"\n{title}")
-    head = ("video top-1", "video top-5", "clip top-1", "videos", "unreadable")
-    cells = [f"{100 * result[key]:.2f} %" for key in ("top1", "top5", "clip_top1")]
+    several = {"mAP": "map", "macro-F1": "macro_f1"} if "map" in result else {}
+    shares = several | {"video top-1": "top1", "video top-5": "top5", "clip top-1": "clip_top1"}
+    head = (*shares, "videos", "unreadable")
+    cells = [f"{100 * result[key]:.2f} %" for key in shares.values()]
     cells += [f"{result['videos']:.0f}", f"{result['unreadable']:.0f}"]
     print("  ".join(f"{title:>12}" for title in head))
     print("  ".join(f"{cell:>12}" for cell in cells))

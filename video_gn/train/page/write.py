@@ -29,7 +29,7 @@ _NUMBER = re.compile(rb'<meta name="video-gn-test" content="(\d{1,9})">')
 
 def figures_of(tested: VideoScores) -> Figures | None:
     """The figures of a test; None of one without videos."""
-    if not tested.seen.any():
+    if tested.several or not tested.seen.any():
         return None
     seen = tested.seen
     return measure(tested.labels[seen], tested.predicted[seen], tested.rank[seen], len(tested.class_names))
