@@ -72,9 +72,10 @@ def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> li
         found = {label: number_of.get(label) for label in labels}
     if odd := {label for label, number in found.items() if number is None}:
         first = _first(rows, odd)
+        name = next(name for name in rows.classes_of(first) if name in odd)
         hint = "; numbers mean classes only where data.class_names is given" if numeric and not places else ""
         raise InputError(
-            f"{rows.where(first)}: label {shown(rows[first][1])} is outside the {len(class_names)} classes "
+            f"{rows.where(first)}: label {shown(name)} is outside the {len(class_names)} classes "
             f"({', '.join(class_names[:3])}, ...){hint}; correct the list, or set data.class_names"
         )
     if places and not own:

@@ -130,9 +130,10 @@ def _summary(model: nn.Module, settings: Settings) -> str:
     norm = norm_of(hp)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = "An image" if settings.clip["images"] else "A video"
+    scores = ", multi-label: each class has a score from 0 to 1 of its own (a sigmoid)" if settings.multi_label else ""
     return (
         f"{kind} classifier of video_gn: ResNet-{hp['depth']} of width {hp['width']}, arch `{hp['arch']}`, "
-        f"norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes."
+        f"norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes{scores}."
     )
 
 
@@ -203,18 +204,19 @@ def _results(known: Mapping[str, Any], checkpoint: str) -> list[str]:
     tests = known.get("tests", [])
     if not tests:
         return ["No test of the run is beside the checkpoint."]
+    figures = {"mAP": "map", "macro-F1": "macro_f1"} if any("map" in one for one in tests) else {}
+    figures |= {"top-1": "top1", "top-5": "top5"}
     rows = [
         (
             as_markdown(f"{one['protocol']} ({one['views']})"),
-            f"{100 * one['top1']:.2f} %",
-            f"{100 * one['top5']:.2f} %",
+            *(f"{100 * one[key]:.2f} %" for key in figures.values()),
             f"{one['videos']:.0f} ({one['unreadable']:.0f} unreadable, counted wrong)",
             as_markdown(Path(one["checkpoint"]).name if one["checkpoint"].endswith(".ckpt") else one["checkpoint"]),
             as_markdown(one["date"][:10]),
         )
         for one in tests
     ]
-    head = ("protocol", "top-1", "top-5", "files", "tested", "date")
+    head = ("protocol", *figures, "files", "tested", "date")
     return [_table(head, rows), f"Exported is {as_code(checkpoint)}; a row of another file is of other weights."]
 
 

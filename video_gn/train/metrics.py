@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
@@ -174,7 +174,8 @@ class MultiLabelAccuracy(Accuracy):
         mean, true = scores.mean(1), torch.cat([labels, missing])
         rank = ranks(mean, labels)
         by_clip = top(ranks(scores, labels[:, None].expand_as(scores)), 1)
-        losses = nn.functional.binary_cross_entropy(mean.nan_to_num().clamp(0, 1), labels, reduction="none").mean(1)
+        yes, no = (share.log().clamp_min(-100) for share in (mean, 1 - mean))  # as PyTorch's, which autocast refuses
+        losses = -(labels * yes + (1 - labels) * no).mean(1)
         known = torch.cat([mean.where(rank[:, None] > 0, -1), torch.full_like(missing, -1)])
         found = {
             "videos": len(true), "unreadable": len(missing), "not_finite": (rank == 0).sum(),
