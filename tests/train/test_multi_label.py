@@ -283,7 +283,8 @@ def test_two_properties_of_videos_are_learned(tmp_path):
         "data.clip.num_frames": 8, "data.clip.frame_interval": 1, "data.clip.short_side": "[32, 32]",
         "data.clip.crop_size": 32, "data.evaluation.short_side": 32, "data.batch_size": 6, "data.loading.max_bad": 0.1,
         "data.loading.num_workers": 0, "model.net.arch": "i3d_small", "model.net.depth": 11, "model.net.width": 8,
-        "model.net.num_groups": 4, "model.net.dropout": 0, "model.schedule": "Cosine", "model.optimizer.base_lr": 2, "trainer.max_epochs": 22,
+        "model.net.num_groups": 4, "model.net.dropout": 0, "model.schedule": "Cosine",
+        "model.optimizer.base_lr": 2, "trainer.max_epochs": 22,
         "trainer.accelerator": "cpu", "trainer.enable_progress_bar": "false", "trainer.logger": "false",
         "trainer.num_sanity_val_steps": 0, "test_after_fit": "true", "run_dir": tmp_path / "run",
     }  # fmt: skip

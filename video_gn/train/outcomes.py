@@ -76,6 +76,25 @@ class VideoScores:
         """The class with the highest score, the surest, int64 `[N]`; `NOTHING` without scores."""
         return np.where(self.rank > 0, np.nan_to_num(self.scores).argmax(1), NOTHING)
 
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Whether what is predicted is what is true, `[N]`; where there may be several, of every class."""
+        return (self.rank > 0) & (self.predicted == self.labels).all(1) if self.several else self.rank == 1
+
+    @cached_property
+    def sure(self) -> np.ndarray:
+        """How sure the network is of what it says, `[N]`; -1 without scores.
+
+        It is the score of the class that it says. Where there may be several, it is that of the class, or of its
+        absence, of which the network is wrong with the highest score, and where it is right, right with the lowest one.
+        """
+        if not self.several:
+            return np.where(self.rank > 0, np.nan_to_num(self.score_of(self.best)), -1)
+        scores = np.nan_to_num(self.scores)
+        said = np.where(self.predicted > 0, scores, 1 - scores)
+        wrong = np.where(self.predicted != self.labels, said, 0).max(1)
+        return np.where(self.rank > 0, np.where(self.right, said.min(1), wrong), -1)
+
     @property
     def several(self) -> bool:
         """Whether a video may be of several classes."""

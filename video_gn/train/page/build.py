@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from video_gn.console import printable
+from video_gn.data.label_sets import in_words
 from video_gn.train.outcomes import VideoScores
 from video_gn.train.page.curves import Line, chart, duration
 from video_gn.train.page.figures import Figures, confusions, most_confused
@@ -60,12 +61,13 @@ def build(
     """
     names = tested.class_names
     return _template().render(
-        about=about, names=names, figures=figures, videos=int(tested.seen.sum()), matrix=_matrix(figures, names),
+        about=about, names=names, figures=figures, videos=int(tested.seen.sum()), several=tested.several,
         verdict=_verdict(tested, figures), tiles=_tiles(figures), classes=_classes(figures), many=MANY,
-        confusions=confusions(figures.confusion), curves=_curves(about), settings=dict(_flat(about.run)),
+        **_confused(figures, names), curves=_curves(about), settings=dict(_flat(about.run)),
         gallery={kind: [_video(tested, shown[row]) for row in rows] for kind, rows in chosen.items()},
-        unreadable=[(tested.paths[row], names[tested.labels[row]], why) for row, why in tested.unreadable.items()],
-        unpredicted=int(figures.confusion[:, -1].sum()),
+        unreadable=[
+            (tested.paths[row], in_words(tested.labels[row], names), why) for row, why in tested.unreadable.items()
+        ],
     )  # fmt: skip
 
 
@@ -110,7 +112,12 @@ def range_of(values: Sequence[float] | None) -> str:
 
 def _verdict(tested: VideoScores, figures: Figures) -> dict[str, Any]:
     """What the test comes to."""
-    total, right = int(tested.seen.sum()), int(figures.right.sum())
+    total, right = int(tested.seen.sum()), int(tested.right.sum())
+    if figures.confusion is None:
+        shares = figures.videos[figures.videos > 0] / total
+        low = _classes(figures)[0]
+        weakest = low if len(figures.videos) > 1 and figures.videos[low] else None
+        return {"right": right, "share": shares.mean() if len(shares) else np.nan, "weakest": weakest}
     most = int(figures.videos.argmax())
     share = figures.videos[most] / total
     weak = worst(figures, 1)
@@ -126,6 +133,7 @@ def worst(figures: Figures, most: int) -> list[tuple[int, int, int]]:
 
     That class is -1 where none of the videos was taken for another one.
     """
+    assert figures.confusion is not None
     recall = np.where(figures.videos > 0, figures.recall[:, 0], 2)
     order = np.lexsort((-figures.videos, recall))[:most]
     wrong = figures.confusion[:, :-1] - np.diag(figures.right)
@@ -134,6 +142,14 @@ def worst(figures: Figures, most: int) -> list[tuple[int, int, int]]:
 
 
 def _tiles(figures: Figures) -> list[tuple[str, str, np.ndarray]]:
+    if figures.map is not None and figures.all_right is not None:
+        return [
+            ("Mean average precision", "over classes, at any threshold", figures.map),
+            ("Macro-F1", "mean of the classes' F1, at a score of 0.5", figures.macro_f1),
+            ("Mean recall", "every class counts the same, at 0.5", figures.mean_class_accuracy),
+            ("All right", "every class of a video is right, at 0.5", figures.all_right),
+            ("Top-1", "the surest class is one of the true ones", figures.top1),
+        ]
     top5 = [("Top-5", "the right class among the five likeliest", figures.top5)]
     return [
         ("Top-1", "the likeliest class is right", figures.top1),
@@ -144,24 +160,34 @@ def _tiles(figures: Figures) -> list[tuple[str, str, np.ndarray]]:
 
 
 def _classes(figures: Figures) -> list[int]:
-    """The lowest F1 first, classes without one last."""
-    return np.lexsort((-figures.videos, np.nan_to_num(figures.f1[:, 0], nan=2))).tolist()
+    """The lowest F1 first, or average precision; classes without one last."""
+    by = figures.f1 if figures.average_precision is None else figures.average_precision
+    return np.lexsort((-figures.videos, np.nan_to_num(by[:, 0], nan=2))).tolist()
 
 
-def _matrix(figures: Figures, names: Sequence[str]) -> dict[str, Any]:
+def _confused(figures: Figures, names: Sequence[str]) -> dict[str, Any]:
+    """What is taken for what; nothing where a video may be of several classes."""
+    if figures.confusion is None:
+        return {"matrix": {"rows": []}, "confusions": [], "unpredicted": 0}
+    unpredicted = int(figures.confusion[:, -1].sum())
+    shown = _matrix(figures.confusion, figures.videos, names)
+    return {"matrix": shown, "confusions": confusions(figures.confusion), "unpredicted": unpredicted}
+
+
+def _matrix(confusion: np.ndarray, videos: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """The confusion matrix, or the most confused part of a large one: rows of counts with shades from 0 to 1."""
     count = len(names)
-    classes = np.arange(count) if count <= WHOLE else most_confused(figures.confusion, PART)
+    classes = np.arange(count) if count <= WHOLE else most_confused(confusion, PART)
     others = np.setdiff1d(np.arange(count), classes)
-    heads, columns = [str(i + 1) for i in range(len(classes))], [figures.confusion[classes][:, [i]] for i in classes]
+    heads, columns = [str(i + 1) for i in range(len(classes))], [confusion[classes][:, [i]] for i in classes]
     if len(others):
         heads.append("others")
-        columns.append(figures.confusion[classes][:, others].sum(1, keepdims=True))
-    if figures.confusion[:, -1].any():
+        columns.append(confusion[classes][:, others].sum(1, keepdims=True))
+    if confusion[:, -1].any():
         heads.append("none")
-        columns.append(figures.confusion[classes][:, -1:])
+        columns.append(confusion[classes][:, -1:])
     cells = np.hstack(columns) if columns else np.zeros((0, 0), int)
-    shades = cells / figures.videos[classes].clip(1)[:, None]
+    shades = cells / videos[classes].clip(1)[:, None]
     rows = [
         (i, [(int(n), round(float(s), 3), at == x) for x, (n, s) in enumerate(zip(cells[at], shades[at], strict=True))])
         for at, i in enumerate(classes.tolist())
@@ -171,10 +197,14 @@ def _matrix(figures: Figures, names: Sequence[str]) -> dict[str, Any]:
 
 def _video(tested: VideoScores, shown: Shown) -> dict[str, Any]:
     row, scores = shown.row, tested.scores[shown.row]
-    label, best = int(tested.labels[row]), int(tested.best[row])
+    label = tested.labels[row]
+    if tested.several:
+        said, true = (np.flatnonzero(part[row]).tolist() for part in (tested.predicted, tested.labels))
+    else:
+        said, true = [int(tested.best[row])], [int(label)]
     return {
-        "path": tested.paths[row], "label": label, "best": best, "right": bool(tested.rank[row] == 1),
-        "score": float(scores[best]), "label_score": float(scores[label]), "rank": int(tested.rank[row]),
+        "path": tested.paths[row], "right": bool(tested.right[row]), "words": in_words(label, tested.class_names),
+        "said": [(float(scores[i]), i) for i in said], "labelled": [(float(scores[i]), i) for i in true],
         "picture": Markup(shown.picture), "width": shown.width, "height": shown.height, "reason": shown.reason,
     }  # fmt: skip
 

@@ -34,8 +34,12 @@ class Confusion(NamedTuple):
 class Figures:
     """Of a test; each figure is value, low and high end of its interval, float64 `[..., 3]`."""
 
-    confusion: np.ndarray
-    """Videos by true and predicted class, int64 `[K, K + 1]`; the last column are those without a prediction."""
+    videos: np.ndarray
+    """Of each class, int64 `[K]`."""
+    predicted: np.ndarray
+    """Videos that are taken for each class, int64 `[K]`."""
+    right: np.ndarray
+    """Of these, those that are of it, int64 `[K]`."""
     precision: np.ndarray
     """By class, `[K, 3]`, as the next two."""
     recall: np.ndarray
@@ -47,21 +51,15 @@ class Figures:
     """Mean recall of the classes that have videos."""
     macro_f1: np.ndarray
     """Mean F1 of the classes that have videos or are predicted."""
-
-    @property
-    def videos(self) -> np.ndarray:
-        """Of each class, int64 `[K]`."""
-        return self.confusion.sum(1)
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """Videos that are taken for each class, int64 `[K]`."""
-        return self.confusion[:, :-1].sum(0)
-
-    @property
-    def right(self) -> np.ndarray:
-        """Of these, those that are of it, int64 `[K]`."""
-        return np.diagonal(self.confusion)
+    confusion: np.ndarray | None = None
+    """Videos by true and predicted class, int64 `[K, K + 1]`; the last column are those without a prediction. None
+    where a video may be of several classes, as the next three are where it is of one."""
+    average_precision: np.ndarray | None = None
+    """By class, `[K, 3]`."""
+    map: np.ndarray | None = None
+    """Its mean over the classes that have videos, `[3]`."""
+    all_right: np.ndarray | None = None
+    """Share of the videos of which every class is right, `[3]`."""
 
 
 def measure(labels: np.ndarray, predicted: np.ndarray, ranks: np.ndarray, num_classes: int) -> Figures:
@@ -76,10 +74,11 @@ def measure(labels: np.ndarray, predicted: np.ndarray, ranks: np.ndarray, num_cl
     confusion = confusion_of(labels, predicted, num_classes)
     right, videos, taken = np.diagonal(confusion), confusion.sum(1), confusion[:, :-1].sum(0)
     low, high = bootstrap(confusion)
-    f1, mean, macro = (np.stack(ends, -1) for ends in zip(_scores(right, videos, taken), low, high, strict=True))
+    f1, mean, macro = (np.stack(ends, -1) for ends in zip(scores_of(right, videos, taken), low, high, strict=True))
     within = [((ranks >= 1) & (ranks <= k)).sum() for k in (1, 5)]
     top1, top5 = (wilson(np.asarray(count), np.asarray(len(labels))) for count in within)
-    return Figures(confusion, wilson(right, taken), wilson(right, videos), f1, top1, top5, mean, macro)
+    shares = wilson(right, taken), wilson(right, videos)
+    return Figures(videos, taken, right, *shares, f1, top1, top5, mean, macro, confusion)
 
 
 def confusion_of(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -118,9 +117,9 @@ def bootstrap(confusion: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple
         counts = rng.multinomial(total, share, min(CHUNK, draws - done))
         sums = [_summed(counts[:, which], of[which], len(confusion)) for which, of in (
             (true == predicted, true), (true >= 0, true), (predicted < len(confusion), predicted))]  # fmt: skip
-        drawn.append(_scores(*sums))
+        drawn.append(scores_of(*sums))
     every = [np.concatenate(values) for values in zip(*drawn, strict=True)]
-    low, high = zip(*(np.moveaxis(_quantiles(values), 0, 0) for values in every), strict=True)
+    low, high = zip(*(np.moveaxis(quantiles(values), 0, 0) for values in every), strict=True)
     return tuple(low), tuple(high)
 
 
@@ -134,7 +133,7 @@ def _summed(counts: np.ndarray, classes: np.ndarray, num_classes: int) -> np.nda
     return sums
 
 
-def _scores(right: np.ndarray, videos: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scores_of(right: np.ndarray, videos: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """F1 by class `[..., K]`, mean recall and mean F1 over the classes for which they are defined, `[...]`."""
     with np.errstate(invalid="ignore", divide="ignore"):
         f1, recall = 2 * right / (videos + taken), right / videos
@@ -142,7 +141,7 @@ def _scores(right: np.ndarray, videos: np.ndarray, taken: np.ndarray) -> tuple[n
     return f1, mean, macro
 
 
-def _quantiles(values: np.ndarray) -> np.ndarray:
+def quantiles(values: np.ndarray) -> np.ndarray:
     """The 2.5th and 97.5th percentile over the first axis, of the values that are no nan; nan where none is."""
     ordered = np.sort(values, 0)  # nan last
     count = np.isfinite(values).sum(0)
@@ -173,22 +172,26 @@ def most_confused(confusion: np.ndarray, most: int) -> np.ndarray:
 
 def as_json(figures: Figures, class_names: Sequence[str]) -> dict[str, Any]:
     """The figures in types of JSON, by class names."""
+    parts = ["precision", "recall", "f1", *(["average_precision"] if figures.confusion is None else [])]
     by_class = [
         {
             "class": name, "videos": int(figures.videos[i]), "predicted": int(figures.predicted[i]),
-            "right": int(figures.right[i]),
-            **{part: _ends(getattr(figures, part)[i]) for part in ("precision", "recall", "f1")},
+            "right": int(figures.right[i]), **{part: _ends(getattr(figures, part)[i]) for part in parts},
         }
         for i, name in enumerate(class_names)
     ]  # fmt: skip
-    names = ("top1", "top5", "mean_class_accuracy", "macro_f1")
+    names = ["top1", "top5", "mean_class_accuracy", "macro_f1"]
+    names += ["map", "all_right"] if figures.confusion is None else []
+    totals = {name: _ends(getattr(figures, name)) for name in names}
+    found = {"format": 1, **totals, "intervals": INTERVALS, "classes": by_class}
+    if figures.confusion is None:
+        return found
     pairs = [
         {"true": class_names[pair.true], "predicted": class_names[pair.predicted], "videos": pair.videos, "of": pair.of}
         for pair in confusions(figures.confusion, 100)
     ]
-    totals = {name: _ends(getattr(figures, name)) for name in names}
     videos = {"videos": int(figures.confusion.sum()), "without_prediction": int(figures.confusion[:, -1].sum())}
-    return {"format": 1, **videos, **totals, "intervals": INTERVALS, "classes": by_class, "confusions": pairs}
+    return found | videos | {"confusions": pairs}
 
 
 def _ends(values: np.ndarray) -> dict[str, float]:

@@ -37,19 +37,19 @@ class Shown:
 def choose(tested: VideoScores, seed: int = 0) -> dict[str, list[int]]:
     """Rows of the errors that the network is surest of, of what it is least sure of, and of right ones at random.
 
-    Each video is in one of them. Sure is it by the score of the class that it says.
+    Each video is in one of them. How sure it is: `VideoScores.sure`.
 
     Args:
         tested: The test.
         seed: Of the right ones.
     """
     has_scores = tested.rank > 0
-    sure = np.where(has_scores, np.nan_to_num(tested.score_of(tested.best)), -1)
-    wrong = np.flatnonzero(has_scores & (tested.rank != 1))
+    sure = tested.sure
+    wrong = np.flatnonzero(has_scores & ~tested.right)
     errors = wrong[np.argsort(-sure[wrong], kind="stable")][:ERRORS]
     others = np.setdiff1d(np.flatnonzero(has_scores), errors)
     unsure = others[np.argsort(sure[others], kind="stable")][:UNSURE]
-    rest = np.setdiff1d(np.flatnonzero(tested.rank == 1), unsure)
+    rest = np.setdiff1d(np.flatnonzero(tested.right), unsure)
     right = np.sort(np.random.default_rng(seed).permutation(rest)[:RIGHT])
     return {"errors": errors.tolist(), "unsure": unsure.tolist(), "right": right.tolist()}
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.glimpse import glimpses
 from video_gn.data.own import AUTO
@@ -18,10 +20,12 @@ from video_gn.train.outcomes import VideoScores
 from video_gn.train.page.build import About, build, worst
 from video_gn.train.page.figures import Figures, as_json, measure
 from video_gn.train.page.gallery import choose, pictures
+from video_gn.train.page.several import measure_several
 
 PAGE = "report.html"
 CLASSES = ("class", "videos", "predicted", "right", *(
     f"{part}{end}" for part in ("precision", "recall", "f1") for end in ("", "_low", "_high")))  # fmt: skip
+PRECISIONS = ("average_precision", "average_precision_low", "average_precision_high")
 NO_PREDICTION = "(none)"  # the last column of the confusion matrix
 SAID = 5  # classes that fare worst, in a terminal
 _NUMBER = re.compile(rb'<meta name="video-gn-test" content="(\d{1,9})">')
@@ -29,9 +33,12 @@ _NUMBER = re.compile(rb'<meta name="video-gn-test" content="(\d{1,9})">')
 
 def figures_of(tested: VideoScores) -> Figures | None:
     """The figures of a test; None of one without videos."""
-    if tested.several or not tested.seen.any():
+    if not tested.seen.any():
         return None
     seen = tested.seen
+    if tested.several:
+        known = np.where(tested.rank[:, None] > 0, np.nan_to_num(tested.scores), np.float32(-1))
+        return measure_several(tested.labels[seen], tested.predicted[seen], known[seen], tested.rank[seen])
     return measure(tested.labels[seen], tested.predicted[seen], tested.rank[seen], len(tested.class_names))
 
 
@@ -40,21 +47,32 @@ def write_figures(folder: Path, number: int, tested: VideoScores, figures: Figur
     names = [spreadsheet(name) for name in tested.class_names]
     write_json(folder / f"test-{number}.json", as_json(figures, tested.class_names))
     counts = zip(names, figures.videos, figures.predicted, figures.right, strict=True)
-    parts = zip(figures.precision, figures.recall, figures.f1, strict=True)
+    precisions = () if figures.average_precision is None else (figures.average_precision,)
+    parts = zip(figures.precision, figures.recall, figures.f1, *precisions, strict=True)
     rows = [
         (*count, *(f"{value:.6g}" for part in ends for value in part))
         for count, ends in zip(counts, parts, strict=True)
     ]
-    write_table(folder / f"test-{number}-classes.csv", CLASSES, rows)
+    write_table(folder / f"test-{number}-classes.csv", (*CLASSES, *(PRECISIONS if precisions else ())), rows)
+    if figures.confusion is None:
+        return
     matrix = [(name, *row) for name, row in zip(names, figures.confusion.tolist(), strict=True)]
     write_table(folder / f"test-{number}-confusion.csv", ("class", *names, NO_PREDICTION), matrix)
 
 
 def say_worst(tested: VideoScores, figures: Figures) -> list[str]:
     """The classes that fare worst, in a line each; nothing for two, of which top-1 says it, nor where all is right."""
+    lines = []
+    if figures.average_precision is not None:
+        precision = figures.average_precision[:, 0]
+        for i in np.argsort(precision, kind="stable")[:SAID]:
+            found = (
+                f"{figures.right[i]} of {figures.videos[i]} found, {figures.predicted[i] - figures.right[i]} wrongly"
+            )
+            lines += [f"  {100 * precision[i]:6.2f} %  {found}  {tested.class_names[i]}"] if precision[i] < 1 else []
+        return ["classes of the lowest average precision:", *lines] if lines else []
     if len(tested.class_names) < 3:
         return []
-    lines = []
     for i, other, count in worst(figures, SAID):
         taken = f", {count} taken for {tested.class_names[other]}" if count else ""
         share = f"{100 * figures.recall[i, 0]:6.2f} %  {figures.right[i]} of {figures.videos[i]}"
