@@ -37,7 +37,8 @@ class Shown:
 def choose(tested: VideoScores, seed: int = 0) -> dict[str, list[int]]:
     """Rows of the errors that the network is surest of, of what it is least sure of, and of right ones at random.
 
-    Each video is in one of them. Sure is it by the score of the class that it says.
+    Each video is in one of them. How sure an error is says the score of the class that it says less that of the label
+    (wrong labels come earlier so than by the first score alone); of the others, the score of the class that it says.
 
     Args:
         tested: The test.
@@ -46,7 +47,8 @@ def choose(tested: VideoScores, seed: int = 0) -> dict[str, list[int]]:
     has_scores = tested.rank > 0
     sure = np.where(has_scores, np.nan_to_num(tested.score_of(tested.best)), -1)
     wrong = np.flatnonzero(has_scores & (tested.rank != 1))
-    errors = wrong[np.argsort(-sure[wrong], kind="stable")][:ERRORS]
+    margin = sure - np.nan_to_num(tested.score_of(tested.labels))
+    errors = wrong[np.argsort(-margin[wrong], kind="stable")][:ERRORS]
     others = np.setdiff1d(np.flatnonzero(has_scores), errors)
     unsure = others[np.argsort(sure[others], kind="stable")][:UNSURE]
     rest = np.setdiff1d(np.flatnonzero(tested.rank == 1), unsure)
