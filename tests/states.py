@@ -30,7 +30,7 @@ def _names(key):  # current_score is not resumed by Lightning, nor used
 
 
 def what_counts(checkpoint):
-    """Weights, optimiser, schedule, where the run stands, sums of the epoch, the best so far."""
+    """Weights, optimiser, schedule, where the run is, sums of the epoch, the best so far."""
     best = {name: {key: value for key, value in state.items() if key != "dirpath"}
             for name, state in checkpoint["callbacks"].items()}  # fmt: skip
     parts = ("state_dict", "optimizer_states", "lr_schedulers", "training_sums", "validation", "loops", "epoch")

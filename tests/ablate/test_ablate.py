@@ -75,7 +75,7 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
 @pytest.mark.parametrize(
     ("name", "cells", "seeds", "reported"),
     [
-        ("table8", 6, 1, 6), ("motion", 12, 3, 6), ("start", 6, 3, 0),
+        ("table8", 6, 1, 6), ("motion", 12, 3, 6), ("start", 6, 3, 0), ("uneven", 5, 3, 0),
         pytest.param("groups", 14, 1, 9, marks=pytest.mark.slow),
         pytest.param("batch", 24, 1, 7, marks=pytest.mark.slow),
         pytest.param("imagenet/norms", 20, 1, 12, marks=pytest.mark.slow),
@@ -102,12 +102,20 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
         "batch": {"model.net.norm", "data.batch_size", "trainer.sync_batchnorm"},
         "motion": {"model.net.norm", "data.clip.num_frames", "data.clip.frame_interval", "data.batch_size"},
         "start": {"model.start.init", "model.optimizer.base_lr"},
+        "uneven": {"model.loss.class_weights", "model.loss.beta", "data.sampling"},
         "imagenet/norms": {"model.net.norm", "data.batch_size"},
         "imagenet/groups": {"model.net.num_groups", "model.net.channels_per_group"},
     }[name]
     assert set(plan.differing(runs)) == allowed
     assert all(run.lr == pytest.approx(run.config["model.optimizer.base_lr"] * run.clips_per_step / 64) for run in runs)
-    assert {path.stem for path in ABLATIONS.glob("*.yaml")} == {"table8", "groups", "batch", "motion", "start"}
+    assert {path.stem for path in ABLATIONS.glob("*.yaml")} == {
+        "table8",
+        "groups",
+        "batch",
+        "motion",
+        "start",
+        "uneven",
+    }
 
 
 def test_the_papers_figures_are_the_papers():

@@ -1,4 +1,4 @@
-"""Videos that show the same: found whatever their encoding, and told from others in front of the same background."""
+"""Videos that show the same: found whatever their encoding, and no others in front of the same background."""
 
 import logging
 import shutil

@@ -16,7 +16,7 @@ def videos(counts):
 
 
 def by_class(labels, splits):
-    return {label: tuple(Counter(s for one, s in zip(labels, splits, strict=True) if one == label)[part]
+    return {label: tuple(Counter(split for name, split in zip(labels, splits, strict=True) if name == label)[part]
                          for part in ("train", "val", "test")) for label in set(labels)}  # fmt: skip
 
 

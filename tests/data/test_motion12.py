@@ -41,6 +41,14 @@ def test_same_seed_same_bytes_and_a_half_made_set_is_finished(motion_folder, mot
     assert not list(folder.rglob("*.part"))
 
 
+def test_an_uneven_set():
+    even, uneven = Motion(), Motion(imbalance=50)
+    assert even.folder == "motion12-fad146e2" != uneven.folder
+    counts = [sum(label == k for _, label in uneven.videos()["train"]) for k in range(12)]
+    assert counts == [50, 35, 25, 17, 12, 8, 6, 4, 3, 2, 1, 1] and len(uneven.videos()["val"]) == 240
+    assert set(uneven.videos()["train"]) < set(even.videos()["train"])  # the same files
+
+
 @pytest.mark.slow
 def test_every_file_is_the_same_each_time(tmp_path):
     """120 files, made twice by processes with different memory behind them."""

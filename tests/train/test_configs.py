@@ -17,6 +17,7 @@ from video_gn.train import cli
 from video_gn.train.configs import read_yaml
 from video_gn.train.names import run_name
 from video_gn.train.optim import scaled_lr
+from video_gn.weights.hub import fitting
 
 CONFIGS = REPO / "configs"
 # The overlays of each cell, and what they have to come to: norm, frames, interval, clips per GPU, lr on 8 GPUs.
@@ -139,11 +140,24 @@ def test_imagenet_is_what_the_paper_says():
     assert config.name == "flat_r50_gn_1x1_b32"
 
 
+def test_own_videos_have_weights_that_fit_on_a_cpu_and_on_a_gpu():
+    cpu, gpu = parse("own"), parse("own", "own.gpu")
+    found = [fitting(vars(config.model.net)) for config in (cpu, gpu)]
+    assert found == ["video_gn:motion12_gn", "pytorchvideo:i3d_r50"]
+    assert {config.model.start.init for config in (cpu, gpu)} == {"auto"}
+    assert (cpu.name, gpu.name) == ("i3d_small_r11w16_gn8_16x4_b8", "i3d_8x8_r50_frozen_bn_8x8_b4")
+    for config in (cpu, gpu):
+        data = config.data
+        assert (data.train, data.val, data.test, data.loading.num_workers) == ("auto", "auto", "auto", None)
+        assert data.clip.shrink and data.find_copies and data.evaluation.validation == "center"
+        assert config.trainer.accelerator == "auto" and config.test_after_fit
+
+
 def test_every_config_is_covered():
     # The grids among them are in test_ablate, the demo in test_images.
     assert {path.stem for path in (CONFIGS / "imagenet").glob("*.yaml")} == {"base", "demo", "norms", "groups"}
     overlays = {name for cell in CELLS for name in cell} | {"nodes4"}
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"base", "demo"} | overlays
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"base", "demo", "own", "own.gpu"} | overlays
 
 
 # Files that are no configs, or do more than they show

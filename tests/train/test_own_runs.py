@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from command_lines import stop_at
+from states import difference, ends
 
 from video_gn.train import cli
 from video_gn.train.callbacks.split_table import find_table
@@ -46,15 +47,17 @@ def add_videos(root):
 
 
 def test_the_division_is_the_runs(videos, tmp_path, monkeypatch, capsys):
+    assert cli.main(own(videos, "--run_dir", "whole")) == 0
     with monkeypatch.context() as patched:
-        stop_at(patched, 15, ("training_step", 5))
+        stop_at(patched, 15, ("training_step", 5))  # of 8: in the fifth of eight passes over 8 videos
         assert cli.main(own(videos, "--run_dir", "run")) == 143
     table = rows("run/split.csv")
     counts = {split: sum(row["split"] == split for row in table) for split in ("train", "val", "test")}
     assert counts == {"train": 8, "val": 4, "test": 4} and len({row["path"] for row in table}) == 16
     add_videos(videos)
     assert cli.main(own(videos, "--run_dir", "run", "--ckpt_path", "last")) == 0
-    assert rows("run/split.csv") == table
+    assert rows("run/split.csv") == rows("whole/split.csv") == table
+    assert not difference(ends(tmp_path / "run"), ends(tmp_path / "whole"))
     tested = {row["path"].rpartition("/")[2] for row in rows("run/test-0.csv")}
     assert tested == {row["path"].rpartition("/")[2] for row in table if row["split"] == "test"}
     checkpoint = "run/checkpoints/last.ckpt"

@@ -25,7 +25,7 @@ def pool_folds(grid: Grid, runs: Sequence[Run]) -> tuple[Grid, list[Run]]:
         runs: All of its runs.
     """
     axis = next(
-        (axis for axis, overlays in grid.overlays.items() if all(KEY in one.settings for one in overlays)), None
+        (axis for axis, overlays in grid.overlays.items() if all(KEY in overlay.settings for overlay in overlays)), None
     )
     if axis is None:
         return grid, list(runs)
@@ -74,15 +74,17 @@ def pool(parts: Sequence[Measured]) -> Pooled:
     """The runs of all folds, as one."""
     tests, fits = [part.test for part in parts], [part.results["fit"] for part in parts]
     videos = sum(test["videos"] for test in tests)
-    test = dict(tests[0]) | {name: sum(one[name] * one["videos"] for one in tests) / videos for name in MEANS}
-    test |= {name: sum(one[name] for one in tests) for name in ("videos", "unreadable", "not_finite")}
-    test |= {"videos_file": None, "date": max(one["date"] for one in tests)}
+    test = dict(tests[0]) | {name: sum(part[name] * part["videos"] for part in tests) / videos for name in MEANS}
+    test |= {name: sum(part[name] for part in tests) for name in ("videos", "unreadable", "not_finite")}
+    test |= {"videos_file": None, "date": max(part["date"] for part in tests)}
     medians = [fit.get("val_median") for fit in fits]
     fit = dict(fits[0]) | {
-        "clips_per_s": _mean([one["clips_per_s"] for one in fits]),
-        "peak_memory_gib": max(one["peak_memory_gib"] for one in fits),
-        "train": {name: _mean([one["train"][name] for one in fits]) for name in fits[0]["train"]},
-        "val_median": {name: _mean([one[name] for one in medians]) for name in medians[0]} if all(medians) else None,
+        "clips_per_s": _mean([fit["clips_per_s"] for fit in fits]),
+        "peak_memory_gib": max(fit["peak_memory_gib"] for fit in fits),
+        "train": {name: _mean([fit["train"][name] for fit in fits]) for name in fits[0]["train"]},
+        "val_median": {name: _mean([median[name] for median in medians]) for name in medians[0]}
+        if all(medians)
+        else None,
     }
     return Pooled(parts[0].run, dict(parts[0].results) | {"tests": [test], "fit": fit}, parts)
 

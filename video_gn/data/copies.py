@@ -73,7 +73,7 @@ def copies_of(videos: VideoList, trainer: Any = None) -> list[tuple[int, int]]:
     if first_process():
         kept = read_signatures(videos.paths, len(os.sched_getaffinity(0)), cache_folder())
         found = find_copies(kept)
-        say_of_labels([one.pictures for one in kept], videos.labels)
+        say_of_labels([signature.pictures for signature in kept], videos.labels)
     return trainer.strategy.broadcast(found) if trainer else found
 
 

@@ -47,6 +47,7 @@ RULES = {
     "wavelength": number(2, 4096),
     "fast": number(0, 0.5),
     "seed": whole(0, 2**63 - 1),
+    "imbalance": number(1, 10**6),
 }
 FORMAT = 2  # part of the cache's key: raise it when the same parameters give other files
 
@@ -63,6 +64,8 @@ class Motion:
         wavelength: Mean period lambda of the texture, in pixels.
         fast: Mean speed of the fast classes, in periods a frame.
         seed: Of everything drawn.
+        imbalance: How many times the training videos of the last class those of the first are; from class to class they
+            become fewer by the same factor (Cui et al. 2019).
     """
 
     train_per_class: int = 50
@@ -72,6 +75,7 @@ class Motion:
     wavelength: float = 16.0
     fast: float = 1 / 16
     seed: int = 0
+    imbalance: float = 1.0
 
     def __post_init__(self) -> None:
         check(asdict(self), RULES, "motion")
@@ -81,15 +85,22 @@ class Motion:
     @property
     def folder(self) -> str:
         """Name of the set's folder."""
-        key = hashlib.sha256(repr((FORMAT, sorted(asdict(self).items()))).encode()).hexdigest()[:8]
+        settings = asdict(self)
+        if self.imbalance == 1:  # as before there was this setting
+            del settings["imbalance"]
+        key = hashlib.sha256(repr((FORMAT, sorted(settings.items()))).encode()).hexdigest()[:8]
         return f"motion12-{key}"
 
     def videos(self) -> dict[str, list[tuple[str, int]]]:
         """Path below the set's folder and label of every video, by split."""
-        counts = {"train": self.train_per_class, "val": self.val_per_class}
+        share = (1 / self.imbalance) ** (1 / (len(CLASSES) - 1))
+        counts = {
+            "train": [max(1, round(self.train_per_class * share**label)) for label in range(len(CLASSES))],
+            "val": [self.val_per_class] * len(CLASSES),
+        }
         return {
-            split: [(f"{split}/{name}/{i:04d}.mp4", label) for label, name in enumerate(CLASSES) for i in range(count)]
-            for split, count in counts.items()
+            split: [(f"{split}/{name}/{i:04d}.mp4", k) for k, name in enumerate(CLASSES) for i in range(numbers[k])]
+            for split, numbers in counts.items()
         }
 
 

@@ -104,7 +104,7 @@ def _value(value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return "-" + "-".join(_value(one).lstrip("-") for one in value)[:MOST_EACH]
+        return "-" + "-".join(_value(part).lstrip("-") for part in value)[:MOST_EACH]
     text = str(value).rstrip("/")
     path = Path(text).resolve() if text in (".", "..", "") else Path(text)
     name = re.sub(r"[^\w.+-]+", "-", path.name.removesuffix(".csv")).strip("-.")[:MOST_EACH]

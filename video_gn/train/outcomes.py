@@ -83,17 +83,27 @@ class VideoScores:
 
     @cached_property
     def sure(self) -> np.ndarray:
-        """How sure the network is of what it says, `[N]`; -1 without scores.
+        """How sure the network is of what it says, `[N]`: the score of that class; -1 without scores.
 
-        It is the score of the class that it says. Where there may be several, it is that of the class, or of its
-        absence, of which the network is wrong with the highest score, and where it is right, right with the lowest one.
+        Where there may be several, the lowest score of a class that it says, or of the absence of another one.
         """
-        if not self.several:
-            return np.where(self.rank > 0, np.nan_to_num(self.score_of(self.best)), -1)
+        known = self._said().min(1) if self.several else np.nan_to_num(self.score_of(self.best))
+        return np.where(self.rank > 0, known, -1)
+
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """How far what it says is above the label, `[N]`: the score of that class less that of the true one.
+
+        Where there may be several, the highest score of a class of which it is wrong, or of the absence of one.
+        """
+        if self.several:
+            return np.where(self.predicted != self.labels, self._said(), 0).max(1)
+        return self.sure - np.nan_to_num(self.score_of(self.labels))
+
+    def _said(self) -> np.ndarray:
+        """Scores of what is said of each class, that a video is of it or that it is not, `[N, K]`."""
         scores = np.nan_to_num(self.scores)
-        said = np.where(self.predicted > 0, scores, 1 - scores)
-        wrong = np.where(self.predicted != self.labels, said, 0).max(1)
-        return np.where(self.rank > 0, np.where(self.right, said.min(1), wrong), -1)
+        return np.where(self.predicted > 0, scores, 1 - scores)
 
     @property
     def several(self) -> bool:

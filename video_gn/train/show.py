@@ -6,6 +6,7 @@ from typing import Any
 
 from video_gn.console import exit_code, printable, set_up_messages
 from video_gn.data.contact_sheet import CLIPS, Labelled, labelled, sheet
+from video_gn.data.own import AUTO
 from video_gn.data.summary import described, remarks
 from video_gn.errors import InputError
 from video_gn.train.callbacks.first_look import CLIPS_FILE, save, summary_of
@@ -52,6 +53,8 @@ def _show(words: list[str], out: Path) -> None:
     data: Any = make_data(["fit", *words])
     data.prepare_data()
     data.setup("fit")
+    if data.test == AUTO or data.test not in (None, data.val):
+        data.setup("test")
     found = summary_of(data)
     for line in [*(described(split, its) for split, its in found.items()), "", *_table(found, data.class_names)]:
         print(printable(line))

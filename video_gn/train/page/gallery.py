@@ -37,16 +37,17 @@ class Shown:
 def choose(tested: VideoScores, seed: int = 0) -> dict[str, list[int]]:
     """Rows of the errors that the network is surest of, of what it is least sure of, and of right ones at random.
 
-    Each video is in one of them. How sure it is: `VideoScores.sure`.
+    Each video is in one of them. Errors come by `VideoScores.margin` (wrong labels come earlier so than by the score of
+    what is said alone), others by `VideoScores.sure`.
 
     Args:
         tested: The test.
         seed: Of the right ones.
     """
     has_scores = tested.rank > 0
-    sure = tested.sure
+    sure, margin = tested.sure, tested.margin
     wrong = np.flatnonzero(has_scores & ~tested.right)
-    errors = wrong[np.argsort(-sure[wrong], kind="stable")][:ERRORS]
+    errors = wrong[np.argsort(-margin[wrong], kind="stable")][:ERRORS]
     others = np.setdiff1d(np.flatnonzero(has_scores), errors)
     unsure = others[np.argsort(sure[others], kind="stable")][:UNSURE]
     rest = np.setdiff1d(np.flatnonzero(tested.right), unsure)

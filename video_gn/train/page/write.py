@@ -66,9 +66,8 @@ def say_worst(tested: VideoScores, figures: Figures) -> list[str]:
     if figures.average_precision is not None:
         precision = figures.average_precision[:, 0]
         for i in np.argsort(precision, kind="stable")[:SAID]:
-            found = (
-                f"{figures.right[i]} of {figures.videos[i]} found, {figures.predicted[i] - figures.right[i]} wrongly"
-            )
+            wrongly = figures.predicted[i] - figures.right[i]
+            found = f"{figures.right[i]} of {figures.videos[i]} found, {wrongly} wrongly"
             lines += [f"  {100 * precision[i]:6.2f} %  {found}  {tested.class_names[i]}"] if precision[i] < 1 else []
         return ["classes of the lowest average precision:", *lines] if lines else []
     if len(tested.class_names) < 3:
