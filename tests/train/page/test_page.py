@@ -60,6 +60,14 @@ def scored(names, videos, rng, paths=None, bad=0):
     )
 
 
+def scored_several(names, videos, rng, paths=None):
+    """As `scored`, of several classes or none, mostly right; nearly the last video cannot be read."""
+    labels = (rng.random((videos, len(names))) < 0.3).astype(np.uint8)
+    scores = (0.6 * rng.random(labels.shape) + 0.4 * labels).round(2).astype(np.float32)
+    paths, kept = paths or [f"/data/val/{i}.mp4" for i in range(videos)], np.delete(np.arange(videos), -2)
+    return VideoScores(paths, labels, names, [(kept, scores[kept])], {paths[-2]: "damaged"})
+
+
 def about(names):
     split = {
         "videos": 9, "by_class": [9] * len(names), "known_bad": 1, "known_damaged": 0, "looked_at": 9, "unreadable": 1,
@@ -82,7 +90,8 @@ def test_in_a_browser(motion_folder, tmp_path, rng):
     paths = sorted(map(str, (motion_folder / "val").rglob("*.mp4")))
     few = scored(EVIL, len(paths), rng, paths, bad=2)
     many = [f"class {i} with a name of some words" for i in range(400)]
-    pages = {"few": (few, EVIL), "many": (scored(many, len(paths), rng, paths), many)}
+    several = scored_several(EVIL, len(paths), rng, paths)
+    pages = {"few": (few, EVIL), "many": (scored(many, len(paths), rng, paths), many), "several": (several, EVIL)}
     for name, (found, names) in pages.items():
         (tmp_path / f"{name}.html").write_text(page_of(found, VideoList(paths, found.labels), names))
     with browser(tmp_path / "profile") as tab:

@@ -183,15 +183,14 @@ def as_json(figures: Figures, class_names: Sequence[str]) -> dict[str, Any]:
     names = ["top1", "top5", "mean_class_accuracy", "macro_f1"]
     names += ["map", "all_right"] if figures.confusion is None else []
     totals = {name: _ends(getattr(figures, name)) for name in names}
-    found = {"format": 1, **totals, "intervals": INTERVALS, "classes": by_class}
     if figures.confusion is None:
-        return found
+        return {"format": 1, **totals, "intervals": INTERVALS, "classes": by_class}
     pairs = [
         {"true": class_names[pair.true], "predicted": class_names[pair.predicted], "videos": pair.videos, "of": pair.of}
         for pair in confusions(figures.confusion, 100)
     ]
     videos = {"videos": int(figures.confusion.sum()), "without_prediction": int(figures.confusion[:, -1].sum())}
-    return found | videos | {"confusions": pairs}
+    return {"format": 1, **videos, **totals, "intervals": INTERVALS, "classes": by_class, "confusions": pairs}
 
 
 def _ends(values: np.ndarray) -> dict[str, float]:

@@ -6,7 +6,7 @@ import torch
 from video_gn.train.metrics import average_precision
 from video_gn.train.page.figures import CHUNK, DRAWS, Figures, quantiles, scores_of, wilson
 
-MOST = 500_000  # videos x classes, above which average precision has no interval: it would take minutes
+MOST = 100_000  # videos x classes, above which average precision has no interval: it would take too long
 
 
 def measure_several(labels: np.ndarray, predicted: np.ndarray, scores: np.ndarray, ranks: np.ndarray) -> Figures:
@@ -37,10 +37,11 @@ def measure_several(labels: np.ndarray, predicted: np.ndarray, scores: np.ndarra
 def _bootstrap(labels: np.ndarray, predicted: np.ndarray, both: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
     """Low and high ends, `[2, ...]`, of 95 % intervals: F1, mean recall, mean F1, average precision, its mean."""
     rng, count = np.random.default_rng(0), len(labels)
+    parts = [part.astype(np.float32) for part in (both, labels, predicted)]  # exact up to 2^24, and ten times as fast
     found = []
     for done in range(0, DRAWS, CHUNK):
         times = rng.multinomial(count, np.full(count, 1 / count), min(CHUNK, DRAWS - done))  # each video in each draw
-        sums = (times @ part for part in (both, labels, predicted))
+        sums = (times.astype(np.float32) @ part for part in parts)
         found.append((*scores_of(*sums), *_precisions(labels, scores, times)))
     return [quantiles(np.concatenate(values)) for values in zip(*found, strict=True)]
 
