@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from samples import texture, write
 
 from video_gn.batch import as_batch
 from video_gn.data.dataset import VideoDataset, collate
@@ -19,6 +20,8 @@ from video_gn.data.order import Balanced
 from video_gn.data.own import AUTO
 from video_gn.data.settings import Augment
 from video_gn.data.splits import Splits
+from video_gn.data.tools.check_videos import main as check_videos
+from video_gn.data.tools.prepare_videos import main as prepare_videos
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import CentreImage
 from video_gn.errors import InputError
@@ -64,6 +67,27 @@ def test_what_cannot_be_is_one_line(listed):
         Splits(listed, train="none.csv", several=True).name_classes(None)
     with pytest.raises(InputError, match=r"data.class_names has 'a\|b', which a label of several classes cannot name"):
         Splits(listed, several=True).name_classes(["a|b", "c"])
+
+
+def test_labels_that_look_like_several_are_said(listed):
+    (listed / "train.csv").write_text(LIST.replace("2.mp4,\n", ""))
+    splits = Splits(listed)
+    splits.name_classes(None)
+    splits.read("train.csv", "train")
+    assert any("3 of 3 classes have a | in their names, e.g. cat | run |; if" in note for note in splits._said)
+
+
+def test_copies_keep_all_classes(tmp_path, capsys):
+    """Of a folder whose files are in several class folders: a list of each file once."""
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    write(tmp_path / "train/a/1.mp4", texture(4), "libx264", {}, range(4))
+    os.link(tmp_path / "train/a/1.mp4", tmp_path / "train/b/1.mp4")
+    words = [str(tmp_path / "train"), str(tmp_path / "out"), "--workers", "1", "--multi_label"]
+    assert prepare_videos(words) == 0
+    rows = read_rows(tmp_path / "out/train.csv", several=True)
+    assert list(rows) == [("train/a/1.mp4", "a|b")]
+    assert check_videos([str(tmp_path / "out/train.csv"), "--workers", "1", "--multi_label"]) == 0
 
 
 def test_a_file_in_several_class_folders_is_of_all_of_them(tmp_path):

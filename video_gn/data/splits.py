@@ -11,6 +11,7 @@ import numpy as np
 from video_gn.data.division import TEST, TRAIN, VAL, Division
 from video_gn.data.duplicates import in_both
 from video_gn.data.folders import SUFFIXES, Scan, is_of
+from video_gn.data.label_sets import SEPARATOR
 from video_gn.data.labels import check_case, check_class_names, names_of, read_class_names
 from video_gn.data.lists import above, read_list, read_rows
 from video_gn.data.own import AUTO, Own, Places, find_places
@@ -126,6 +127,11 @@ class Splits:
             rows = self._rows[source] = self._read_rows(source)
             self.class_names = names_of(rows)
             check_case(self.class_names)
+            if not self.several and (odd := [name for name in self.class_names if SEPARATOR in name]):
+                rows.notes.append(
+                    f"{rows.called}: {len(odd)} of {len(self.class_names)} classes have a {SEPARATOR} in their names, "
+                    f"e.g. {odd[0]}; if that is several classes of a video, set data.multi_label to true"
+                )
         check_class_names(self.class_names, self.several)
 
     def _read_rows(self, source: Path) -> Rows:

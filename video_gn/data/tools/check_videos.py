@@ -51,15 +51,16 @@ def main(args: list[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--root", type=Path, help="where paths of the list begin; default: the list's folder")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="child processes; default: one a core")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds that a video may take; default: 60")
+    parser.add_argument("--multi_label", action="store_true", help="a video may be of several classes, or of none")
     given = parser.parse_args(args)
     root = given.root or given.list.parent
     return exit_code(
-        lambda: check_list(given.list, root, given.workers, given.timeout),
+        lambda: check_list(given.list, root, given.workers, given.timeout, given.multi_label),
         "stopped; the same command continues from here",
     )
 
 
-def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
+def check_list(source: Path, root: Path, workers: int, timeout: float, several: bool = False) -> None:
     """Checks the videos of a list and writes the findings.
 
     Raises:
@@ -67,7 +68,7 @@ def check_list(source: Path, root: Path, workers: int, timeout: float) -> None:
     """
     if workers < 1 or not 0 < timeout < math.inf:
         raise InputError(f"--workers is {workers} and --timeout {timeout:g}; both have to be above 0 and finite")
-    rows = read_rows(source, root=root)
+    rows = read_rows(source, root=root, several=several)
     for note in rows.notes:
         print(printable(note), file=sys.stderr)
     target = checked_path(source)

@@ -53,16 +53,19 @@ def main(args: list[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--gop", type=int, help="frames from keyframe to keyframe; defaults: as above, second")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="child processes; default: one a core")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a video may take; default: 300")
+    parser.add_argument("--multi_label", action="store_true", help="a video may be of several classes, or of none")
     given = parser.parse_args(args)
     settings = Encoding.of(given.short_side, given.codec, given.quality, given.gop)
     root = given.root or given.list.parent
     return exit_code(
-        lambda: prepare_list(given.list, root, given.out, settings, given.workers, given.timeout),
+        lambda: prepare_list(given.list, root, given.out, settings, given.workers, given.timeout, given.multi_label),
         "stopped; the same command continues from here",
     )
 
 
-def prepare_list(source: Path, root: Path, out: Path, settings: Encoding, workers: int, timeout: float) -> None:
+def prepare_list(
+    source: Path, root: Path, out: Path, settings: Encoding, workers: int, timeout: float, several: bool = False
+) -> None:
     """Prepares the videos of a list.
 
     Raises:
@@ -73,7 +76,7 @@ def prepare_list(source: Path, root: Path, out: Path, settings: Encoding, worker
             f"--workers {workers}, --timeout {timeout:g}, --quality {settings.quality} and --gop {settings.gop} "
             "all have to be above 0 and finite"
         )
-    rows = read_rows(source, root=root)
+    rows = read_rows(source, root=root, several=several)
     for note in rows.notes:
         print(printable(note), file=sys.stderr)
     if folders := [path for path, _ in rows if os.path.isdir(root / as_path(path))]:
