@@ -193,6 +193,13 @@ def test_a_run_is_tested_predicted_and_exported_by_sigmoids(root, finished, tmp_
     for row, found in zip(rows, scores, strict=True):
         assert row["predicted"] == "|".join(name for name, s in zip(("light", "red"), found, strict=True) if s >= 0.5)
     assert np.mean([row["rank"] == "1" for row in rows]) == test["top1"]
+    with open(finished / "history.csv") as file:
+        history = list(csv.DictReader(file))
+    best = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)["epoch"]
+    assert float(history[best]["val/map"]) == max(float(row["val/map"]) for row in history)
+    assert f"{test['map']:.6g}" == history[-1]["val/map"]  # the same videos and crops
+    page = (finished / "report.html").read_text()
+    assert f"Mean average precision {100 * test['map']:.1f} %" in page and 'id="confusions"' not in page
     capsys.readouterr()
     assert cli.main(["test", "--ckpt_path", str(last), "--trainer.enable_progress_bar=false"]) == 0
     assert read(finished)["tests"][1]["map"] == test["map"]

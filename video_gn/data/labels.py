@@ -62,7 +62,7 @@ def numbers_of(rows: Rows, class_names: list[str], by_number: bool = True) -> li
     number_of = {name: number for number, name in enumerate(class_names)}
     labels = rows.classes
     _check_labels(rows, number_of.keys())
-    decimal = all(map(str.isdecimal, labels))
+    decimal = bool(labels) and all(map(str.isdecimal, labels))
     numeric = decimal and not rows.named
     own = decimal and all(str(number) == name for name, number in number_of.items())
     places = own or (numeric and by_number and not any(label in number_of for label in labels))

@@ -92,6 +92,8 @@ def _split(videos: VideoList, num_classes: int, backend: str, span: int | None, 
     groups = videos.groups
     of, classes = pairs(videos.labels)
     found: dict[str, Any] = {"videos": len(videos), "by_class": by_class(videos.labels, num_classes).tolist()}
+    if videos.labels.ndim == 2:
+        found["multi_label"] = True
     if groups is not None:
         both = set(zip(classes.tolist(), groups[of].tolist(), strict=True))
         found["groups"] = len(np.unique(groups))
@@ -144,7 +146,7 @@ def remarks(summary: Mapping[str, Any], class_names: Sequence[str]) -> list[str]
     for split, found in summary.items():
         counts, of = found["by_class"], f"of {found['looked_at']} {split} videos that were looked at"
         most = int(np.argmax(counts))
-        if len(counts) > 1 and counts[most] >= MOSTLY * found["videos"]:
+        if len(counts) > 1 and counts[most] >= MOSTLY * found["videos"] and not found.get("multi_label"):
             share = 100 * counts[most] / found["videos"]
             said.append(
                 f"{share:.0f} % of the {split} videos are of class {class_names[most]}: always saying so is as often "

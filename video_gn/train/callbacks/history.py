@@ -11,6 +11,7 @@ from video_gn.files.tables import read_table, write_table
 
 HISTORY_FILE = "history.csv"
 COLUMNS = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
+MAP = "val/map"  # one more, where a video may be of several classes
 MEDIAN_OF = 5  # epochs
 
 
@@ -32,11 +33,12 @@ class History(pl.Callback):
         validation = pl_module.results.get("val", {})
         if validation.get("epoch") == trainer.current_epoch:  # not one of an earlier epoch
             figures |= {f"val/{name}": value for name, value in validation.items()}
-        row = [trainer.current_epoch, *(f"{figures[name]:.6g}" if name in figures else "" for name in COLUMNS[1:])]
+        columns = (*COLUMNS, MAP) if pl_module.loss.multi_label else COLUMNS
+        row = [trainer.current_epoch, *(f"{figures[name]:.6g}" if name in figures else "" for name in columns[1:])]
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            earlier = [[one[name] for name in COLUMNS] for one in read_history(self.path)
+            earlier = [[one.get(name, "") for name in columns] for one in read_history(self.path)
                        if int(one["epoch"]) < trainer.current_epoch]  # fmt: skip
-            write_table(self.path, COLUMNS, [*earlier, row])
+            write_table(self.path, columns, [*earlier, row])
 
 
 def read_history(path: Path) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from video_gn.console import printable
 from video_gn.data.label_sets import in_words
+from video_gn.train.callbacks.history import MAP
 from video_gn.train.outcomes import VideoScores
 from video_gn.train.page.curves import Line, chart, duration
 from video_gn.train.page.figures import Figures, confusions, most_confused
@@ -218,13 +219,14 @@ def _curves(about: About) -> list[tuple[str, list[str], Markup]]:
     unit = "step" if known else "epoch"
 
     def of(name: str, rows: Sequence[Mapping[str, str]], at: Sequence[float]) -> list[tuple[float, float]]:
-        return [(a, float(row[name] or "nan")) for a, row in zip(at, rows, strict=True)]
+        return [(a, float(row.get(name) or "nan")) for a, row in zip(at, rows, strict=True)]
 
     charts: list[tuple[str, list[Line], bool]] = [
         ("Loss", [Line(what, of(key, about.history, x)) for what, key in
                   (("training", "train/epoch_loss"), ("validation", "val/loss"))], False),
         ("Top-1", [Line(what, of(key, about.history, x)) for what, key in
                    (("training", "train/epoch_top1"), ("validation", "val/top1"))], True),
+        ("Mean average precision", [Line("validation", of(MAP, about.history, x))], True),
     ]  # fmt: skip
     if known and about.speed:
         at = [float(row["steps"]) for row in about.speed]
