@@ -107,8 +107,8 @@ class Own:
         self.labels = [label for _, label in rows]
         if len(set(self.labels)) < 2:
             raise InputError(
-                f"{source}: its {len(rows)} videos are all of one class, {shown(self.labels[0])}; to tell classes apart "
-                "there have to be two: folders CLASS/VIDEO.mp4, or a column label (is data.root right?)"
+                f"{source}: its {len(rows)} videos are all of one class, {shown(self.labels[0])}; to tell classes "
+                "apart there have to be two: folders CLASS/VIDEO.mp4, or a column label (is data.root right?)"
             )
         self.copy_of = [""] * len(rows)
         self.splits: list[str] = []
