@@ -149,6 +149,8 @@ def test_slips_in_columns(tmp_path):
         set_up(listed(tmp_path, "path,label,split", [(*row[:2], row[3]) for row in rows]), folds=2)
     with pytest.raises(InputError, match="fold '7' is no number from 0 to 2"):
         set_up(listed(tmp_path, "path,label,fold", [(*row[:2], "7") for row in rows]), folds=3)
+    with pytest.raises(InputError, match=r"there is no table .*none.csv \(data.split\)"):
+        data(tmp_path / "own.csv", split=str(tmp_path / "none.csv"))
     with pytest.raises(InputError, match="has no column split"):
         data(tmp_path / "own.csv", split=str(listed(tmp_path, "path,label", [row[:2] for row in rows])))
 
