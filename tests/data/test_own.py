@@ -60,11 +60,13 @@ def test_what_a_folder_holds(tmp_path, files, found):
 
 
 def test_slips_in_folders(tmp_path):
-    with pytest.raises(InputError, match=r"no folder or list .*nowhere \(data.root\)"):
+    with pytest.raises(InputError, match=r"no folder or list .*nowhere; name that of"):
         data(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty names no videos in class folders"):
         data(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"its 3 videos are all of one class, 'a'; to tell classes apart"):
+        set_up(classes(tmp_path / "one", {"a": 3}))
     make(tmp_path / "two", "a.csv", "b.csv")
     for name in "ab":
         (tmp_path / "two" / f"{name}.csv").write_text("path,label\n")
@@ -147,6 +149,8 @@ def test_slips_in_columns(tmp_path):
         set_up(listed(tmp_path, "path,label,split", [(*row[:2], row[3]) for row in rows]), folds=2)
     with pytest.raises(InputError, match="fold '7' is no number from 0 to 2"):
         set_up(listed(tmp_path, "path,label,fold", [(*row[:2], "7") for row in rows]), folds=3)
+    with pytest.raises(InputError, match=r"there is no table .*none.csv \(data.split\)"):
+        data(tmp_path / "own.csv", split=str(tmp_path / "none.csv"))
     with pytest.raises(InputError, match="has no column split"):
         data(tmp_path / "own.csv", split=str(listed(tmp_path, "path,label", [row[:2] for row in rows])))
 

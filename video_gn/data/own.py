@@ -40,7 +40,7 @@ def find_splits(root: Path, suffixes: Set[str] = SUFFIXES) -> dict[str, str]:
         InputError: There is no such folder, or it holds several lists.
     """
     if not root.is_dir():
-        raise InputError(f"there is no folder or list {root} (data.root)")
+        raise InputError(f"there is no folder or list {root}; name that of your videos with --data.root FOLDER")
     scan = Scan(suffixes)
     folders, files = scan.entries(str(root))
     found = {}
@@ -107,6 +107,11 @@ class Own:
         self.paths = [path.removeprefix(before) for path, _ in rows]  # below the root
         self.labels = [label for _, label in rows]
         self.classes: list[Label] = [rows.classes_of(row) for row in range(len(rows))]
+        if len(set(self.labels)) < 2:
+            raise InputError(
+                f"{source}: its {len(rows)} videos are all of one class, {shown(self.labels[0])}; to tell classes "
+                "apart there have to be two: folders CLASS/VIDEO.mp4, or a column label (is data.root right?)"
+            )
         self.copy_of = [""] * len(rows)
         self.splits: list[str] = []
         self.groups, self._by, self._sure = self._groups()

@@ -137,6 +137,8 @@ class Splits:
     def _read_rows(self, source: Path) -> Rows:
         if self._table is None or source != self.root / self._train:
             return self._rows.pop(source, None) or read_rows(source, self.suffixes, self.root, self.several)
+        if not Path(self._table).is_file():
+            raise InputError(f"there is no table {self._table} (data.split); name split.csv of a run")
         rows = read_rows(Path(self._table), self.suffixes, self.root, self.several)
         if "split" not in rows.columns:
             raise InputError(f"{self._table} has no column split (data.split); name a table with path, label and split")
