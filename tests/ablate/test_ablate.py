@@ -632,8 +632,8 @@ def test_an_ablation_from_end_to_end(ablation):
         assert flat(results["run"]["model"])["net.norm"] == norm and (cell / "config.yaml").is_file()
         assert json.loads((cell / "ablation.json").read_text())["status"] == "finished"
         rows = (cell / "test-0.csv").read_text().splitlines()
-        assert len(rows) == 25 and rows[0] == "path,label,predicted,rank"
-        right = sum(row.endswith(",1") for row in rows)
+        assert len(rows) == 25 and rows[0] == "path,label,predicted,rank,predicted_score,label_score"
+        right = sum(row.split(",")[3] == "1" for row in rows)
         assert results["tests"][0]["top1"] == pytest.approx(right / 24)
         history = (cell / "history.csv").read_text().splitlines()
         assert [row.split(",")[0] for row in history] == ["epoch", "0", "1"] and all(history[-1].split(","))

@@ -163,7 +163,7 @@ class CLI(LightningCLI):
             _check_given(part, config.get(part) or {}, owner)
         if "\0" in (config.run_dir or ""):
             raise InputError(f"run_dir is {shown(config.run_dir)}; no folder has such a name")
-        self.name = run_name(config, self._data, self._words)
+        self.name = run_name(config, self._data, () if config.run_dir else self._words)
         self.run_dir = Path(config.run_dir or Path("runs", self.name))
         if self.subcommand == "fit":
             check_best(config)

@@ -43,7 +43,7 @@ class FirstLook(pl.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.fast_dev_run:
             return
-        settings = yaml.safe_load(self.config)
+        settings = _in_utf8(yaml.safe_load(self.config))
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
         self._wanted = 0 if (self.folder / CLIPS_FILE).exists() else CLIPS
@@ -96,3 +96,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return found if all(isinstance(its["by_class"], list) for its in found.values()) else {}
     except (InputError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def _in_utf8(value: Any) -> Any:
+    """Settings with other bytes escaped, which loggers do not take."""
+    if isinstance(value, dict):
+        return {name: _in_utf8(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_in_utf8(part) for part in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
