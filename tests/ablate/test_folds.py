@@ -46,7 +46,8 @@ def write_run(folder, mine, ranks):
     test = {"top1": top1, "top5": top5, "clip_top1": top1, "loss": 1.0, "videos": float(len(mine)), "unreadable": 0.0,
             "not_finite": 0.0, "videos_file": "test-0.csv", "date": "2026-11-27T00:00:00+00:00", "protocol": "x",
             "views": "y", "bn_statistics": None}  # fmt: skip
-    fit = {"clips_per_s": 2.0 + len(mine), "peak_memory_gib": 1.0, "peak_memory_of": "z", "val_median": None,
+    fit = {"clips_per_s": 2.0 + len(mine), "peak_memory_gib": 1.0, "peak_memory_of": "z",
+           "val_median": {"epochs": [0, 1, 2, 3, 4], "top1": len(mine) / 100, "top5": 1.0},
            "train": {"loss": 1.0, "top1": 0.5, "unreadable": 0, "fallbacks": 0}}  # fmt: skip
     model = {"format": 2, "optimizer": {"class_path": "SGD", "init_args": {"base_lr": 0.2}}}
     versions = {"torch": "1", "pytorch-lightning": "2", "python": "3"}
@@ -68,6 +69,7 @@ def test_each_video_counts_once(ablation, tmp_path):
         order = sorted(range(50), key=lambda i: f"v{i}.mp4 a")
         assert names == [f"v{i}.mp4 a" for i in order] and found.tolist() == [drawn[i] for i in order]
         assert run.history[0]["val/top1"] == pytest.approx(50 / 100 / FOLDS)
+        assert run.val_median("top1") == pytest.approx(50 / FOLDS)
     (contrast,) = measure_contrasts(pooled, cells)
     expected = 100 * np.mean([np.mean(ranks["gn", seed] == 1) - np.mean(ranks["bn", seed] == 1) for seed in (0, 1)])
     assert contrast.figures["top1"][0] == pytest.approx(expected, abs=1e-4) and contrast.seeds == 2

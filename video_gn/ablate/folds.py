@@ -82,7 +82,7 @@ def pool(parts: Sequence[Measured]) -> Pooled:
         "clips_per_s": _mean([fit["clips_per_s"] for fit in fits]),
         "peak_memory_gib": max(fit["peak_memory_gib"] for fit in fits),
         "train": {name: _mean([fit["train"][name] for fit in fits]) for name in fits[0]["train"]},
-        "val_median": {name: _mean([median[name] for median in medians]) for name in medians[0]}
+        "val_median": {name: _mean([median[name] for median in medians]) for name in ("top1", "top5")}
         if all(medians)
         else None,
     }
