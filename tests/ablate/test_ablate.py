@@ -54,6 +54,7 @@ TABLE8 = {
 }
 
 
+@pytest.mark.slow
 def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
     assert main([str(ABLATIONS / "table8.yaml"), "--dry-run"]) == 0
     commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("python ")]
@@ -358,6 +359,7 @@ def make_runs(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_failed_runs_are_recorded_and_the_others_go_on(make_runs):
     runs, told = make_runs("bnn", "oom", "gn", "bug", "ln"), {}
     local.run_all(runs, [local.Slot(), local.Slot()], lambda run, note: told.update({run.name: note}))

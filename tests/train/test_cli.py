@@ -336,6 +336,7 @@ def test_known_bad_videos_are_replaced_without_a_word_more(motion_folder, tmp_pa
     assert json.loads((tmp_path / "run/results.json").read_text())["fit"]["train"]["unreadable"] == 0
 
 
+@pytest.mark.slow
 def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp_path, monkeypatch, capsys):
     """In training and in validation; another run does not open the video again."""
     shutil.copytree(motion_folder, tmp_path / "set")

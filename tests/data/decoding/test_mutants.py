@@ -73,6 +73,7 @@ def resident():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
+@pytest.mark.slow
 def test_everything_that_reads_files_names_the_damaged_ones(damaged):
     found = dict(run_jobs(examine, damaged, 1, 20.0))  # one process after the other, if one dies
     assert [path for path in damaged if not isinstance(found[path], dict)] == []

@@ -84,6 +84,7 @@ def page_of(found, videos, names):
     return build(found, figures_of(found), chosen, pictures(glimpses(videos, rows), rows), about(names))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
 def test_in_a_browser(motion_folder, tmp_path, rng):
     """On a phone and on a desk, light and dark: nothing runs over, nothing is asked of a network, names are text."""
