@@ -6,8 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from video_gn.errors import InputError
-from video_gn.files.tables import read_table, write_table
+from video_gn.train.epoch_table import add_epoch, read_epochs
 
 HISTORY_FILE = "history.csv"
 COLUMNS = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
@@ -36,9 +35,7 @@ class History(pl.Callback):
         columns = (*COLUMNS, MAP) if pl_module.loss.multi_label else COLUMNS
         row = [trainer.current_epoch, *(f"{figures[name]:.6g}" if name in figures else "" for name in columns[1:])]
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            earlier = [[one.get(name, "") for name in columns] for one in read_history(self.path)
-                       if int(one["epoch"]) < trainer.current_epoch]  # fmt: skip
-            write_table(self.path, columns, [*earlier, row])
+            add_epoch(self.path, columns, read_history(self.path), row)
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
@@ -47,13 +44,7 @@ def read_history(path: Path) -> list[dict[str, str]]:
     Raises:
         InputError: It is not what a run writes.
     """
-    rows = read_table(path, COLUMNS) if path.is_file() and path.stat().st_size else []
-    try:
-        for row in rows:
-            int(row["epoch"]), [float(row[name] or "nan") for name in COLUMNS]
-    except ValueError:
-        raise InputError(f"{path} is damaged: it is not what a run wrote; move it away") from None
-    return rows
+    return read_epochs(path, COLUMNS, gaps=True)
 
 
 def medians(path: Path) -> dict[str, Any] | None:

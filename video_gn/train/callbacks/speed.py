@@ -11,9 +11,9 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
-from video_gn.files.tables import read_table, write_table
 from video_gn.files.text import read_text, write_json
 from video_gn.train.callbacks.bars import asks_each_step
+from video_gn.train.epoch_table import add_epoch, read_epochs
 
 SPEED_FILE = "speed.csv"
 COLUMNS = ("epoch", "steps", "seconds", "clips_per_s", "lr")
@@ -73,9 +73,7 @@ class Progress(pl.Callback):
         speed, rate = clips / seconds if seconds else float("nan"), trainer.optimizers[0].param_groups[-1]["lr"]
         new = (trainer.current_epoch, trainer.global_step, f"{self.elapsed:.1f}", f"{speed:.4g}", f"{rate:.6g}")
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            earlier = [[row[name] for name in COLUMNS] for row in read_speed(self.table)
-                       if int(row["epoch"]) < trainer.current_epoch]  # fmt: skip
-            write_table(self.table, COLUMNS, [*earlier, new])
+            add_epoch(self.table, COLUMNS, read_speed(self.table), new)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self._last = 0.0
@@ -125,10 +123,4 @@ def read_speed(path: Path) -> list[dict[str, str]]:
     Raises:
         InputError: It is not what a run writes.
     """
-    rows = read_table(path, COLUMNS) if path.is_file() and path.stat().st_size else []
-    try:
-        for row in rows:
-            int(row["epoch"]), int(row["steps"]), [float(row[name]) for name in COLUMNS[2:]]
-    except ValueError:
-        raise InputError(f"{path} is damaged: it is not what a run wrote; move it away") from None
-    return rows
+    return read_epochs(path, COLUMNS)
