@@ -644,7 +644,7 @@ def test_processes_train_and_count_every_video_once(norm, launcher, motion_folde
     by_class = [(tmp_path / "run" / f"test-{i}.json").read_text() for i in range(3)]
     assert by_class[0] == by_class[1] == by_class[2]
     true, said = ([row[name] for row in tables[0]] for name in ("label", "predicted"))
-    found = {one["class"]: one for one in json.loads(by_class[0])["classes"]}
+    found = {its["class"]: its for its in json.loads(by_class[0])["classes"]}
     names, theirs = list(found), metrics.precision_recall_fscore_support
     for name, *figures in zip(names, *theirs(true, said, labels=names, zero_division=np.nan)[:3], strict=True):
         ours = [found[name][part]["value"] for part in ("precision", "recall", "f1")]

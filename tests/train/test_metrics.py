@@ -21,7 +21,7 @@ def figures(*parts):
         accuracies.append(Accuracy(K))
         accuracies[-1].update(scores, labels, unreadable)
     for name in accuracies[0]._defaults:
-        setattr(accuracies[0], name, sum(getattr(one, name) for one in accuracies))
+        setattr(accuracies[0], name, sum(getattr(part, name) for part in accuracies))
     return {name: value.item() for name, value in accuracies[0].compute().items()}
 
 

@@ -178,7 +178,7 @@ def test_statistics_are_those_of_the_average(uneven, tmp_path):
     for choice in ("running", "precise"):
         assert cli.main([*averaged, choice]) == 0
     found = json.loads((tmp_path / "results.json").read_text())["validations"]
-    losses = [(one["bn_statistics"], one["loss"]) for one in found]
+    losses = [(validation["bn_statistics"], validation["loss"]) for validation in found]
     for before, after in zip(losses[:2], losses[3:], strict=True):
         assert before == (after[0], pytest.approx(after[1], rel=1e-5))
     assert losses[0][1] != pytest.approx(losses[1][1], rel=1e-5)

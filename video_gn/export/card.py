@@ -204,7 +204,7 @@ def _results(known: Mapping[str, Any], checkpoint: str) -> list[str]:
     tests = known.get("tests", [])
     if not tests:
         return ["No test of the run is beside the checkpoint."]
-    figures = {"mAP": "map", "macro-F1": "macro_f1"} if any("map" in one for one in tests) else {}
+    figures = {"mAP": "map", "macro-F1": "macro_f1"} if any("map" in test for test in tests) else {}
     figures |= {"top-1": "top1", "top-5": "top5"}
     rows = [
         (

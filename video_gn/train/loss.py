@@ -36,7 +36,9 @@ class Targets(NamedTuple):
 def targets_of(batch: Batch) -> Targets:
     """Those of a batch's clips, all views of each video."""
     views = batch.clips.shape[1]
-    seconds, shares = (one if one is None else one.repeat_interleave(views, 0) for one in (batch.seconds, batch.shares))
+    seconds, shares = (
+        part if part is None else part.repeat_interleave(views, 0) for part in (batch.seconds, batch.shares)
+    )
     return Targets(batch.labels.repeat_interleave(views, 0), seconds, shares)
 
 

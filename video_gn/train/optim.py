@@ -100,7 +100,7 @@ class SGD(Optimizer):
     norm_weight_decay: float = 0.0
     """Of every norm's gamma and beta."""
     layer_decay: float = 1.0
-    """By what the rate is multiplied from each stage (stem, res2, ...) to the one before it; 1 for one rate."""
+    """By what the rate is multiplied from each stage (stem, res2, ...) to the stage before it; 1 is the same rate."""
 
     def __post_init__(self) -> None:
         check(vars(self), OPTIMIZER, "model.optimizer")
@@ -127,7 +127,7 @@ class AdamW(Optimizer):
     norm_weight_decay: float = 0.0
     """Of every norm's gamma and beta."""
     layer_decay: float = 1.0
-    """By what the rate is multiplied from each stage (stem, res2, ...) to the one before it; 1 for one rate."""
+    """By what the rate is multiplied from each stage (stem, res2, ...) to the stage before it; 1 is the same rate."""
 
     def __post_init__(self) -> None:
         check(vars(self), OPTIMIZER, "model.optimizer")
