@@ -161,6 +161,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
         ({"short_side": 100}, "crop_size=224 has to fit"),
         ({"crop_size": 0}, "data.crop_size is 0"),
         ({"flip": 2}, "data.flip is 2; it has to be true or false"),
+        ({"train": "auto"}, "of images are folders or lists, and not auto; name them"),
     ],
 )
 def test_settings_that_do_not_go_with_images(options, words):

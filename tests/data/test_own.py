@@ -81,7 +81,7 @@ def test_slips_in_folders(tmp_path):
     with pytest.raises(
         InputError, match=r"embedded set below data.root, and .*case holds videos of its own, e.g. Fight"
     ):
-        VideoData(str(tmp_path / "case"), motion=Motion())
+        VideoData(str(tmp_path / "case"), motion=Motion()).prepare_data()
 
 
 def test_class_folders_are_divided(tmp_path, caplog, monkeypatch):
@@ -97,7 +97,7 @@ def test_class_folders_are_divided(tmp_path, caplog, monkeypatch):
     assert sizes(set_up(tmp_path / "set", test=None)) == {"train": 35, "val": 6, "test": 6}
     assert sizes(set_up(tmp_path / "set", shares=(0.5, 0.0, 0.5), val=None)) == {"train": 21, "test": 20}
     with pytest.raises(InputError, match="leave none for val"):
-        set_up(tmp_path / "set", shares=(0.9, 0.0, 0.1)).setup("validate")
+        data(tmp_path / "set", shares=(0.9, 0.0, 0.1)).setup("test")  # before anything is trained
 
 
 def test_what_lacks_is_taken_from_training(tmp_path):
@@ -133,6 +133,24 @@ def test_a_list_with_groups_and_splits(tmp_path):
     no_test = [(*row[:2], "val" if i % 4 == 0 else "train") for i, row in enumerate(rows)]
     made = set_up(listed(tmp_path, "path,label,split", no_test))
     assert sizes(made) == {"train": 60, "val": 20, "test": 20} and names(made, "val") == names(made, "test")
+
+
+def test_a_list_that_several_splits_name(tmp_path, caplog, monkeypatch):
+    """Each takes its rows alone: a test on the whole list would be on training videos."""
+    monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)
+    splits = ["train", "validate", "Test", "train"]
+    rows = [(f"v/{i:03}.mp4", "ab"[i // 4 % 2], splits[i % 4]) for i in range(24)]
+    path = listed(tmp_path, "path,label,split", rows)
+    made = set_up(tmp_path, train=path.name, val=path.name, test=path.name)
+    assert sizes(made) == {"train": 12, "val": 6, "test": 6}
+    assert names(made, "test") == {f"{i:03}.mp4" for i in range(2, 24, 4)}
+    assert f"{path}: 6 of its 24 videos are taken, those of test" in caplog.text
+    classes(tmp_path / "other", {"a": 2, "b": 2})
+    assert sizes(set_up(tmp_path, train=path.name, test="other")) == {"train": 12, "val": 6, "test": 4}
+    assert f"{path}: 6 test videos are left out: data has other lists for them, or none" in caplog.text
+    with pytest.raises(InputError, match=r"own.csv: its column split has no row with test"):
+        rows = [(*row[:2], "train" if row[2] == "Test" else row[2]) for row in rows]
+        set_up(tmp_path, train=listed(tmp_path, "path,label,split", rows).name, val=None, test=path.name)
 
 
 def test_slips_in_columns(tmp_path):
@@ -181,6 +199,21 @@ def test_a_table_of_an_earlier_run(tmp_path):
     }
     assert again.splits.own.table() == made.splits.own.table()
     assert sizes(set_up(root)) != sizes(made)
+
+
+def test_a_table_keeps_what_was_found(tmp_path):
+    """Groups and copies of a run, also where a copy is in another split, as the list's own column had it."""
+    root = classes(tmp_path / "set", {"1": 4, "0": 4})
+    rows = [
+        (path, path[0], "pair" if path.endswith("3.mp4") else "", split, "1/000.mp4" if path == "1/001.mp4" else "")
+        for path in sorted(str(path.relative_to(root)) for path in root.rglob("*.mp4"))
+        for split in ["val" if path == "1/001.mp4" else "test" if path[0] == "0" else "train"]
+    ]
+    table = tmp_path / "split.csv"
+    table.write_text("\n".join(map(",".join, [("path", "label", "group", "split", "copy_of"), *rows])))
+    own = set_up(root, split=str(table)).splits.own
+    assert own.table() == [(*row[:2], row[2] or row[0], *row[3:]) for row in rows]
+    assert set_up(root, split=str(table)).class_names == set_up(root).class_names == ["0", "1"]  # folders' names
 
 
 def test_many_classes(tmp_path):

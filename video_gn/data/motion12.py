@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from video_gn.console import printable, progress
+from video_gn.data.folders import Scan, is_of
 from video_gn.data.mp4 import encode
 from video_gn.errors import InputError
 from video_gn.files.locks import locked
@@ -116,11 +117,25 @@ def prepare(root: Path, motion: Motion) -> Path:
     time, from the videos that are there.
     """
     folder = root / motion.folder
+    if example := _videos_below(root):
+        raise InputError(
+            f"data.motion makes the embedded set below data.root, and {root} holds videos of its own, e.g. {example}; "
+            "take -c own for them, or another data.root for the embedded set"
+        )
     if not is_made(root, motion):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock"):  # of several runs that begin at once, one makes it
             _make(folder, motion)
     return folder
+
+
+def _videos_below(root: Path) -> str | None:
+    """A video in a folder just below another one, if there is any."""
+    scan = Scan()
+    for name in scan.entries(str(root))[0] if root.is_dir() else ():
+        if found := [file for file in scan.entries(str(root / name))[1] if is_of(file, scan.suffixes)]:
+            return f"{name}/{found[0]}"
+    return None
 
 
 def _make(folder: Path, motion: Motion) -> None:

@@ -26,7 +26,11 @@ from video_gn.errors import InputError
 
 log = logging.getLogger(__name__)
 AUTO = "auto"  # a split that is found, or taken from the training list
-NAMES = {TRAIN: ("train", "training"), VAL: ("val", "valid", "validation", "dev"), TEST: ("test", "testing")}
+NAMES = {
+    TRAIN: ("train", "training"),
+    VAL: ("val", "valid", "validation", "validate", "dev"),
+    TEST: ("test", "testing"),
+}
 COLUMNS = ("path", "label", "group", "split", "copy_of")
 
 
@@ -58,6 +62,20 @@ def find_splits(root: Path, suffixes: Set[str] = SUFFIXES) -> dict[str, str]:
             f"{root} holds several lists ({', '.join(lists[:5])}); name one: --data.root {root / lists[0]}"
         )
     return {TRAIN: lists[0] if lists else "."}
+
+
+def splits_in(rows: Rows) -> list[str] | None:
+    """The split of each row by the list's own column; None if it has none.
+
+    Raises:
+        InputError: A cell is no split; names the line.
+    """
+    split_of = {name: split for split, names in NAMES.items() for name in names}
+    for row, cell in enumerate(rows.columns.get("split", ())):
+        if cell.lower() not in split_of:
+            raise InputError(f"{rows.where(row)}: split {shown(cell)} is none of: {', '.join(split_of)}")
+    cells = rows.columns.get("split")
+    return None if cells is None else [split_of[cell.lower()] for cell in cells]
 
 
 class Places(NamedTuple):
@@ -112,13 +130,17 @@ class Own:
                 f"{source}: its {len(rows)} videos are all of one class, {shown(self.labels[0])}; to tell classes "
                 "apart there have to be two: folders CLASS/VIDEO.mp4, or a column label (is data.root right?)"
             )
-        self.copy_of = [""] * len(rows)
+        self.table_file = table
+        self.copy_of = rows.columns.get("copy_of", [""] * len(rows)) if table else [""] * len(rows)
         self.splits: list[str] = []
         self.groups, self._by, self._sure = self._groups()
-        self._by = f"as {table} has them" if table else self._by
+        self._test = TEST if TEST in parts else VAL  # the split that is tested
 
     def _groups(self) -> tuple[list[str], str, bool]:
         """The group of each video, what says so, and whether the user does."""
+        if self.table_file:  # a record of what was found, and no claim of the user's
+            cells = zip(self.rows.columns.get("group", self.paths), self.paths, strict=True)
+            return [cell or path for cell, path in cells], f"as {self.table_file} has them", False
         if self.division.group:
             return by_pattern(self.paths, self.division.group), "data.group", True
         if "group" in self.rows.columns:
@@ -135,7 +157,7 @@ class Own:
             copies: Pairs of rows whose videos show the same, and so are of one group.
 
         Raises:
-            InputError: The list's own columns cannot be used, or divide a group.
+            InputError: The list's own columns cannot be used, or divide a group; or a split would be empty.
         """
         for first, second in copies:
             self.copy_of[second] = self.copy_of[second] or self.paths[first]
@@ -146,7 +168,9 @@ class Own:
         else:
             self.splits = given
             missing = [part for part in self.parts if part not in given]
-            if missing and not (VAL in given and missing == [TEST]):  # whose test is that of the validation videos
+            if missing == [TEST] and VAL in given:
+                self._test = VAL
+            elif missing:
                 rows = [row for row, split in enumerate(given) if split == TRAIN]
                 labels, groups = [self.classes[row] for row in rows], [self.groups[row] for row in rows]
                 for row, split in zip(rows, self.division.divide(labels, groups, [TRAIN, *missing]), strict=True):
@@ -155,19 +179,19 @@ class Own:
         if between and given is None and "fold" not in self.rows.columns:
             raise AssertionError(f"the group {between[0]} is in two splits")
         self._say(between)
+        if empty := [part for part in self.parts if not self.places(part)]:
+            raise InputError(
+                f"{self.source}: {len(self.rows)} videos of {len(set(self.groups))} groups ({self._by}) leave none for "
+                f"{empty[0]}; add videos, set data.shares, or take the training videos for it: --data.{empty[0]} null"
+            )
 
     def _given(self) -> list[str] | None:
         """The split of each video by the list's own column."""
-        cells = self.rows.columns.get("split")
-        if cells is None:
+        found = splits_in(self.rows)
+        if found is None:
             return None
         if self.division.folds:
             raise InputError(f"{self.source} has a column split, and data.folds is set; take one of the two")
-        split_of = {name: split for split, names in NAMES.items() for name in names}
-        for row, cell in enumerate(cells):
-            if cell.lower() not in split_of:
-                raise InputError(f"{self.rows.where(row)}: split {shown(cell)} is none of: {', '.join(split_of)}")
-        found = [split_of[cell.lower()] for cell in cells]
         if TRAIN not in found:
             raise InputError(f"{self.source}: its column split has no row with train")
         self._check_given("split", found)
@@ -208,6 +232,11 @@ class Own:
             "%s: %d videos of %d classes are divided: %s; %d groups (%s), %d of them in two splits",
             self.source, len(self.rows), len(self.rows.classes), parts, len(set(self.groups)), self._by, len(between),
         )  # fmt: skip
+        if others := {part: n for part, n in counts.items() if part not in (*self.parts, self._test)}:
+            log.warning(
+                "%s: %s are left out: data has other lists for them, or none", self.source,
+                ", ".join(f"{n} {part} videos" for part, n in others.items()),
+            )  # fmt: skip
         if copies := sum(map(bool, self.copy_of)):
             row = next(row for row, path in enumerate(self.copy_of) if path)
             log.warning(
@@ -221,23 +250,13 @@ class Own:
             )  # fmt: skip
 
     def places(self, split: str) -> list[int]:
-        """The rows of a split; those of validation where there is no test."""
-        split = VAL if split == TEST and TEST not in self.splits and VAL in self.splits else split
+        """The rows of a split; those of validation as the test of a list that names them and no test."""
+        split = self._test if split == TEST else split
         return [row for row, part in enumerate(self.splits) if part == split]
 
     def part(self, split: str) -> Rows:
-        """The videos of a split, as a list.
-
-        Raises:
-            InputError: It has none.
-        """
-        places = self.places(split)
-        if not places:
-            raise InputError(
-                f"{self.source}: {len(self.rows)} videos of {len(set(self.groups))} groups ({self._by}) leave none for "
-                f"{split}; add videos, set data.shares, or take the training videos for it: --data.{split} null"
-            )
-        return self.rows.take(places, f"{self.source}, {split}")
+        """The videos of a split, as a list."""
+        return self.rows.take(self.places(split), f"{self.source}, {split}")
 
     def table(self) -> list[tuple[str, ...]]:
         """The division, a row for each video: `COLUMNS`."""

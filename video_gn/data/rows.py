@@ -30,7 +30,7 @@ from video_gn.files.names import as_path, from_home, is_utf8
 from video_gn.files.tables import check_count, numbered_cells
 from video_gn.files.text import ESCAPED, read_text
 
-EXTRA = ("group", "split", "fold")  # columns that divide a list (`video_gn.data.own`)
+EXTRA = ("group", "split", "fold", "copy_of")  # columns that divide a list (`video_gn.data.own`)
 
 
 class Rows(list[tuple[str, str]]):
@@ -46,6 +46,7 @@ class Rows(list[tuple[str, str]]):
         columns: Of `EXTRA`, those that the list has: a text for each row.
         called: The list as notes name it.
         several: Whether a label names several classes, or none (`data.multi_label`).
+        named: Whether labels are folders' names, and never numbers.
     """
 
     def __init__(self, rows: Sequence[tuple[str, str]], source: Path | str = "the list", lines: Sequence[int] = ()):
@@ -54,13 +55,13 @@ class Rows(list[tuple[str, str]]):
         self.notes: list[str] = []
         self.columns: dict[str, list[str]] = {}
         self.called = str(source)
-        self.several = False
+        self.several, self.named = False, not lines
 
     def take(self, places: Sequence[int], called: str) -> "Rows":
         """Some of the rows, as a list that notes call so."""
         found = Rows([self[i] for i in places], self.source, [self.lines[i] for i in places] if self.lines else ())
         found.columns = {name: [cells[i] for i in places] for name, cells in self.columns.items()}
-        found.called, found.several = called, self.several
+        found.called, found.several, found.named = called, self.several, self.named
         return found
 
     def classes_of(self, row: int) -> list[str]:
@@ -72,11 +73,6 @@ class Rows(list[tuple[str, str]]):
         """Those of all rows."""
         labels = {label for _, label in self}
         return {name for label in labels for name in classes_in(label)} if self.several else labels
-
-    @property
-    def named(self) -> bool:
-        """Whether labels are folders' names, and never numbers."""
-        return not self.lines
 
     def where(self, row: int) -> str:
         """A row as messages name it: its line with its number, or the video."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from video_gn.data.division import TEST, TRAIN, VAL, Division
 from video_gn.data.duplicates import in_both
-from video_gn.data.folders import SUFFIXES, Scan, is_of
+from video_gn.data.folders import SUFFIXES
 from video_gn.data.label_sets import SEPARATOR
 from video_gn.data.labels import check_case, check_class_names, names_of, read_class_names
 from video_gn.data.lists import above, read_list, read_rows
-from video_gn.data.own import AUTO, Own, Places, find_places
+from video_gn.data.own import AUTO, Own, Places, find_places, splits_in
 from video_gn.data.rows import Rows
 from video_gn.data.video_list import VideoList
 from video_gn.distributed import first_process
@@ -36,23 +36,11 @@ def find_lists(given: Mapping[str, Any], suffixes: Set[str]) -> dict[str, Any]:
             f"data.motion makes the embedded set, and data.{other[0]}={given[other[0]]} names another list; set "
             "data.motion to null for your own videos (or take -c own), or leave out the list"
         )
-    if given.get("motion") and (example := _videos_below(Path(given["root"]), suffixes)):
-        raise InputError(
-            f"data.motion makes the embedded set below data.root, and {given['root']} holds videos of its own, e.g. "
-            f"{example}; take -c own for them, or another data.root for the embedded set"
-        )
+    if "split" not in given and AUTO in (given["train"], given["val"], given["test"]):
+        raise InputError("data.train, val and test of images are folders or lists, and not auto; name them")
     if given["class_names"] and not Path(given["root"]).exists():  # of a checkpoint whose videos are not needed
         return {}
     return find_places(Places(*(given[name] for name in Places._fields)), suffixes)._asdict()
-
-
-def _videos_below(root: Path, suffixes: Set[str]) -> str | None:
-    """A video in a folder just below another one, if there is any."""
-    scan = Scan(suffixes)
-    for name in scan.entries(str(root))[0] if root.is_dir() else ():
-        if found := [file for file in scan.entries(str(root / name))[1] if is_of(file, suffixes)]:
-            return f"{name}/{found[0]}"
-    return None
 
 
 def splits_of(given: Mapping[str, Any], folder: Path, suffixes: Set[str]) -> "Splits":
@@ -144,6 +132,7 @@ class Splits:
             raise InputError(f"{self._table} has no column split (data.split); name a table with path, label and split")
         before = above(source)
         rows[:] = [(f"{before}{path}", label) for path, label in rows]
+        rows.named = source.is_dir()
         return rows
 
     def divide(self, copies: Callable[[VideoList], Sequence[tuple[int, int]]] = lambda videos: ()) -> None:
@@ -175,12 +164,24 @@ class Splits:
             path, rows = self.own.source, self.own.part(split)
         else:
             path = self.root / source
-            rows = self._read_rows(path)
+            rows = self._of_split(self._read_rows(path), split)
         videos = read_list(path, self.root, self.class_names, self.suffixes, rows, self._by_number)
-        if self.own and rows.called != str(rows.source):
+        if self.own and path == self.own.source:
             videos.groups = np.array([self.own.groups[row] for row in self.own.places(split)])
         self._say(rows.notes)
         return videos
+
+    def _of_split(self, rows: Rows, split: str) -> Rows:
+        """Of a list that names several splits, the rows of one; all rows of another list."""
+        found = splits_in(rows)
+        if found is None or len(set(found)) == 1:
+            return rows
+        kept = [row for row, name in enumerate(found) if name == split]
+        if not kept:
+            raise InputError(f"{rows.source}: its column split has no row with {split}")
+        part = rows.take(kept, f"{rows.called}, {split}")
+        part.notes = [*rows.notes, f"{rows.called}: {len(kept)} of its {len(rows)} videos are taken, those of {split}"]
+        return part
 
     def compare(self, lists: dict[str, VideoList], split: str) -> None:
         """Says which videos of a split the network is trained on."""
