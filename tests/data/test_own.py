@@ -153,6 +153,16 @@ def test_a_list_that_several_splits_name(tmp_path, caplog, monkeypatch):
         set_up(tmp_path, train=listed(tmp_path, "path,label,split", rows).name, val=None, test=path.name)
 
 
+def test_another_list_needs_no_division(tmp_path):
+    """Copies are not looked for among the training videos, which need not be there, to test on a list."""
+    rows = [(f"v/{i:03}.mp4", "ab"[i % 2]) for i in range(8)]
+    path = listed(tmp_path, "path,label", rows)
+    classes(tmp_path / "other", {"a": 2, "b": 2})
+    made = data(tmp_path, train=path.name, test="other", find_copies=True)
+    made.setup("test")
+    assert sizes(made) == {"test": 4} and made.splits.own is None
+
+
 def test_slips_in_columns(tmp_path):
     rows = [(f"v/{i}.mp4", "ab"[i % 2], f"p{i // 4}", "train" if i < 6 else "test") for i in range(12)]
     with pytest.raises(

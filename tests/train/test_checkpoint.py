@@ -27,8 +27,9 @@ from video_gn.predict.__main__ import main as predict
 from video_gn.predict.model_file import open_trained
 from video_gn.rules import shown
 from video_gn.train import cli
-from video_gn.train.checkpoint import read_checkpoint, with_checkpoint
+from video_gn.train.checkpoint import read_checkpoint
 from video_gn.train.classifier import VideoClassifier
+from video_gn.train.from_checkpoint import with_checkpoint
 from video_gn.train.resume import find_resume
 from video_gn.weights.upgrade import RENAMED
 

@@ -74,6 +74,22 @@ def test_the_division_is_the_runs(videos, tmp_path, monkeypatch, capsys):
     assert cli.main([*alone, "--data.val", "other.csv"]) == 0
     assert cli.main(["test", "--ckpt_path", checkpoint, "--data.val", "other.csv", "--data.root", str(videos)]) == 0
     assert len(rows("runs/tested/alone/test-1.csv")) == len(rows("run/test-2.csv")) == 3
+    (tmp_path / "lists.yaml").write_text("data: {test: other.csv}")
+    assert cli.main(["test", "--ckpt_path", checkpoint, "-c", "lists.yaml", "--data.root", str(videos)]) == 0
+    assert len(rows("run/test-3.csv")) == 3
+    # Another checkpoint of the same name has a table of its own, and neither replaces the other's.
+    content = torch.load("alone.ckpt", weights_only=True)
+    kept = next(row for row in content["split"] if row[3] == "test")
+    for row in content["split"]:
+        row[3] = "train" if row[3] == "test" and row != kept else row[3]
+    (tmp_path / "b").mkdir()
+    torch.save(content, "b/alone.ckpt")
+    before = {path: path.read_bytes() for path in (tmp_path / "runs/tested/alone").glob("split*.csv")}
+    assert cli.main([word.replace("alone.ckpt", "b/alone.ckpt") for word in alone]) == 0
+    tested = [row["path"].rpartition("/")[2] for row in rows("runs/tested/alone/test-2.csv")]
+    assert tested == [kept[0].rpartition("/")[2]]
+    after = {path: path.read_bytes() for path in (tmp_path / "runs/tested/alone").glob("split*.csv")}
+    assert len(before) == 1 and len(after) == 2 and before.items() <= after.items()
     capsys.readouterr()
     content = torch.load("alone.ckpt", weights_only=True)
     content["split"][0][0] = "../outside.mp4"

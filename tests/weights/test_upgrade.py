@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 import video_gn
 from video_gn.errors import InputError
-from video_gn.train.checkpoint import read_checkpoint, with_checkpoint
+from video_gn.train.checkpoint import read_checkpoint
 from video_gn.train.configs import flat
+from video_gn.train.from_checkpoint import with_checkpoint
 from video_gn.weights.upgrade import RENAMED, upgrade_data
 
 OLD = REPO / "tests" / "files" / "format1.ckpt"

@@ -138,9 +138,10 @@ class DataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        if stage != "predict":
+        splits = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
+        if any(self.splits.shares(split, getattr(self, split)) for split in splits):
             self.splits.divide(partial(copies_of, trainer=self.trainer) if self.find_copies else lambda videos: ())
-        for split in {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
+        for split in splits:
             if split != "val" or stage == "validate" or self.val is not None:
                 self._read(split)
             self.splits.compare(self.lists, split)

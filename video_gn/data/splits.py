@@ -135,8 +135,12 @@ class Splits:
         rows.named = source.is_dir()
         return rows
 
+    def shares(self, split: str, source: str | None) -> bool:
+        """Whether a split, of a list or `AUTO`, is a share of the training list."""
+        return self._divides and (split in self._parts or source == AUTO)
+
     def divide(self, copies: Callable[[VideoList], Sequence[tuple[int, int]]] = lambda videos: ()) -> None:
-        """Divides the training list, if it is to be; once.
+        """Divides the training list; once.
 
         Args:
             copies: Gives pairs of rows whose videos show the same.
@@ -144,7 +148,7 @@ class Splits:
         Raises:
             InputError: As `read_rows` and `Own.divide`.
         """
-        if self.own is None and self._divides:
+        if self.own is None:
             source = self.root / self._train
             division = replace(self._division, folds=None, fold=0) if self._table else self._division
             rows = self._read_rows(source)
@@ -160,7 +164,7 @@ class Splits:
         Raises:
             InputError: As `read_list`; or the list that is divided leaves it none.
         """
-        if self.own and (split in self._parts or source == AUTO):
+        if self.own and self.shares(split, source):
             path, rows = self.own.source, self.own.part(split)
         else:
             path = self.root / source

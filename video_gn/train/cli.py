@@ -22,11 +22,11 @@ from video_gn.files.names import from_home
 from video_gn.processes import end_with_parent
 from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.interrupt import Stopped
-from video_gn.train.checkpoint import with_checkpoint
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.commands import CLI, LAUNCHER
 from video_gn.train.compat import describe_attributes
-from video_gn.train.configs import read_yaml
+from video_gn.train.configs import config_at
+from video_gn.train.from_checkpoint import with_checkpoint
 from video_gn.train.help import Short, explain, known_keys
 from video_gn.train.names import run_name
 from video_gn.train.shipped import with_configs
@@ -173,8 +173,7 @@ def _images(args: list[str]) -> bool:
     for word, after in itertools.pairwise([*args, ""]):
         option, _, value = word.partition("=")
         if option in ("-c", "--config"):
-            text = value or after
-            said = (yaml.safe_load(text) if "\n" in text else read_yaml(text)).get("images", said)
+            said = config_at(value or after).get("images", said)
         elif option == "--images":
             said = {"true": True, "false": False}.get((value or after).lower(), said)
     return said is True

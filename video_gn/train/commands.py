@@ -25,10 +25,11 @@ from video_gn.train.callbacks.best import LastCheckpoint
 from video_gn.train.callbacks.bn_statistics import CHOICES, EvaluationStatistics
 from video_gn.train.callbacks.interrupt import StopAfterStep
 from video_gn.train.callbacks.saving import WholeCheckpoints
-from video_gn.train.checkpoint import check_architecture, split_of_run
+from video_gn.train.checkpoint import check_architecture
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
 from video_gn.train.configs import at_home, dump, look_through
+from video_gn.train.from_checkpoint import split_of_run
 from video_gn.train.help import refusal, sections, shorten
 from video_gn.train.names import network, run_name
 from video_gn.train.resume import find_resume, not_restored

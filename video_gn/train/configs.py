@@ -4,8 +4,9 @@ PyYAML takes the last of two equal keys in silence, and a few lines of aliases t
 A config is as trusted as code all the same (docs/security.md): a `class_path` in it is called.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,16 @@ _Dumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(
 def dump(value: Any) -> str:
     """Settings as YAML."""
     return yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+
+
+def configs_of(words: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """The configs that a command line names, in their order, each read."""
+    for word, after in pairwise([*words, ""]):
+        option, _, value = word.partition("=")
+        if option in ("-c", "--config"):
+            yield config_at(value or after)
+
+
+def config_at(given: str) -> Mapping[str, Any]:
+    """The config that a command line gives: a file, or the text of one."""
+    return yaml.safe_load(given) if "\n" in given else read_yaml(given)

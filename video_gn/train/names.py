@@ -2,17 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from pydoc import locate
 from typing import Any
 
-import yaml
-
 from video_gn.data.datamodule import DataModule
 from video_gn.data.image_data import ImageData
-from video_gn.train.configs import flat, read_yaml
+from video_gn.train.configs import configs_of, flat
 
 # What the name has already, and what changes no training.
 SAID = {
@@ -67,7 +64,7 @@ def _changed(config: Any, words: Sequence[str]) -> dict[str, Any]:
     """Settings of model and data that a command line gives, other than its configs have them, by dotted names."""
     given = {option[2:] for word in words if (option := word.partition("=")[0]).startswith(("--data.", "--model."))}
     before: dict[str, Any] = {}
-    for file in _files(words):
+    for file in configs_of(words):
         before |= flat(file)
     now = flat({part: _plain(config[part]) for part in ("data", "model")})
     for key in CLASSES:  # by the class's name; its settings count where they are given themselves
@@ -79,14 +76,6 @@ def _changed(config: Any, words: Sequence[str]) -> dict[str, Any]:
         and not key.startswith(SILENT)
         and (key not in before or _comparable(before[key]) != _comparable(value))
     }
-
-
-def _files(words: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    for word, after in pairwise([*words, ""]):
-        option, _, value = word.partition("=")
-        if option in ("-c", "--config"):
-            text = value or after
-            yield yaml.safe_load(text) if "\n" in text else read_yaml(text)
 
 
 def _plain(part: Any) -> Any:

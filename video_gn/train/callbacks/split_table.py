@@ -1,5 +1,6 @@
 """Which video a run has in which split: its `split.csv`, and the same in its checkpoints, for a later test."""
 
+import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytorch_lightning as pl
 
 from video_gn.data.own import COLUMNS
 from video_gn.errors import InputError
+from video_gn.files.locks import locked
 from video_gn.files.tables import write_table
 from video_gn.files.writing import make_folder
 from video_gn.rules import shown
@@ -37,13 +39,18 @@ class SplitTable(pl.Callback):
 
 
 def find_table(content: Any, folder: Path, source: str, trusted: bool) -> str | None:
-    """The table of a run's division: that of a folder, or else that of a checkpoint, written there.
+    """The table of a run's division: the run's own, or else that of a checkpoint, which is written to a file.
 
     Args:
         content: What is in the checkpoint.
-        folder: Of the run, or where results of its checkpoint are written.
+        folder: Of the run, or where results of its checkpoint are written. There the table of a checkpoint that is in
+            no run gets a name by its content, since several of them can have results there.
         source: The checkpoint, for messages.
-        trusted: Whether paths in the checkpoint may lead out of the data's folder.
+        trusted: Whether it is in the folder of its run: then that run's table comes first, and paths in the
+            checkpoint may lead out of the data's folder.
+
+    Returns:
+        The file; None if nothing was divided.
 
     Raises:
         InputError: What the checkpoint has is no such table.
@@ -56,12 +63,17 @@ def find_table(content: Any, folder: Path, source: str, trusted: bool) -> str | 
         return None
     if not isinstance(table, list) or not all(map(_is_row, table)):
         raise InputError(f"{source} has a table of splits that cannot be one; take another checkpoint")
-    if not trusted and (odd := [row[0] for row in table if _leads_out(row[0])]):
-        raise InputError(
-            f"{source} names the video {shown(odd[0])}, which is not below data.root; name your lists: --data.test LIST"
-        )
+    if not trusted:
+        if odd := [row[0] for row in table if _leads_out(row[0])]:
+            raise InputError(
+                f"{source} names the video {shown(odd[0])}, which is not below data.root; name your lists: "
+                "--data.test LIST"
+            )
+        path = folder / f"split-{hashlib.sha256(repr(table).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}.csv"
     make_folder(folder)
-    write_table(path, COLUMNS, table)
+    with locked(folder / "split.lock"):  # of several processes one writes it
+        if not path.is_file():
+            write_table(path, COLUMNS, table)
     return str(path)
 
 
