@@ -81,6 +81,24 @@ def test_each_video_counts_once(ablation, tmp_path):
     assert [cell["top1"]["count"] for cell in data["cells"]] == [2, 2]
 
 
+def test_a_pooled_test_has_figures_of_all_folds_alone(ablation):
+    """Loss over the videos that it is a mean of, every list of bad videos, and nothing of the first fold's own."""
+    grid, runs, _ = ablation
+    mine = [run for run in runs if run.cell.values["norm"] == "bn" and run.seed == 0]
+    losses, readable = [1.0, 2.0, 4.0], []
+    for i, (run, loss) in enumerate(zip(mine, losses, strict=True)):
+        results = json.loads((run.folder / "results.json").read_text())
+        bad = {"unreadable": float(i), "unreadable_videos": {f"bad{i}.mp4": "why"} if i else {}, "not_finite": 1.0}
+        results["tests"][0] |= {"loss": loss, "macro_f1": 0.5, "checkpoint": "fold 0's"} | bad
+        results["fit"]["val"] = {"top1": 0.5}
+        readable.append(results["tests"][0]["videos"] - i - 1)
+        (run.folder / "results.json").write_text(json.dumps(results))
+    run = collect(*pool_folds(grid, runs))[("bn",)].runs[0]
+    assert run.test["loss"] == pytest.approx(np.average(losses, weights=readable))
+    assert run.test["unreadable_videos"] == {"bad1.mp4": "why", "bad2.mp4": "why"} and run.test["unreadable"] == 3
+    assert not {"macro_f1", "checkpoint"} & run.test.keys() and "val" not in run.results["fit"]
+
+
 def test_a_fold_that_is_missing(ablation):
     """Two thirds of the videos are no figure of all."""
     grid, runs, _ = ablation

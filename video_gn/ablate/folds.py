@@ -14,7 +14,6 @@ from video_gn.ablate.run import Run
 from video_gn.ablate.statistics import CellResult, Measured, Values
 
 KEY = "data.fold"
-MEANS = ("top1", "top5", "clip_top1", "loss")  # of a test, over its videos
 
 
 def pool_folds(grid: Grid, runs: Sequence[Run]) -> tuple[Grid, list[Run]]:
@@ -71,15 +70,21 @@ class Pooled(Measured):
 
 
 def pool(parts: Sequence[Measured]) -> Pooled:
-    """The runs of all folds, as one."""
+    """The runs of all folds, as one; what cannot be had from the folds' figures is left out."""
     tests, fits = [part.test for part in parts], [part.results["fit"] for part in parts]
-    videos = sum(test["videos"] for test in tests)
-    test = dict(tests[0]) | {name: sum(part[name] * part["videos"] for part in tests) / videos for name in MEANS}
+    counts = [test["videos"] for test in tests]
+    readable = [test["videos"] - test["unreadable"] - test["not_finite"] for test in tests]  # whose mean the loss is
+    test: dict[str, Any] = {name: tests[0].get(name) for name in ("protocol", "views", "bn_statistics")}
+    test |= {name: _mean([part[name] for part in tests], counts) for name in ("top1", "top5", "clip_top1")}
+    test |= {"loss": _mean([part["loss"] for part in tests], readable)}
     test |= {name: sum(part[name] for part in tests) for name in ("videos", "unreadable", "not_finite")}
+    for name in ("unreadable_videos", "damaged_videos", "fallbacks"):
+        test[name] = {path: reason for part in tests for path, reason in part.get(name, {}).items()}
     test |= {"videos_file": None, "date": max(part["date"] for part in tests)}
     medians = [fit.get("val_median") for fit in fits]
-    fit = dict(fits[0]) | {
-        "clips_per_s": _mean([fit["clips_per_s"] for fit in fits]),
+    fit: dict[str, Any] = {name: fits[0].get(name) for name in ("epochs", "peak_memory_of")}
+    fit |= {name: _mean([fit.get(name) for fit in fits]) for name in ("steps", "clips_per_s")}
+    fit |= {
         "peak_memory_gib": max(fit["peak_memory_gib"] for fit in fits),
         "train": {name: _mean([fit["train"][name] for fit in fits]) for name in fits[0]["train"]},
         "val_median": {name: _mean([median[name] for median in medians]) for name in ("top1", "top5")}
@@ -89,9 +94,12 @@ def pool(parts: Sequence[Measured]) -> Pooled:
     return Pooled(parts[0].run, dict(parts[0].results) | {"tests": [test], "fit": fit}, parts)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def _mean(values: Sequence[float | None], weights: Sequence[float] | None = None) -> float | None:
+    """Of the values that are known; None if none is."""
+    weights = weights or [1] * len(values)
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None and weight]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if known else None
 
 
 def collect(grid: Grid, runs: Sequence[Run]) -> dict[Values, CellResult]:
