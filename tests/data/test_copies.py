@@ -9,8 +9,9 @@ from conftest import VIDEOS
 from samples import H264, write
 
 from video_gn.data import copies
-from video_gn.data.copies import cache_folder, copies_of, read_signatures
+from video_gn.data.copies import _cached, cache_folder, copies_of, read_signatures
 from video_gn.data.video_list import VideoList
+from video_gn.processes import Ended
 
 
 def find_copies(*given):
@@ -81,6 +82,42 @@ def test_what_was_seen_is_kept(videos, tmp_path, monkeypatch):
     for path in (tmp_path / "other").iterdir():
         path.write_bytes(b"damaged")
     assert find_copies(changed, 1, tmp_path / "other") == [(0, 3), (1, 2)]
+
+
+def test_bytes_of_the_cache_that_changed(videos, tmp_path):
+    """Each of them by itself, as a damaged disk has it: what cannot be unpacked is read from the videos again."""
+    paths = [str(videos / f"{name}.mp4") for name in ("whole", "small")]
+    assert find_copies(paths, 1, tmp_path) == [(0, 1)]
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for place in range(200, len(whole), len(whole) // 12):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        _cached(file)
+    file.write_bytes(whole)
+    assert set(_cached(file)) == set(paths)
+
+
+def test_a_reader_that_ended_is_asked_again(videos, tmp_path, monkeypatch):
+    """A crowded machine ends it, and an empty signature of then would be taken for the video's for ever."""
+    paths = [str(videos / f"{name}.mp4") for name in ("whole", "small")]
+    ended, run_jobs = Ended("took too long", True), copies.run_jobs
+
+    def jobs(*given):
+        return ((path, ended if "small" in path else kept) for path, kept in run_jobs(*given))
+
+    monkeypatch.setattr(copies, "run_jobs", jobs)
+    assert find_copies(paths, 1, tmp_path) == []
+    monkeypatch.undo()
+    assert find_copies(paths, 1, tmp_path) == [(0, 1)]
+
+
+def test_of_many_videos_the_beginnings_are_compared(videos, monkeypatch):
+    paths = [str(videos / f"{name}.mp4") for name in ("whole", "small", "last")]
+    kept = read_signatures(paths, 1)
+    assert copies.find_copies(kept) == [(0, 1), (0, 2), (1, 2)]
+    monkeypatch.setattr(copies, "LEAST", 10)
+    monkeypatch.setattr(copies, "ALL", 30)  # a second of each; "last" begins after it
+    assert copies.find_copies(kept) == [(0, 1)]
 
 
 def test_where_it_is_kept_and_when_not_looked_for(monkeypatch, tmp_path, caplog):

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,14 +37,15 @@ SIDE = 16  # of the grey pictures, in pixels
 STEP = 0.1  # seconds from one picture to the next
 LAG = 2  # pictures over which a change is taken
 LONGEST = 600  # pictures of a video that are looked at: its first minute
+ALL, LEAST = 500_000, 50  # pictures of all videos that are compared, and at least so many of each: they take 1 GB
 POINTS = 12  # of a video that are looked for in the others
 FEWEST = 3  # of these that have to be found
 LEAST_CHANGE = 1.0  # root mean square of a change, in grey levels, below which nothing moves
 LIKE = 0.6  # correlation of two changes that are the same
 LIKE_PICTURE = 0.9  # of the pictures
 MOST_VIDEOS = 10_000  # of a list: to compare them takes the square of their number
-CHUNK = 256  # points compared at once
-LONG = 20  # chunks from which on it takes so long that a bar is shown
+CHUNK, TILE = 512, 16_384  # points that are compared with so many pictures at once
+LONG = 10  # chunks from which on it takes so long that a bar is shown
 TIMEOUT = 120.0  # seconds for a video
 
 
@@ -101,11 +103,10 @@ def read_signatures(paths: Sequence[str], workers: int, cache: Path | None = Non
     todo = [path for path in states if path not in found]
     jobs = run_jobs(signature, todo, workers, TIMEOUT)
     with progress(jobs, "looking for copies among the videos", len(todo), unit=" videos", disable=not todo) as bar:
-        for path, result in bar:
-            found[path] = Signature(_none(), "") if isinstance(result, Ended) else result
-    if cache and todo:
-        _keep(file, {path: (states[path], found[path]) for path in states})
-    return [found[path] for path in paths]
+        found |= {path: result for path, result in bar if not isinstance(result, Ended)}
+    if cache and todo:  # without those of which the reading ended, which another time may not
+        _keep(file, {path: (states[path], kept) for path, kept in found.items()})
+    return [found.get(path) or Signature(_none(), "") for path in paths]
 
 
 def cache_folder() -> Path:
@@ -130,7 +131,7 @@ def _cached(file: Path) -> dict[str, tuple[str, Signature]]:
             parts = np.split(kept["pictures"], np.cumsum(counts)[:-1])
         if len({len(names), len(states), len(digests), len(parts)}) > 1 or parts[0].shape[1:] != (SIDE, SIDE):
             return {}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return {}
     rows = zip(names, states, parts, digests, strict=True)
     return {name: (state, Signature(part, digest)) for name, state, part, digest in rows}
@@ -139,6 +140,8 @@ def _cached(file: Path) -> dict[str, tuple[str, Signature]]:
 def _keep(file: Path, found: Mapping[str, tuple[str, Signature]]) -> None:
     """Writes the cache, where it can be written."""
     signatures = [kept for _, kept in found.values()]
+    if not signatures:
+        return
     with suppress(InputError, OSError):
         make_folder(file.parent)
         with replacing(file) as part, open(part, "xb") as out:
@@ -199,8 +202,9 @@ def _equal(kept: Sequence[Signature]) -> Iterator[tuple[int, int]]:
 def _alike(kept: Sequence[Signature]) -> Iterator[tuple[int, int]]:
     """Pairs of which enough points of one are found in the other, shifted by one time."""
     changes, pictures, owner, when = [], [], [], []
+    most = max(LEAST, ALL // max(1, len(kept)))
     for place, one in enumerate(kept):
-        found, times = _changes(one.pictures)
+        found, times = _changes(one.pictures[:most])
         changes.append(found)
         pictures.append(_normal(one.pictures[times]))
         owner.append(np.full(len(found), place))
@@ -211,11 +215,12 @@ def _alike(kept: Sequence[Signature]) -> Iterator[tuple[int, int]]:
     parts = range(0, len(points), CHUNK)
     for begin in progress(parts, "comparing them", len(parts), leave=False, disable=len(parts) < LONG):
         part = points[begin : begin + CHUNK]
-        i, j = np.nonzero(of_all[part] @ of_all.T > LIKE)
-        i = part[i]
-        alike = (whose[i] != whose[j]) & (np.einsum("nd,nd->n", look[i], look[j]) > LIKE_PICTURE)
-        for point, found in zip(i[alike], j[alike], strict=True):
-            votes[int(whose[point]), int(whose[found])][int(time[found] - time[point])].add(int(point))
+        for first in range(0, len(of_all), TILE):
+            i, j = np.nonzero(of_all[part] @ of_all[first : first + TILE].T > LIKE)
+            i, j = part[i], j + first
+            alike = (whose[i] != whose[j]) & (np.einsum("nd,nd->n", look[i], look[j]) > LIKE_PICTURE)
+            for point, found in zip(i[alike], j[alike], strict=True):
+                votes[int(whose[point]), int(whose[found])][int(time[found] - time[point])].add(int(point))
     for (a, b), shifts in votes.items():
         best = max(len(shifts[s] | shifts.get(s + 1, set())) for s in list(shifts))
         asked = int((whose[points] == a).sum())
