@@ -180,7 +180,7 @@ class DataModule(pl.LightningDataModule):
             raise InputError(f"the {split} videos are not listed yet; call setup first")
         videos, rank = self.lists[split], self.trainer.global_rank if self.trainer else 0
         inspect, timeout = self.inspect and split in ("test", "predict"), self.loading.decode_timeout
-        rows = rows_of(videos.labels, self.sampling, self.passes) if training else rows_of(videos.labels, "shuffled")
+        rows = rows_of(videos.labels, self.sampling, self.passes) if training else None
         mix = self.mix if training else None
         loader = VideoLoader(
             VideoDataset(videos, views, self.seed, training, inspect, self.backend, timeout, rows, mix),

@@ -1,8 +1,10 @@
 """The page of a test: in a browser, of tests in a row, of videos that cannot be read, and of names that are code."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from command_lines import tiny
 from sklearn import metrics
 
 from video_gn.data.glimpse import glimpses
+from video_gn.data.motion12 import Motion
 from video_gn.data.video_list import VideoList
 from video_gn.files.tables import read_table
 from video_gn.train import cli
@@ -18,7 +21,7 @@ from video_gn.train.outcomes import VideoScores
 from video_gn.train.page import gallery
 from video_gn.train.page.build import About, build
 from video_gn.train.page.gallery import choose, pictures
-from video_gn.train.page.write import figures_of, say_worst, write_figures, write_page
+from video_gn.train.page.write import _commands, figures_of, say_worst, write_figures, write_page
 
 EVIL = [
     "<script>document.title='evil'</script>", "'quoted' & \"twice\", with commas",
@@ -183,6 +186,22 @@ def test_pages_of_several_tests(tmp_path):
         "report-1.html": pages[1],
         "report.html": pages[2],
     }
+    (tmp_path / "report.html").write_text("my own too")
+    assert write_page(tmp_path, 3, "newest").name == "report.html"
+    assert (tmp_path / "report-before-1.html").read_text() == "my own too"
+    assert (tmp_path / "report-before.html").read_text() == "my own"
+
+
+@pytest.mark.parametrize(("test", "motion", "said"), [
+    ("auto", None, False), ("test.csv", None, True), ("val.csv", Motion(), False),  # of which no list is taken
+])  # fmt: skip
+def test_the_command_to_test_again_names_what_the_checkpoint_does_not_know(test, motion, said, tmp_path):
+    data = SimpleNamespace(root="data", test=test, val="val.csv", motion=motion, backend="decord")
+    result = {"checkpoint": "runs/a/checkpoints/last.ckpt", "protocol": "center-1clip"}
+    ((_, command),) = _commands(tmp_path, result, data)
+    words = shlex.split(command)
+    assert words[:4] == ["video-gn", "test", "--ckpt_path", "runs/a/checkpoints/last.ckpt"]
+    assert (f"--data.test {test}" in command) == said == ("--data.test" in words)
 
 
 def test_after_fit_and_of_a_checkpoint_alone(pictures, tmp_path, monkeypatch, capsys):

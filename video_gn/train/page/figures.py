@@ -119,8 +119,8 @@ def bootstrap(confusion: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple
             (true == predicted, true), (true >= 0, true), (predicted < len(confusion), predicted))]  # fmt: skip
         drawn.append(scores_of(*sums))
     every = [np.concatenate(values) for values in zip(*drawn, strict=True)]
-    low, high = zip(*(np.moveaxis(quantiles(values), 0, 0) for values in every), strict=True)
-    return tuple(low), tuple(high)
+    low, high = zip(*map(quantiles, every), strict=True)
+    return low, high
 
 
 def _summed(counts: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
@@ -155,9 +155,8 @@ def confusions(confusion: np.ndarray, most: int = 10) -> list[Confusion]:
     true, predicted = np.nonzero(wrong)
     of = confusion.sum(1)[true]
     order = np.lexsort((predicted, true, of, -wrong[true, predicted]))[:most]
-    found = zip(true, predicted, wrong[true, predicted], of, strict=True)
-    everything = list(found)
-    return [Confusion(*map(int, everything[i])) for i in order]
+    found = np.stack([true, predicted, wrong[true, predicted], of], 1)
+    return [Confusion(*row) for row in found[order].tolist()]
 
 
 def most_confused(confusion: np.ndarray, most: int) -> np.ndarray:

@@ -121,7 +121,7 @@ def _commands(folder: Path, result: Mapping[str, Any], data: Any) -> list[tuple[
     if not checkpoint.suffix:  # the weights at the end of training
         checkpoint = folder / "checkpoints" / "last.ckpt"
     said = ["video-gn", "test", "--ckpt_path", str(checkpoint), "--data.root", str(data.root)]
-    if data.test != AUTO:  # a share of the list, which the checkpoint knows
+    if data.test != AUTO and not data.motion:  # which the checkpoint knows
         said += ["--data.test", str(data.test)]
     if data.backend != IMAGE:
         said += ["--data.evaluation.protocol", result["protocol"]]
@@ -140,9 +140,9 @@ def write_page(folder: Path, number: int, page: str) -> Path:
     if before is not None and before > number:
         path = folder / f"report-{number}.html"
     elif path.exists() and before != number:
-        kept = folder / f"report-{'before' if before is None else before}.html"
-        if not kept.exists():
-            path.rename(kept)
+        name = f"report-{'before' if before is None else before}"
+        names = (f"{name}.html", *(f"{name}-{i}.html" for i in range(1, 1000)))
+        path.rename(next(kept for kept in map(folder.joinpath, names) if not kept.exists()))
     write_text(path, page.encode("utf-8", "backslashreplace").decode())
     return path
 
