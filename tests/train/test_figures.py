@@ -7,8 +7,11 @@ import pytest
 import torch
 from command_lines import stopped, tiny
 
+from video_gn.files.tables import write_table
 from video_gn.train import cli
+from video_gn.train.callbacks.history import COLUMNS, MEANS, read_history
 from video_gn.train.classifier import VideoClassifier
+from video_gn.train.epoch_table import add_epoch
 from video_gn.train.metrics import Accuracy, ranks, top
 
 NAN, INF = float("nan"), float("inf")
@@ -141,6 +144,19 @@ def test_epochs_without_validation_repeat_no_figures(pictures, tmp_path):
     assert read(tmp_path / "results.json")["fit"]["val"]["epoch"] == 1
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 3 * len(list((pictures / "train").rglob("*.png"))) // 2
+
+
+def test_the_history_has_figures_over_classes_and_that_of_before_is_read(pictures, tmp_path):
+    settings = {"trainer.max_epochs": 2, "test_after_fit": "true"}
+    assert cli.main(tiny(pictures, tmp_path, **settings)) == 0
+    rows, (test,) = history(tmp_path), read(tmp_path / "results.json")["tests"]
+    for name in ("mean_class_accuracy", "macro_f1"):  # by the same pictures, seen in the same way
+        assert rows[-1][f"val/{name}"] == f"{test[name]:.6g}"
+    old = [{name: row[name] for name in COLUMNS} for row in rows]
+    write_table(tmp_path / "old.csv", COLUMNS, [row.values() for row in old])
+    assert read_history(tmp_path / "old.csv") == old
+    add_epoch(tmp_path / "old.csv", list(rows[0]), old, [1, *list(rows[1].values())[1:]])
+    assert read_history(tmp_path / "old.csv") == [rows[0] | dict.fromkeys(MEANS, ""), rows[1]]
 
 
 @pytest.mark.parametrize("settings", [{"trainer.check_val_every_n_epoch": 5}, {"trainer.limit_val_batches": 0}])

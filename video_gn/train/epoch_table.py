@@ -24,8 +24,8 @@ def read_epochs(path: Path, columns: Sequence[str], gaps: bool = False) -> list[
     rows = read_table(path, columns) if path.is_file() and path.stat().st_size else []
     try:
         for row in rows:
-            for name in columns:
-                int(row[name]) if name in WHOLE else float(row[name] or ("nan" if gaps else ""))
+            for name, value in row.items():
+                int(value) if name in WHOLE else float(value or ("nan" if gaps else ""))
     except ValueError:
         raise InputError(f"{path} is damaged: it is not what a run wrote; move it away") from None
     return rows

@@ -10,6 +10,7 @@ from video_gn.train.epoch_table import add_epoch, read_epochs
 
 HISTORY_FILE = "history.csv"
 COLUMNS = ("epoch", "train/epoch_loss", "train/epoch_top1", "val/loss", "val/top1", "val/top5")
+MEANS = ("val/mean_class_accuracy", "val/macro_f1")  # which runs of before have not
 MAP = "val/map"  # one more, where a video may be of several classes
 MEDIAN_OF = 5  # epochs
 
@@ -32,7 +33,7 @@ class History(pl.Callback):
         validation = pl_module.results.get("val", {})
         if validation.get("epoch") == trainer.current_epoch:  # not one of an earlier epoch
             figures |= {f"val/{name}": value for name, value in validation.items()}
-        columns = (*COLUMNS, MAP) if pl_module.loss.multi_label else COLUMNS
+        columns = (*COLUMNS, *MEANS, *([MAP] if pl_module.loss.multi_label else []))
         row = [trainer.current_epoch, *(f"{figures[name]:.6g}" if name in figures else "" for name in columns[1:])]
         if trainer.is_global_zero and not trainer.fast_dev_run:
             add_epoch(self.path, columns, read_history(self.path), row)
