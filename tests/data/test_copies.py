@@ -111,6 +111,12 @@ def test_a_reader_that_ended_is_asked_again(videos, tmp_path, monkeypatch):
     assert find_copies(paths, 1, tmp_path) == [(0, 1)]
 
 
+def test_a_video_that_is_not_there(videos, tmp_path):
+    """It is named where it is read; here it is like no other."""
+    paths = [str(tmp_path / "gone.mp4"), str(videos / "whole.mp4"), str(tmp_path / "gone too.mp4")]
+    assert find_copies(paths, 1) == []
+
+
 def test_of_many_videos_the_beginnings_are_compared(videos, monkeypatch):
     paths = [str(videos / f"{name}.mp4") for name in ("whole", "small", "last")]
     kept = read_signatures(paths, 1)

@@ -186,10 +186,10 @@ def _pictures(path: str) -> Iterator[np.ndarray]:
 
 
 def _digest(path: Path) -> str:
-    if path.is_dir():
-        return ""
-    with open(path, "rb") as file:
+    """Of a file's bytes; nothing of a folder of frames, and of a file that is not there or may not be read."""
+    with suppress(OSError), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
 
 
 def _equal(kept: Sequence[Signature]) -> Iterator[tuple[int, int]]:
