@@ -72,7 +72,7 @@ def test_a_network_of_your_own(own, pictures, tmp_path, monkeypatch, capsys):
     words = command(pictures, tmp_path / "whole", "--model.net.")
     given = [word for key, value in own.items() for word in (f"--{key}", str(value))]
     assert cli.main([*words, *given]) == 0
-    assert capsys.readouterr().out.endswith("best.ckpt --model.net my_module.Net --model.net.hidden 6\n")
+    assert capsys.readouterr().out.endswith("last.ckpt --model.net my_module.Net --model.net.hidden 6\n")
     content = last(tmp_path / "whole")
     assert content["hyper_parameters"]["net"]["class_path"] == "my_module.Net"
     assert content["state_dict"]["net.layers.0.weight"].shape == (6, 3)

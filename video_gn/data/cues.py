@@ -12,6 +12,7 @@ PARTS = 5  # of a cross-validation
 MOST_VIDEOS = 1000  # that are looked at
 RIDGE = 0.1  # of the mean of the kernel's diagonal
 MOST_ALIKE = 0.02  # of the shuffles that do as well as the labels
+MOST_SIMPLE = 0.9  # right by simple cues, above which classes may be no more than their backgrounds
 FEWEST = 20  # videos from which on something can be said
 
 
@@ -75,4 +76,7 @@ def say_of_labels(pictures: Sequence[np.ndarray], labels: np.ndarray) -> None:
             "learned all the same)", found, 100 * chance,
         )  # fmt: skip
     else:
-        log.info("%s (%.0f %% with shuffled labels)", found, 100 * chance)
+        log.info(
+            "%s (%.0f %% with shuffled labels): labels fit what is seen%s", found, 100 * chance,
+            ", which may be places and cameras more than motion" if right > MOST_SIMPLE else "",
+        )  # fmt: skip

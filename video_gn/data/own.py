@@ -230,7 +230,8 @@ class Own:
         parts = ", ".join(f"{counts[part]} {part}" for part in (TRAIN, VAL, TEST) if counts[part])
         log.info(
             "%s: %d videos of %d classes are divided: %s; %d groups (%s), %d of them in two splits",
-            self.source, len(self.rows), len(self.rows.classes), parts, len(set(self.groups)), self._by, len(between),
+            self.source, len(self.rows), len(self.rows.classes), parts, len(set(self.groups)),
+            f"{self._by}, copies together" if any(self.copy_of) else self._by, len(between),
         )  # fmt: skip
         if others := {part: n for part, n in counts.items() if part not in (*self.parts, self._test)}:
             log.warning(

@@ -52,7 +52,8 @@ def next_steps(run_dir: Path, prog: str, own: str = "") -> str:
         prog: What was typed to start it.
         own: What names a network of the user's (`words_of_own_network`), which no file may.
     """
-    kept = [path for name in ("best.ckpt", "last.ckpt") if (path := run_dir / "checkpoints" / name).is_file()]
+    # The last one first: it is what fit tests, and by few validation videos the best one is little better than a guess.
+    kept = [path for name in ("last.ckpt", "best.ckpt") if (path := run_dir / "checkpoints" / name).is_file()]
     if not kept:
         return f"the run is in {printable(str(run_dir))}"
     model = shlex.quote(str(kept[0]))

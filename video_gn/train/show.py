@@ -18,7 +18,7 @@ Shows what a training with these words would get: the videos of each class and s
 rates, what is odd about them; and a picture of the first 16 clips exactly as the network would get them.
 
   -c, --KEY   as of fit: video-gn fit --help lists them
-  --out FILE  the picture, .jpg or .png; by default {out}"""
+  --out FILE  the picture, .jpg or .png; by default {out}, or a free name like it"""
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LONGEST = 40  # characters of a class in the table
 
@@ -35,13 +35,17 @@ def main(args: list[str] | None = None, prog: str = "video-gn data show") -> int
 
 def _take_out(words: list[str]) -> tuple[list[str], Path]:
     """The words of fit, and the picture's file."""
-    rest, out, left = [], CLIPS_FILE, iter(words)
+    rest, out, left = [], "", iter(words)
     for word in left:
         option, equals, value = word.partition("=")
         if option == "--out":
             out = value if equals else next(left, "")
         else:
             rest.append(word)
+    if not any(word.partition("=")[0] == "--out" for word in words):  # which is typed again and again
+        stem, end = Path(CLIPS_FILE).stem, Path(CLIPS_FILE).suffix
+        names = itertools.chain([CLIPS_FILE], (f"{stem}-{i}{end}" for i in itertools.count(1)))
+        out = next(name for name in names if not Path(name).exists())
     if Path(out).suffix.lower() not in SUFFIXES:
         raise InputError(f"--out is {out!r}; it has to be the name of a picture, {', '.join(SUFFIXES)}")
     if Path(out).exists():

@@ -1,6 +1,7 @@
 """The first look at a training: what it shows is what the network gets, and training is the same with it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,10 @@ def test_the_picture_is_of_what_the_network_gets(pictures, tmp_path, monkeypatch
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2 and "already exists; name another file with --out" in lines[0]
     assert show.main(["-c", "nosuch"]) == 2 and show.main([]) == 2
+    monkeypatch.chdir(tmp_path)
+    for name in ("training_clips.jpg", "training_clips-1.jpg", "training_clips-2.jpg"):  # typed again and again
+        assert show._take_out(["-c", "own"]) == (["-c", "own"], Path(name))
+        Path(name).touch()
 
 
 def test_mixed_clips_have_both_labels(rng):
