@@ -79,6 +79,8 @@ def test_each_video_counts_once(ablation, tmp_path):
     assert "tested over 3 folds" in (tmp_path / "report" / "results.md").read_text()
     data = json.loads((tmp_path / "report" / "results.json").read_text())
     assert [cell["top1"]["count"] for cell in data["cells"]] == [2, 2]
+    assert [run["seconds"] for cell in data["cells"] for run in cell["runs"]] == [FOLDS * 1.0] * 4
+    assert "12 of 12 runs finished" in (tmp_path / "report" / "results.md").read_text()
 
 
 def test_a_pooled_test_has_figures_of_all_folds_alone(ablation):

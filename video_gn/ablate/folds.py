@@ -51,6 +51,10 @@ class Pooled(Measured):
 
     parts: Sequence[Measured] = ()
 
+    @property
+    def seconds(self) -> float:
+        return sum(part.seconds for part in self.parts)
+
     @cached_property
     def ranks(self) -> tuple[list[str], np.ndarray]:
         found = [part.ranks for part in self.parts]

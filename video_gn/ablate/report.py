@@ -78,11 +78,12 @@ def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) 
     versions = finished[0].results["versions"]
     dates = sorted(one.test["date"][:10] for one in finished)
     tests = {f"{one.test['protocol']} ({one.test['views']}), {one.test['videos']:.0f} videos" for one in finished}
+    done = sum(run.results() is not None for run in runs)  # of which several may be folds of a finished one
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return [
         *blocks,
         Text(
-            f"{len(finished)} of {len(runs)} runs finished, {when}, on {' and '.join(devices)} ({platform.machine()}); "
+            f"{done} of {len(runs)} runs finished, {when}, on {' and '.join(devices)} ({platform.machine()}); "
             f"torch {versions['torch']}, pytorch-lightning {versions['pytorch-lightning']}, "
             f"Python {versions['python']}. Test: {'; '.join(sorted(tests))}."
         ),
@@ -172,7 +173,7 @@ def _pictures(grid: Grid, cells: Cells) -> list[Block]:
     blocks: list[Block] = [
         Heading("Error curves"),
         Figure("curves", plots.curves(grid, cells),
-               "Top-1 error of training and validation clips (one a video, augmented) over epochs; median over seeds, "
+               "Top-1 error of training clips and of validation (one clip a video) over epochs; median over seeds, "
                "band from the least to the greatest."),
     ]  # fmt: skip
     for axis in grid.axes:
@@ -226,7 +227,7 @@ def _speed(cells: Cells) -> Table:
         fits = [run.results["fit"] for run in cell.runs.values()]
         speed = Spread.of([fit["clips_per_s"] for fit in fits])
         memory = max((fit["peak_memory_gib"] for fit in fits), default=None)
-        seconds = Spread.of([run.run.note().get("seconds", float("nan")) for run in cell.runs.values()])
+        seconds = Spread.of([run.seconds for run in cell.runs.values()])
         rows.append([cell.cell.label, show_spread(speed), f"{memory:.2f}" if memory else "-", show_spread(seconds, 0)])
     kinds = sorted({run.results["fit"]["peak_memory_of"] for cell in cells.values() for run in cell.runs.values()})
     return Table(["cell", "training clips/s", f"peak memory, GiB ({'; '.join(kinds)})", "whole run, s"], rows)

@@ -52,7 +52,7 @@ def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[R
             {
                 "seed": seed,
                 "folder": str(one.run.folder),
-                "seconds": one.run.note().get("seconds"),
+                "seconds": None if isnan(one.seconds) else one.seconds,
                 "test": one.test,
                 "fit": one.results["fit"],
                 "history": [

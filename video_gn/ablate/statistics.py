@@ -45,6 +45,11 @@ class Measured:
             self._percent(test[name], name)
         return test
 
+    @property
+    def seconds(self) -> float:
+        """That it took, nan where it is not known."""
+        return self.run.note().get("seconds", float("nan"))
+
     def _percent(self, value: Any, name: str, file: str = "results.json") -> float:
         """A fraction that the run wrote, in %."""
         if not FRACTION.holds(value):

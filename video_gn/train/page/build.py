@@ -90,12 +90,12 @@ def _template() -> Template:
 
 def percent(share: float) -> str:
     """A fraction in %, a dash where there is none."""
-    return f"{100 * share:.1f}\u00a0%" if np.isfinite(share) else "–"
+    return f"{100 * share:.1f} %" if np.isfinite(share) else "–"
 
 
 def ends(figure: np.ndarray) -> str:
     """The interval of a figure, in %; nothing where a bootstrap could draw only one value, as of F1 at 0 and 1."""
-    return f"{100 * figure[1]:.1f} to {100 * figure[2]:.1f}\u00a0%" if figure[1] < figure[2] else ""
+    return f"{100 * figure[1]:.1f} to {100 * figure[2]:.1f} %" if figure[1] < figure[2] else ""
 
 
 def below(path: str, folder: str) -> str:
