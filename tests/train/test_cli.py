@@ -229,6 +229,7 @@ def test_a_background_job_goes_on_at_ctrl_c(data_root, tmp_path, monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_gradients_under_accumulation_are_not_lost(data_root, tmp_path, monkeypatch):
     """A signal waits until the optimiser's step is complete: batches 2, 3 of 3 make the second."""
     common = short("--trainer.accumulate_grad_batches", 2, "--ckpt_path", "last", "--data.loading.num_workers", 1)
@@ -593,13 +594,10 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port
 ON_THREE = ("--trainer.accelerator", "cpu", "--trainer.devices", "3", "--trainer.strategy", "ddp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "launcher"),
-    [
-        ("bn", None),
-        pytest.param("gn", ("train.py",), marks=pytest.mark.slow),
-        pytest.param("bn", TORCHRUN, marks=pytest.mark.slow),
-    ],
+    [("bn", None), ("gn", ("train.py",)), ("bn", TORCHRUN)],
 )
 def test_processes_train_and_count_every_video_once(norm, launcher, motion_folder, tmp_path):
     """24 validation videos and a damaged one divide by neither 2 nor 3; the same figures on 1, 2 and 3 processes."""

@@ -8,7 +8,7 @@ import timm
 import torch
 import torchvision
 from command_lines import fit
-from conftest import REPO, few
+from conftest import REPO
 from jsonargparse import dict_to_namespace
 
 from video_gn.ablate.grid import read_grid
@@ -100,7 +100,8 @@ def test_cells_of_table_8_are_what_the_paper_says(overlays):
     assert config.name == expected
 
 
-@pytest.mark.parametrize("overlays", few(CELLS, [list(CELLS)[-1]]), ids=lambda cell: "+".join(cell))
+@pytest.mark.slow
+@pytest.mark.parametrize("overlays", CELLS, ids=lambda cell: "+".join(cell))
 def test_cells_take_two_training_steps(overlays, motion_folder, weights, tmp_path, capsys):
     args = [word for name in ("base", *overlays) for word in ("-c", str(CONFIGS / f"{name}.yaml"))]
     norm = CELLS[overlays][0]

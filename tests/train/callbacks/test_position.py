@@ -17,6 +17,7 @@ from video_gn.train.callbacks import interrupt, results
 from video_gn.train.classifier import VideoClassifier
 
 
+@pytest.mark.slow
 def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, monkeypatch):
     """So a second stop, at any later step, leaves what it would have left without the first; and so on for a third."""
     with monkeypatch.context() as patched:
