@@ -1,5 +1,6 @@
 """Names of files, which may be any bytes."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,3 +58,9 @@ def as_path(text: str) -> str:
 def from_home(path: str) -> str:
     """A path with the home folder in the place of `~/` at its beginning, as shells have it."""
     return os.path.expanduser(path) if path.startswith("~/") else path
+
+
+def free_name(path: Path) -> Path:
+    """A path at which there is nothing: this one, or with -1, -2 and so on before its suffix."""
+    others = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in itertools.count(1))
+    return next(name for name in itertools.chain([path], others) if not name.exists())

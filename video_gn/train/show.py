@@ -9,6 +9,7 @@ from video_gn.data.contact_sheet import CLIPS, Labelled, labelled, sheet
 from video_gn.data.own import AUTO
 from video_gn.data.summary import described, remarks
 from video_gn.errors import InputError
+from video_gn.files.names import free_name
 from video_gn.train.callbacks.first_look import CLIPS_FILE, save, summary_of
 from video_gn.train.cli import make_data
 
@@ -43,9 +44,7 @@ def _take_out(words: list[str]) -> tuple[list[str], Path]:
         else:
             rest.append(word)
     if not any(word.partition("=")[0] == "--out" for word in words):  # which is typed again and again
-        stem, end = Path(CLIPS_FILE).stem, Path(CLIPS_FILE).suffix
-        names = itertools.chain([CLIPS_FILE], (f"{stem}-{i}{end}" for i in itertools.count(1)))
-        out = next(name for name in names if not Path(name).exists())
+        out = str(free_name(Path(CLIPS_FILE)))
     if Path(out).suffix.lower() not in SUFFIXES:
         raise InputError(f"--out is {out!r}; it has to be the name of a picture, {', '.join(SUFFIXES)}")
     if Path(out).exists():

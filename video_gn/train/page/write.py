@@ -11,6 +11,7 @@ import numpy as np
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.glimpse import glimpses
 from video_gn.data.own import AUTO
+from video_gn.files.names import free_name
 from video_gn.files.tables import spreadsheet, write_table
 from video_gn.files.text import write_json, write_text
 from video_gn.train.callbacks.first_look import read_summary, summary_of
@@ -140,9 +141,7 @@ def write_page(folder: Path, number: int, page: str) -> Path:
     if before is not None and before > number:
         path = folder / f"report-{number}.html"
     elif path.exists() and before != number:
-        name = f"report-{'before' if before is None else before}"
-        names = (f"{name}.html", *(f"{name}-{i}.html" for i in range(1, 1000)))
-        path.rename(next(kept for kept in map(folder.joinpath, names) if not kept.exists()))
+        path.rename(free_name(folder / f"report-{'before' if before is None else before}.html"))
     write_text(path, page.encode("utf-8", "backslashreplace").decode())
     return path
 
