@@ -30,7 +30,7 @@ from video_gn.files.names import as_path, from_home, is_utf8
 from video_gn.files.tables import check_count, numbered_cells
 from video_gn.files.text import ESCAPED, read_text
 
-EXTRA = ("group", "split", "fold", "copy_of")  # columns that divide a list (`video_gn.data.own`)
+EXTRA = ("group", "split", "fold", "copy_of")  # columns about how a list is divided (`video_gn.data.own`)
 
 
 class Rows(list[tuple[str, str]]):

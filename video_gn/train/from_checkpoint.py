@@ -114,9 +114,9 @@ def _take_split(checkpoint: Checkpoint, data: dict[str, Any], run_dir: str, args
     """Adds how the checkpoint's run divided its videos, where the command line and its configs name no lists."""
     if args[0] == "predict":  # which takes files
         return
-    said = {arg[2:].partition("=")[0]: arg for arg in args if arg.startswith("--data.")}
+    said = {arg[2:].partition("=")[0] for arg in args if arg.startswith("--data.")}
     for config in configs_of(args):
-        said |= {name: value for name, value in flat(config).items() if value not in (None, AUTO)}
+        said |= {name for name, value in flat(config).items() if value not in (None, AUTO)}
     named = {name for name in ("train", "val", "test", "split") if f"data.{name}" in said}
     if not named and (table := _table(checkpoint, Path(run_dir))):
         data |= {"split": table} | ({} if checkpoint.run_dir else dict.fromkeys(("train", "val", "test"), AUTO))
