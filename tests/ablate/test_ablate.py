@@ -235,19 +235,24 @@ def test_cells_have_to_train_equally_long(tmp_path):
             ["--model.net.norm", "gn"],
             "sets model.net.norm to 'gn', and by the axis norm bn_.* has 'bn'; leave the option out",
         ),
-        (["--data.batch_size", "2"], "sets data.batch_size to 2, and by the axis batch bn_b8_a has 8"),
+        pytest.param(
+            ["--data.batch_size", "2"],
+            "sets data.batch_size to 2, and by the axis batch bn_b8_a has 8",
+            marks=pytest.mark.slow,
+        ),
         (["--data.batch_s", "2"], "unrecognized arguments: --data.batch_s 2"),  # no abbreviations
         (["-c", "configs/b4.yaml"], "sets data.batch_size to 4"),
-        (
+        pytest.param(
             ["--model.start.init", "null"],
             "sets model.start.init to null, and by the axis start bn_b8_b has 'torchvision:resnet50'",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             ["--trainer.max_epochs", "1", "--trainer.callbacks+", "RichProgressBar"], "", marks=pytest.mark.slow
         ),
         (["--run_dir", "x"], "sets run_dir to 'x'; the ablation sets it"),
         pytest.param(["--seed_everything", "0"], "sets seed_everything to 0; the ablation", marks=pytest.mark.slow),
-        (["--ckpt_path", "x.ckpt"], "sets ckpt_path"),
+        pytest.param(["--ckpt_path", "x.ckpt"], "sets ckpt_path", marks=pytest.mark.slow),
         pytest.param(["--test_after_fit", "false"], "sets test_after_fit", marks=pytest.mark.slow),
     ],
 )

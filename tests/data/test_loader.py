@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from children import assert_children_end
+from conftest import few
 
 from video_gn.data import transforms
 from video_gn.data.dataset import VideoDataset
@@ -120,7 +121,7 @@ class Trap:
         return self.views(video, rng)
 
 
-@pytest.mark.parametrize("keep_workers", [True, False])
+@pytest.mark.parametrize("keep_workers", few([True, False], (True,)))
 @pytest.mark.parametrize(
     ("trap", "words"),
     [

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_lines import fit, short
+from conftest import few
 from safetensors import safe_open
 from safetensors.torch import save_file
 from samples import NAMES, SMALL, checkpoint, classifier, nested, video_data
@@ -244,7 +245,7 @@ DAMAGE = {
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize")
-@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize("name", few(DAMAGE, [*DAMAGE][::2]))
 def test_a_damaged_checkpoint_is_one_line(name, sound, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = copy.deepcopy(sound)
@@ -503,7 +504,7 @@ TRAINING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("name", few(TRAINING, [*TRAINING][::2]))
 def test_a_damaged_state_of_training_is_one_line(name, run, data_root, tmp_path, capsys):
     """Where fit looks for what to resume from; what is seen later, from the command line up to the first step."""
     content = torch.load(run / "checkpoints" / "epoch=0.ckpt", weights_only=True)

@@ -457,7 +457,7 @@ def test_a_signal_in_the_last_validation_ends_the_run(pictures, tmp_path, monkey
     assert not difference(ends(tmp_path), ends(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("at", ["test_step", "on_test_epoch_end", "on_load_checkpoint"])
+@pytest.mark.parametrize("at", few(["test_step", "on_test_epoch_end", "on_load_checkpoint"], ("test_step",)))
 def test_ctrl_c_when_training_is_over_or_has_not_begun(at, pictures, tmp_path, monkeypatch, capsys):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stopped(pictures, tmp_path, monkeypatch, 2)
