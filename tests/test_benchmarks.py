@@ -104,6 +104,7 @@ def test_norms_of_the_network():
     assert sites[-1].shape == (8, 2048, 4, 7, 7)
 
 
+@pytest.mark.slow
 def test_kept_for_backward():
     """GN by the kernels keeps 0.85 of what BN keeps, and 0.75 at the second level; PyTorch's keeps twice as much."""
     kept = memory.main(["--frames", "32", "--arch", "i3d"])["i3d, 8 clips of 32 frames"]

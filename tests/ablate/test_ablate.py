@@ -76,7 +76,9 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
 @pytest.mark.parametrize(
     ("name", "cells", "seeds", "reported"),
     [
-        ("table8", 6, 1, 6), ("motion", 12, 3, 6), ("start", 6, 3, 0), ("uneven", 5, 3, 0),
+        ("table8", 6, 1, 6), ("uneven", 5, 3, 0),
+        pytest.param("motion", 12, 3, 6, marks=pytest.mark.slow),
+        pytest.param("start", 6, 3, 0, marks=pytest.mark.slow),
         pytest.param("groups", 14, 1, 9, marks=pytest.mark.slow),
         pytest.param("batch", 24, 1, 7, marks=pytest.mark.slow),
         pytest.param("imagenet/norms", 20, 1, 12, marks=pytest.mark.slow),
@@ -196,6 +198,7 @@ def test_slips_in_a_grid_are_one_line(entries, words, tmp_path, capsys):
     assert code == 2 and len(err.strip().splitlines()) == 1 and re.search(words, err), err
 
 
+@pytest.mark.slow
 def test_an_ablation_anywhere(tmp_path, monkeypatch, capsys):
     """In a folder with nothing in it: grid and configs are those of the package."""
     monkeypatch.chdir(tmp_path)

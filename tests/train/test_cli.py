@@ -324,6 +324,7 @@ def test_too_many_bad_videos_stop_training(motion_folder, tmp_path, capsys):
     assert cli.main(again) == 0
 
 
+@pytest.mark.slow
 def test_known_bad_videos_are_replaced_without_a_word_more(motion_folder, tmp_path, capsys):
     """A checked list says which they are: they do not count as newly found."""
     bad = with_bad_videos(motion_folder, tmp_path, 2)

@@ -61,8 +61,8 @@ def same_logits(ours, clips, expected):
     ("norm", "depth", "make", "suffix"),
     [
         ("bn", 50, torchvision.models.resnet50, "pth"),
-        ("bn", 101, torchvision.models.resnet101, "pth"),
-        ("gn", 50, partial(timm.create_model, "resnet50_gn"), "pth"),
+        pytest.param("bn", 101, torchvision.models.resnet101, "pth", marks=pytest.mark.slow),
+        pytest.param("gn", 50, partial(timm.create_model, "resnet50_gn"), "pth", marks=pytest.mark.slow),
         ("gn", 50, partial(timm.create_model, "resnet50_gn"), "safetensors"),
     ],
 )

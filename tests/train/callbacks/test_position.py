@@ -83,7 +83,11 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"data.batch_size": 4}, {"data.batch_size": 1}, {"trainer.accumulate_grad_batches": 2}]
+    "change",
+    few(
+        [{"data.batch_size": 4}, {"data.batch_size": 1}, {"trainer.accumulate_grad_batches": 2}],
+        ({"data.batch_size": 1},),
+    ),
 )
 def test_a_run_resumed_with_another_batch_takes_up_its_epoch_at_the_same_video(
     change, pictures, tmp_path, monkeypatch, seen
@@ -355,7 +359,7 @@ def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, 
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # of an epoch without validation
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", few([1, 2], (1,)))
 def test_what_another_monitor_has_kept_is_known_to_the_last_checkpoint(every, pictures, tmp_path, monkeypatch):
     keep = {"monitor": "val/loss", "mode": "max", "filename": "low"}
     given = {"trainer.callbacks": json.dumps([{"class_path": "ModelCheckpoint", "init_args": keep}])}
@@ -372,7 +376,7 @@ def test_what_another_monitor_has_kept_is_known_to_the_last_checkpoint(every, pi
     assert epochs[0] == epochs[1]
 
 
-@pytest.mark.parametrize("step", [STEPS + 2, 2 * STEPS])
+@pytest.mark.parametrize("step", few([STEPS + 2, 2 * STEPS], (2 * STEPS,)))
 def test_a_signal_in_the_last_of_max_steps_loses_no_row(step, pictures, tmp_path, monkeypatch):
     given = {"trainer.max_steps": step}
     stopped_and_resumed(("training_step", step), pictures, tmp_path, monkeypatch, **given)
