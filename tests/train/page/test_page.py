@@ -210,8 +210,12 @@ def test_after_fit_and_of_a_checkpoint_alone(pictures, tmp_path, monkeypatch, ca
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("data:image/webp") == 8 and "Learning rate" in page and "fit -c" in page
     assert f"video by video: {tmp_path}/run/report.html" in capsys.readouterr().out
-    shutil.copy(tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "alone.ckpt")
+    last, results = (tmp_path / "run" / name for name in ("checkpoints/last.ckpt", "results.json"))
+    results.write_text(results.read_text().replace('"name": "', '"name": "mine_'))
+    shutil.copy(last, tmp_path / "alone.ckpt")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["test", "--ckpt_path", "alone.ckpt", "--data.root", str(pictures), *QUIET]) == 0
+    for path in (str(last), "alone.ckpt"):
+        assert cli.main(["test", "--ckpt_path", path, "--data.root", str(pictures), *QUIET]) == 0
+    assert "<title>mine_" in (tmp_path / "run" / "report.html").read_text()  # a later one has the run's name too
     (page,) = Path("runs", "tested").rglob("report.html")
     assert "Learning rate" not in page.read_text() and "--data.evaluation.protocol" not in page.read_text()

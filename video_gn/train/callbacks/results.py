@@ -163,7 +163,7 @@ class RunReport(pl.Callback):
             return
         folder, results = self.path.parent, read_results(self.path)
         try:
-            page = make_page(folder, self.name, number, tested, figures, results, trainer.datamodule)
+            page = make_page(folder, number, tested, figures, results, trainer.datamodule)
             with self._alone(trainer):
                 path = write_page(folder, number, page)
         except Exception as error:  # the test itself is done, and a fit may go before it

@@ -81,13 +81,12 @@ def say_worst(tested: VideoScores, figures: Figures) -> list[str]:
 
 
 def make_page(
-    folder: Path, name: str, number: int, tested: VideoScores, figures: Figures, results: Mapping[str, Any], data: Any
+    folder: Path, number: int, tested: VideoScores, figures: Figures, results: Mapping[str, Any], data: Any
 ) -> str:
     """The page of a run's newest test as HTML.
 
     Args:
         folder: The run's.
-        name: The run's.
         number: Of the test.
         tested: Its videos.
         figures: Of these.
@@ -97,9 +96,9 @@ def make_page(
     chosen = choose(tested, data.seed)
     rows = [row for kind in chosen.values() for row in kind]
     found = glimpses(data.lists["test"], rows, data.backend, data.num_workers, data.loading.decode_timeout)
-    result = results["tests"][number]
+    result, run = results["tests"][number], results["run"]
     about = About(
-        name=name, root=str(data.root), number=number, result=result, run=results.get("run", {}),
+        name=run["name"], root=str(data.root), number=number, result=result, run=run,
         data=_fitting(read_summary(folder), tested) | {"test": summary_of(data, ["test"])["test"]},
         commands=_commands(folder, result, data), history=read_history(folder / HISTORY_FILE),
         speed=read_speed(folder / SPEED_FILE),
