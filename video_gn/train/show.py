@@ -36,14 +36,15 @@ def main(args: list[str] | None = None, prog: str = "video-gn data show") -> int
 
 def _take_out(words: list[str]) -> tuple[list[str], Path]:
     """The words of fit, and the picture's file."""
-    rest, out, left = [], "", iter(words)
+    rest, left = [], iter(words)
+    out: str | None = None
     for word in left:
         option, equals, value = word.partition("=")
         if option == "--out":
             out = value if equals else next(left, "")
         else:
             rest.append(word)
-    if not any(word.partition("=")[0] == "--out" for word in words):  # which is typed again and again
+    if out is None:  # as it is typed again and again
         out = str(free_name(Path(CLIPS_FILE)))
     if Path(out).suffix.lower() not in SUFFIXES:
         raise InputError(f"--out is {out!r}; it has to be the name of a picture, {', '.join(SUFFIXES)}")
