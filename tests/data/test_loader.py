@@ -16,7 +16,7 @@ from video_gn.data import transforms
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import open_video
 from video_gn.data.lists import read_list
-from video_gn.data.loader import RowSampler, VideoLoader
+from video_gn.data.loader import RowSampler, VideoLoader, workers_of
 from video_gn.data.motion12 import CLASSES
 from video_gn.data.video_list import VideoList
 from video_gn.data.views import RandomView
@@ -119,6 +119,15 @@ class Trap:
         if video.path in self.traps:
             self.traps[video.path]()
         return self.views(video, rng)
+
+
+def test_workers_by_the_cores(monkeypatch):
+    """Those that this process may use, dealt to the processes of this machine, and not more than help."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
+    assert [workers_of(processes) for processes in (1, 2, 4, 32)] == [12, 8, 4, 1]
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert workers_of(2) == 3
 
 
 @pytest.mark.parametrize("keep_workers", few([True, False], (True,)))

@@ -28,7 +28,8 @@ DYING = 5.0  # seconds for which a worker is waited for whose connection broke
 
 def workers_of(processes: int) -> int:
     """Loader processes of each of so many processes on this machine, by its cores."""
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    return max(1, min(MOST_WORKERS, cores // processes))
 
 
 class RowSampler(Sampler[Key]):

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,6 +121,20 @@ def test_in_a_browser(motion_folder, tmp_path, rng):
         assert tab.ask("document.scripts.length + document.querySelectorAll('img[onerror]').length") == 0
         assert "damaged: <b>no</b>" in tab.ask("document.getElementById('unreadable').textContent")
         assert not tab.complaints
+
+
+@pytest.mark.slow
+def test_5000_videos(motion_folder, rng):
+    """Of 40 classes: under 20 MB, and under a minute beside the test itself."""
+    paths = sorted(map(str, (motion_folder / "val").rglob("*.mp4")))
+    paths = [paths[i % len(paths)] for i in range(5000)]
+    names, begin = [f"class {i}" for i in range(40)], time.monotonic()
+    right = scored(names, len(paths), rng, paths)
+    labels = np.where(rng.random(5000) < 0.2, rng.integers(0, 40, 5000), right.labels)
+    found = VideoScores(paths, labels, names, [(np.arange(5000), right.scores)], {})
+    page = page_of(found, VideoList(paths, labels), names)
+    assert time.monotonic() - begin < 60 and len(page.encode()) < 20e6
+    assert page.count("data:image/webp") == gallery.ERRORS + gallery.UNSURE + gallery.RIGHT
 
 
 def test_its_numbers_are_those_of_the_tables(tmp_path, rng):
