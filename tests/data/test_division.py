@@ -89,6 +89,18 @@ def test_folds_that_are_known():
     assert splits == ["train", "test", "train", "train", "test", "train"]
 
 
+def test_folds_that_would_test_nothing():
+    """Whichever fold this one is, so that no others are trained in vain."""
+    labels, groups = ["a"] * 6 + ["b"] * 6, [f"{'ab'[i // 6]}{i % 3}" for i in range(12)]
+    tested = [Division(folds=3, fold=fold).divide(labels, groups) for fold in range(3)]
+    assert [split.count("test") for split in tested] == [4, 4, 4]
+    for fold in range(5):
+        with pytest.raises(InputError, match=r"data.folds is 5, .* fold 2, 3: no class has more than 3 groups; set"):
+            Division(folds=5, fold=fold).divide(labels, groups)
+    with pytest.raises(InputError, match=r"data.folds is 3, .* fold 1"):
+        Division(folds=3).divide(labels, groups, folds=[0, 2] * 6)
+
+
 def test_groups_by_a_pattern():
     paths = ["v_Run_g01_c01.avi", "v_Run_g02_c01.avi", "other.avi"]
     assert by_pattern(paths, r"_g(\d+)_") == ["01", "02", "other.avi"]

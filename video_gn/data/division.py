@@ -60,6 +60,9 @@ class Division:
             groups: Its group.
             parts: The splits to divide it into; training is one of them, and has the shares of what is not.
             folds: Its fold, where that is known.
+
+        Raises:
+            InputError: A fold would have no video.
         """
         kept = [part for part in (VAL, TEST) if part in parts]
         weight = dict(zip((TRAIN, VAL, TEST), self.shares, strict=True))
@@ -70,6 +73,7 @@ class Division:
             found = self._spread(labels, groups, dict.fromkeys(names[:-1], 1 / self.folds), names[-1])
         else:
             found = [str(fold) for fold in folds]
+        self._check_folds(found, labels, groups)
         split = [TEST if fold == str(self.fold) else TRAIN for fold in found]
         if VAL in kept and weight[VAL]:
             rest = [row for row, part in enumerate(split) if part == TRAIN]
@@ -119,6 +123,15 @@ class Division:
             whole = {**shares, rest: 1 - sum(shares.values())}
             _even_out(part_of, held, counts, {part: {c: n * total[c] for c in total} for part, n in whole.items()})
         return [part_of[group] for group in groups]
+
+    def _check_folds(self, found: Sequence[str], labels: Sequence[Label], groups: Sequence[str]) -> None:
+        """Raises InputError where a fold, this one or another, would test nothing."""
+        if empty := [str(fold) for fold in range(self.folds or 0) if str(fold) not in set(found)]:
+            of_class = Counter(name for of_group in _held(labels, groups).values() for name in of_group)
+            raise InputError(
+                f"data.folds is {self.folds}, which leaves no test video for fold {', '.join(empty[:10])}: no class has "
+                f"more than {max(of_class.values())} groups; set data.folds lower, or add videos"
+            )
 
     def _place(self, group: str) -> tuple[bytes, str]:
         key = f"{self.seed}:{group}".encode("utf-8", "surrogateescape")
