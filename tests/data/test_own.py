@@ -62,6 +62,9 @@ def test_what_a_folder_holds(tmp_path, files, found):
 def test_slips_in_folders(tmp_path):
     with pytest.raises(InputError, match=r"no folder or list .*nowhere; name that of"):
         data(tmp_path / "nowhere")
+    make(tmp_path, "run/one.MP4")
+    with pytest.raises(InputError, match=r"run/one.MP4, a single file; name the folder of class folders, or a CSV"):
+        data(tmp_path / "run" / "one.MP4")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty names no videos in class folders"):
         data(tmp_path / "empty")
@@ -98,6 +101,19 @@ def test_class_folders_are_divided(tmp_path, caplog, monkeypatch):
     assert sizes(set_up(tmp_path / "set", shares=(0.5, 0.0, 0.5), val=None)) == {"train": 21, "test": 20}
     with pytest.raises(InputError, match="leave none for val"):
         data(tmp_path / "set", shares=(0.9, 0.0, 0.1)).setup("test")  # before anything is trained
+
+
+def test_splits_that_are_far_from_their_shares(tmp_path, caplog, monkeypatch):
+    """Of whole folders, which may be no groups: a line says so, and what to do."""
+    monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)
+    rows = [(f"{folder}/{i}.mp4", f"{'xy'[i % 2]}|all") for folder in "abc" for i in range(10)]
+    path = listed(tmp_path, "path,label", rows)
+    with caplog.at_level(logging.WARNING):
+        assert sizes(set_up(path, multi_label=True)) == {"train": 10, "val": 10, "test": 10}
+    assert "groups (their folders) are so large, e.g. a of 10 videos, that val has 33% for 15% and" in caplog.text
+    caplog.clear()
+    assert sizes(set_up(path, multi_label=True, group=".+")) == {"train": 21, "val": 4, "test": 5}
+    assert not caplog.text
 
 
 def test_what_lacks_is_taken_from_training(tmp_path):

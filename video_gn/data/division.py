@@ -129,8 +129,8 @@ class Division:
         if empty := [str(fold) for fold in range(self.folds or 0) if str(fold) not in set(found)]:
             of_class = Counter(name for of_group in _held(labels, groups).values() for name in of_group)
             raise InputError(
-                f"data.folds is {self.folds}, which leaves no test video for fold {', '.join(empty[:10])}: no class has "
-                f"more than {max(of_class.values())} groups; set data.folds lower, or add videos"
+                f"data.folds is {self.folds}, which leaves no test video for fold {', '.join(empty[:10])}: no class "
+                f"has more than {max(of_class.values())} groups; set data.folds lower, or add videos"
             )
 
     def _place(self, group: str) -> tuple[bytes, str]:

@@ -32,6 +32,7 @@ NAMES = {
     TEST: ("test", "testing"),
 }
 COLUMNS = ("path", "label", "group", "split", "copy_of")
+FAR = 0.1  # from the share of a split that is asked for, as a share of all videos
 
 
 def find_splits(root: Path, suffixes: Set[str] = SUFFIXES) -> dict[str, str]:
@@ -97,6 +98,11 @@ def find_places(given: Places, suffixes: Set[str] = SUFFIXES) -> Places:
     if train != AUTO:
         return given
     if Path(root).is_file():
+        if Path(root).suffix.lower() in suffixes:
+            raise InputError(
+                f"data.root is {root}, a single file; name the folder of class folders, or a CSV file with the columns "
+                "path and label"
+            )
         return Places(str(Path(root).parent), Path(root).name, val, test)
     found = find_splits(Path(root), suffixes)
     if val == AUTO:
@@ -161,6 +167,8 @@ class Own:
         """
         for first, second in copies:
             self.copy_of[second] = self.copy_of[second] or self.paths[first]
+        if any(self.copy_of):
+            self._by += ", copies together"
         self.groups = joined(self.groups, copies)
         given = self._given()
         if given is None:
@@ -179,6 +187,8 @@ class Own:
         if between and given is None and "fold" not in self.rows.columns:
             raise AssertionError(f"the group {between[0]} is in two splits")
         self._say(between)
+        if given is None and self.division.folds is None:
+            self._say_shares()
         if empty := [part for part in self.parts if not self.places(part)]:
             raise InputError(
                 f"{self.source}: {len(self.rows)} videos of {len(set(self.groups))} groups ({self._by}) leave none for "
@@ -231,7 +241,7 @@ class Own:
         log.info(
             "%s: %d videos of %d classes are divided: %s; %d groups (%s), %d of them in two splits",
             self.source, len(self.rows), len(self.rows.classes), parts, len(set(self.groups)),
-            f"{self._by}, copies together" if any(self.copy_of) else self._by, len(between),
+            self._by, len(between),
         )  # fmt: skip
         if others := {part: n for part, n in counts.items() if part not in (*self.parts, self._test)}:
             log.warning(
@@ -248,6 +258,18 @@ class Own:
             log.warning(
                 "%s: %d groups (%s) are in two splits, e.g. %s: figures on them are too good",
                 self.source, len(between), self._by, between[0],
+            )  # fmt: skip
+
+    def _say_shares(self) -> None:
+        """Says where groups are so large that the splits are far from their shares."""
+        wanted = dict(zip((TRAIN, VAL, TEST), self.division.shares, strict=True))
+        found = {part: len(self.places(part)) / len(self.rows) for part in (VAL, TEST) if part in self.parts}
+        ((largest, size),) = Counter(self.groups).most_common(1)
+        if size > 1 and any(abs(share - wanted[part]) > FAR for part, share in found.items()) and first_process():
+            log.warning(
+                "%s: groups (%s) are so large, e.g. %s of %d videos, that %s; if they are none, give a column group, "
+                "or data.group ('.+' takes each video for one)", self.source, self._by, largest, size,
+                " and ".join(f"{part} has {share:.0%} for {wanted[part]:.0%}" for part, share in found.items()),
             )  # fmt: skip
 
     def places(self, split: str) -> list[int]:
