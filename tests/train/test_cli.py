@@ -318,7 +318,10 @@ def test_bad_videos_are_counted_and_listed(motion_folder, tmp_path):
 def test_too_many_bad_videos_stop_training(motion_folder, tmp_path, capsys):
     bad = with_bad_videos(motion_folder, tmp_path, 3)
     message = slip(capsys, fit(tmp_path / "run", motion_folder, *short(*bad)))
-    assert "3 of 24 training videos cannot be read, more than data.loading.max_bad=0.01 allows" in message
+    assert (
+        "3 of 24 training videos cannot be read, more than data.loading.max_bad=0.01 allows of so many (2); they"
+        in message
+    )
     assert (tmp_path / "run/bad_videos.csv").is_file() and (tmp_path / "run/checkpoints/last.ckpt").is_file()
     again = fit(tmp_path / "run", motion_folder, *short(*bad, "--data.loading.max_bad", 0.13, "--ckpt_path", "last"))
     assert cli.main(again) == 0

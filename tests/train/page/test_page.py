@@ -231,6 +231,7 @@ def test_after_fit_and_of_a_checkpoint_alone(pictures, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     for path in (str(last), "alone.ckpt"):
         assert cli.main(["test", "--ckpt_path", path, "--data.root", str(pictures), *QUIET]) == 0
+    assert "\nmine_flat_small" in capsys.readouterr().out
     assert "<title>mine_" in (tmp_path / "run" / "report.html").read_text()  # a later one has the run's name too
     (page,) = Path("runs", "tested").rglob("report.html")
     assert "Learning rate" not in page.read_text() and "--data.evaluation.protocol" not in page.read_text()

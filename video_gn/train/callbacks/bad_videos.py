@@ -58,8 +58,9 @@ class BadVideos(pl.Callback):
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
         raise InputError(
             f"{count} of {total} training videos cannot be read, more than data.loading.max_bad="
-            f"{data.loading.max_bad:g} allows; they are named in {self.path}. See what is wrong (video-gn data check "
-            "names all of them), or raise data.loading.max_bad, and resume with --ckpt_path last"
+            f"{data.loading.max_bad:g} allows of so many ({int(most)}); they are named in {self.path}. See what is "
+            "wrong (video-gn data check names all of them), or raise data.loading.max_bad, and resume with --ckpt_path "
+            "last"
         )
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -132,7 +132,8 @@ class RunReport(pl.Callback):
                 result["videos_file"] = self._write_tested(trainer, number, tested)
             self._update(trainer, pl_module, "tests" if split == "test" else "validations", result)
         by = f", BN by its {result['bn_statistics']} statistics" if result["bn_statistics"] else ""
-        print_table(f"{self.name}, {split} by {seen['protocol']} ({seen['views']}){by}", result)
+        name = read_results(self.path).get("run", {}).get("name", self.name)  # of the training that this is a test of
+        print_table(f"{name}, {split} by {seen['protocol']} ({seen['views']}){by}", result)
         if tested:
             self._show(trainer, number, tested)
 
