@@ -20,7 +20,7 @@ from video_gn.weights.stored import CLASSES, clip_settings, model_settings, net_
 
 log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
-ARCHITECTURE = ("arch", "depth", "width", "norm", "num_groups", "channels_per_group")
+ARCHITECTURE = ("arch", "depth", "width", "norm", "num_groups", "channels_per_group", "weight_standardization")
 
 
 class Checkpoint(NamedTuple):
