@@ -8,7 +8,8 @@ of the layers' calls, each on what the converted layers before it give:
 
 where z is the new norm's output without gamma and beta. The closed form is gamma = cov(z, t) / var(z) and beta =
 mean(t) - gamma mean(z), in float64. All layers are fitted in one pass, which carries every clip twice, once through the
-old norms and once through the new ones; everything else in a network in evaluation keeps clips apart.
+old norms and once through the new ones; everything else in a network in evaluation keeps clips apart. (A layer that is
+called several times is fitted to all of its calls, of which the first have passed with an earlier fit.)
 """
 
 from collections.abc import Iterable, Iterator
@@ -88,10 +89,14 @@ def convert(model: nn.Module, to: str = "gn", clips: Any = None, **options: Any)
     model, replaced = replace_norms(model, to, **options)
     done = Conversion(replaced)
     if batch is not None:
+        # Whose gamma and beta stay as they are, while those of the new ones, the same parameters, are fitted.
+        replaced.pairs = {name: (deepcopy(old), new) for name, (old, new) in replaced.pairs.items()}
         done.clips = len(batch)
-        done.agreement = _compare(model, replaced, batch, fit=False)
+        done.agreement = _compare(model, replaced, batch)
         if replaced.unlike:
-            done.refitted = _compare(model, replaced, batch, fit=True)
+            _check_tied(replaced)
+            _compare(model, replaced, batch, fit=True)
+            done.refitted = _compare(model, replaced, batch)
     return model, done
 
 
@@ -148,7 +153,7 @@ def _bare(layer: Any) -> Any:
     return made
 
 
-def _compare(model: nn.Module, replaced: Replaced, clips: Tensor, fit: bool) -> float | None:
+def _compare(model: nn.Module, replaced: Replaced, clips: Tensor, fit: bool = False) -> float | None:
     """The fraction of clips whose class is that of before; None where the network gives no scores of classes.
 
     Args:
@@ -157,8 +162,6 @@ def _compare(model: nn.Module, replaced: Replaced, clips: Tensor, fit: bool) -> 
         clips: `[N, C, ...]`.
         fit: Whether gamma and beta of the new ones are fitted to the old ones on the way.
     """
-    if fit:
-        _check_tied(replaced)
     root = nn.Sequential(model)  # which holds it, should it be a norm itself
     with torch.no_grad(), _evaluated(model), _both(root, replaced, fit):
         scores = root(torch.cat([clips, clips]))
@@ -193,8 +196,7 @@ def _both(model: nn.Module, replaced: Replaced, fit: bool) -> Iterator[None]:
     """Within it, each norm of a network is the old one on the first half of a batch, and the new one on the second."""
     both: dict[int, nn.Module] = {}
     for name, (old, new) in replaced.pairs.items():
-        made = both[id(new)] = _Both(name, deepcopy(old) if fit else old, new, fit)
-        made.eval()
+        both[id(new)] = _Both(name, old, new, fit).eval()
     at = _places(model, both)
     try:
         _put(model, {name: both[id(module)] for name, module in at.items()})
