@@ -15,7 +15,7 @@ called several times is fitted to all of its calls, of which the first have pass
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,17 +87,26 @@ def convert(model: nn.Module, to: str = "gn", clips: Any = None, **options: Any)
         raise InputError(f"clips re-fit gamma and beta of: {', '.join(FITTED)}; {to} is to be trained: leave clips out")
     batch = None if clips is None else _joined(clips)
     model, replaced = replace_norms(model, to, **options)
-    done = Conversion(replaced)
-    if batch is not None:
-        # Whose gamma and beta stay as they are, while those of the new ones, the same parameters, are fitted.
-        replaced.pairs = {name: (deepcopy(old), new) for name, (old, new) in replaced.pairs.items()}
-        done.clips = len(batch)
-        done.agreement = _compare(model, replaced, batch)
-        if replaced.unlike:
-            _check_tied(replaced)
-            _compare(model, replaced, batch, fit=True)
-            done.refitted = _compare(model, replaced, batch)
-    return model, done
+    return model, Conversion(replaced) if batch is None else refit(model, replaced, batch)
+
+
+def refit(model: nn.Module, replaced: Replaced, clips: Tensor) -> Conversion:
+    """Fits gamma and beta of new norms to what the old ones gave, where they compute something else.
+
+    Args:
+        model: With the new norms.
+        replaced: The norms of before and now, by name.
+        clips: `[N, C, ...]`.
+    """
+    # Gamma and beta of the old ones stay as they are, while those of the new ones, maybe the same parameters, change.
+    pairs = {name: (deepcopy(old), new) for name, (old, new) in replaced.pairs.items()}
+    replaced = replace(replaced, pairs=pairs)
+    done = Conversion(replaced, len(clips), _compare(model, replaced, clips))
+    if replaced.unlike:
+        _check_tied(replaced)
+        _compare(model, replaced, clips, fit=True)
+        done.refitted = _compare(model, replaced, clips)
+    return done
 
 
 def _joined(clips: Any) -> Tensor:
