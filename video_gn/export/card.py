@@ -130,10 +130,11 @@ def _summary(model: nn.Module, settings: Settings) -> str:
     norm = norm_of(hp)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = "An image" if settings.clip["images"] else "A video"
+    blocks = f"{hp['nonlocal_blocks']} non-local blocks, " if hp.get("nonlocal_blocks") else ""
     scores = ", multi-label: each class has a score from 0 to 1 of its own (a sigmoid)" if settings.multi_label else ""
     return (
         f"{kind} classifier of video_gn: ResNet-{hp['depth']} of width {hp['width']}, arch `{hp['arch']}`, "
-        f"norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes{scores}."
+        f"{blocks}norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes{scores}."
     )
 
 

@@ -83,6 +83,7 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
     """
     hp, clip = settings.net, settings.clip
     geo, depths = ARCHS[hp["arch"]], DEPTHS[hp["depth"]]
+    _without_nonlocal(hp, "pytorchvideo's create_resnet")
     if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None:
         raise InputError(
             f"pytorchvideo's create_resnet builds depths 50 and 101 at width 64, not arch={hp['arch']}, "
@@ -123,6 +124,7 @@ def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Run
 
 def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     hp = settings.net
+    _without_nonlocal(hp, "torchvision's ResNet")
     if hp["arch"] != "flat" or hp["depth"] not in (50, 101) or hp["width"] != 64:
         raise InputError(
             f"a 2D detector's backbone is a network for images: arch=flat, depth 50 or 101, width 64; this one is "
@@ -139,6 +141,11 @@ def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     net.load_state_dict(torch.load(path, weights_only=True))
     net.eval()
     return lambda clips: net(normalize(clips, *settings.scale)[:, :, 0])
+
+
+def _without_nonlocal(hp: Any, whose: str) -> None:
+    if blocks := hp.get("nonlocal_blocks"):
+        raise InputError(f"{whose} has no non-local blocks, and this model has {blocks}; take another format")
 
 
 def _norm(hp: Any) -> Callable[[int], nn.Module]:

@@ -3,8 +3,18 @@
 import itertools
 from dataclasses import dataclass
 
+from video_gn.errors import InputError
+
 # Bottlenecks of each stage. The small ones have one a stage; 11 ends after res4.
 DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 1), 14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+# The non-local blocks of a depth by their number: of each stage, the bottlenecks that one is behind. Of depth 50, every
+# other bottleneck of res3 and res4, or every one (Wang et al. 2018, 4.1); of 101, as video-nonlocal-net places 5
+# (resnet_video_org.py: every 2nd of res3, every 7th of res4). It has no place for 10 there.
+NONLOCAL: dict[tuple[int, int], tuple[tuple[int, ...], ...]] = {
+    (50, 5): ((), (1, 3), (1, 3, 5), ()),
+    (50, 10): ((), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5), ()),
+    (101, 5): ((), (1, 3), (6, 13, 20), ()),
+}
 EXPANSION = 4
 MAX_WIDTH = 1024  # 16 times the papers': 7 billion parameters at depth 50
 
@@ -61,6 +71,20 @@ class Arch:
     def min_frames(self) -> int:
         """The shortest clip that every pool can halve, in frames."""
         return next(frames for frames in itertools.count(1) if self.frames_out(frames) >= 1)
+
+
+def nonlocal_places(depth: int, count: int) -> tuple[tuple[int, ...], ...]:
+    """Of each stage, the bottlenecks that one of so many non-local blocks is behind.
+
+    Raises:
+        InputError: There are none of that number at that depth.
+    """
+    if not count:
+        return ((),) * len(DEPTHS[depth])
+    if (depth, count) not in NONLOCAL:
+        known = " and ".join(f"{blocks} at depth {layers}" for layers, blocks in NONLOCAL)
+        raise InputError(f"model.net.nonlocal_blocks is {count}, and model.net.depth {depth}; there are {known}")
+    return NONLOCAL[depth, count]
 
 
 _I3D = ((True,), (True, False), (True, False), (False, True))

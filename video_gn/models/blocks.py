@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pytorchvideo.layers.nonlocal_net import NonLocal as NonLocalBlock
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
 from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, nn
@@ -96,16 +97,55 @@ class Bottleneck(BottleneckBlock):
             return conv(x)
 
 
-class Residual(ResBlock):
-    """pytorchvideo's, of a `Bottleneck`."""
+class NonLocal(NonLocalBlock):
+    """pytorchvideo's in its embedded Gaussian form (Wang et al. 2018, 3.2), `x + norm(out(y))`.
 
-    def __init__(self, **parts: Any) -> None:
+    `y = softmax(theta(x) phi(x')^T / sqrt(C / 2)) g(x')`, where x' is x after a 1x2x2 max pool and each position is a
+    row. The rows of the softmax, one number for each pair of positions, are never in memory all at once: it is the
+    attention of one head of C / 2 channels.
+    """
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__(**parts, instantiation="softmax")
+        self.__class__ = NonLocal  # as in Stem
+
+    def reset_parameters(self) -> None:
+        """Convolutions from N(0, 0.01) without bias, and gamma 0, as video-nonlocal-net: at first it is the identity.
+
+        Also where residual branches do not begin at 0 (`zero_init_gamma`): it joins networks that are trained.
+        """
+        for conv in (self.conv_theta, self.conv_phi, self.conv_g, self.conv_out):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pool(x) if min(x.shape[3:]) > 1 else x
+        pairs = ((self.conv_theta, x), (self.conv_phi, pooled), (self.conv_g, pooled))
+        # Rows of channels next to each other, as the kernels that keep no matrix ask for; in channels_last they are so.
+        rows = (conv(at).flatten(2).transpose(1, 2).contiguous()[:, None] for conv, at in pairs)
+        y = nn.functional.scaled_dot_product_attention(*rows)
+        y = y.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
+        return norm_act(self.norm, self.conv_out(y), x, relu=False)
+
+
+class Residual(ResBlock):
+    """pytorchvideo's, of a `Bottleneck`, and behind it perhaps a non-local block.
+
+    Args:
+        nonlocal_block: None for none, which leaves the names in the state dict as they are.
+        parts: pytorchvideo's.
+    """
+
+    def __init__(self, nonlocal_block: NonLocal | None = None, **parts: Any) -> None:
         super().__init__(**parts)
         self.__class__ = Residual  # as in Stem
+        self.nonlocal_block = nonlocal_block
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.branch1_conv is None else norm_act(self.branch1_norm, self.branch1_conv(x), relu=False)
-        return self.branch2(x, shortcut)
+        x = self.branch2(x, shortcut)
+        return x if self.nonlocal_block is None else self.nonlocal_block(x)
 
 
 def select_kernels(net: nn.Module, kernels: str, low_memory: bool = False) -> None:

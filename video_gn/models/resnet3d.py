@@ -26,8 +26,16 @@ from pytorchvideo.models.resnet import ResStage
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.models.architectures import ARCHS, DEPTHS, EXPANSION, MAX_WIDTH, Arch
-from video_gn.models.blocks import Bottleneck, Conv3d, MaxPool3d, Residual, Stem, WindowPool
+from video_gn.models.architectures import (
+    ARCHS,
+    DEPTHS,
+    EXPANSION,
+    MAX_WIDTH,
+    NONLOCAL,
+    Arch,
+    nonlocal_places,
+)
+from video_gn.models.blocks import Bottleneck, Conv3d, MaxPool3d, NonLocal, Residual, Stem, WindowPool
 from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
 from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
 
@@ -45,6 +53,7 @@ RULES: dict[str, Rule] = {
     "freeze_affine": FLAG,
     "dropout": Rule(lambda x: number(0, 1).holds(x) and x < 1, "a number from 0 up to, and below, 1"),
     "zero_init_gamma": FLAG,
+    "nonlocal_blocks": one_of(sorted({0, *(count for _, count in NONLOCAL)})),
 }
 
 
@@ -70,6 +79,9 @@ class ResNet3d(Net):
         dropout: Before the linear layer.
         zero_init_gamma: Whether gamma of each bottleneck's last norm starts at 0 (Wu & He 2018, section 4.1), which
             makes every residual block its shortcut at first.
+        nonlocal_blocks: How many non-local blocks are in res3 and res4 (Wang et al. 2018, section 4.1): 5, behind
+            every other bottleneck (`video_gn.models.architectures.NONLOCAL`), 10, behind every one, or none. Depth 50
+            takes 5 and 10, depth 101 takes 5. Each begins as the identity.
 
     Attributes:
         settings: The arguments, without `num_classes`.
@@ -99,6 +111,7 @@ class ResNet3d(Net):
         freeze_affine: bool = False,
         dropout: float = 0.5,
         zero_init_gamma: bool = True,
+        nonlocal_blocks: int = 0,
     ) -> None:
         given = locals()
         settings = {name: given[name] for name in RULES}
@@ -107,10 +120,14 @@ class ResNet3d(Net):
         if num_classes < 1:
             raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
         layer = norm if callable(norm) else make_norm(norm, **settings)
+        places = nonlocal_places(depth, nonlocal_blocks)
         super().__init__(
-            blocks=_blocks(num_classes, ARCHS[arch], DEPTHS[depth], width, layer, dropout, zero_init_gamma)
+            blocks=_blocks(num_classes, ARCHS[arch], DEPTHS[depth], width, layer, dropout, zero_init_gamma, places)
         )
         self.settings = settings
+        for module in self.modules():
+            if isinstance(module, NonLocal):
+                module.reset_parameters()
 
     @property
     def arch(self) -> str:
@@ -144,9 +161,10 @@ class ResNet3d(Net):
 
     @staticmethod
     def label(settings: Any) -> str:
-        """A network with these settings as it is called in the name of a run: `i3d_r50_gn`."""
+        """A network with these settings as it is called in the name of a run: `i3d_r50_gn`, `i3d_r50_nl5_gn`."""
         width = "" if settings["width"] == 64 else f"w{settings['width']}"
-        return f"{settings['arch']}_r{settings['depth']}{width}_{norm_of(settings)}"
+        blocks = f"_nl{count}" if (count := settings.get("nonlocal_blocks", 0)) else ""
+        return f"{settings['arch']}_r{settings['depth']}{width}{blocks}_{norm_of(settings)}"
 
 
 def norm_of(settings: Any) -> str:
@@ -162,6 +180,7 @@ def _blocks(
     norm: Norm,
     dropout: float,
     zero_init_gamma: bool,
+    nonlocal_places: tuple[tuple[int, ...], ...],
 ) -> nn.ModuleList:
     blocks: list[nn.Module] = [_stem(width, arch, norm)]
     dim_in = width
@@ -172,8 +191,11 @@ def _blocks(
             stride = 2 if i == 0 and stage > 0 else 1
             layer = f"res{stage + 2}.{i}"
             inflated = arch.inflated[stage][i % len(arch.inflated[stage])]
-            res_blocks.append(_res_block(dim_in, dim_inner, stride, inflated, norm, zero_init_gamma, layer))
+            block = _res_block(dim_in, dim_inner, stride, inflated, norm, zero_init_gamma, layer)
             dim_in = dim_inner * EXPANSION
+            if i in nonlocal_places[stage]:
+                block.nonlocal_block = _nonlocal_block(dim_in, norm, f"{layer}.nonlocal_block")
+            res_blocks.append(block)
         blocks.append(ResStage(res_blocks=nn.ModuleList(res_blocks)))
         if stage in arch.temporal_pools:
             blocks.append(MaxPool3d((2, 1, 1), (2, 1, 1), (0, 0, 0)))
@@ -222,6 +244,21 @@ def _res_block(
         branch2=branch2,
         activation=nn.ReLU(inplace=True),
         branch_fusion=torch.add,
+    )
+
+
+def _nonlocal_block(channels: int, norm: Norm, layer: str) -> NonLocal:
+    last = _norm(norm, channels, layer)
+    if getattr(last, "weight", None) is None:
+        raise InputError(f"layer {layer}: its norm has no gamma to start at 0; set nonlocal_blocks to 0")
+    within = channels // 2
+    return NonLocal(
+        conv_theta=Conv3d(channels, within, 1),
+        conv_phi=Conv3d(channels, within, 1),
+        conv_g=Conv3d(channels, within, 1),
+        conv_out=Conv3d(within, channels, 1),
+        pool=MaxPool3d((1, 2, 2), (1, 2, 2), (0, 0, 0)),
+        norm=last,
     )
 
 

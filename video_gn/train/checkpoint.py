@@ -20,7 +20,9 @@ from video_gn.weights.stored import CLASSES, clip_settings, model_settings, net_
 
 log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
-ARCHITECTURE = ("arch", "depth", "width", "norm", "num_groups", "channels_per_group")
+ARCHITECTURE = ("arch", "depth", "width", "norm", "num_groups", "channels_per_group", "nonlocal_blocks")
+# What those have that were written before the setting was.
+BEFORE = {"nonlocal_blocks": 0}
 
 
 class Checkpoint(NamedTuple):
@@ -125,7 +127,7 @@ def check_architecture(path: str, settings: Mapping[str, Any]) -> None:
 def _network(model: Mapping[str, Any]) -> dict[str, Any]:
     """What tells networks apart."""
     net = model["net"]
-    settings = {name: net["init_args"].get(name) for name in ARCHITECTURE} if net["init_args"] else {}
+    settings = {name: net["init_args"].get(name, BEFORE.get(name)) for name in ARCHITECTURE} if net["init_args"] else {}
     rest = {"class_names": list(model["class_names"]), "multi_label": model.get("loss", {}).get("multi_label", False)}
     return {"net": net["class_path"]} | settings | rest
 

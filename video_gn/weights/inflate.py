@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from video_gn.errors import InputError
 from video_gn.models.contract import resnet
 from video_gn.models.resnet3d import Net, ResNet3d, ResStage
-from video_gn.weights.layouts import IMAGENET, KINETICS, Place
+from video_gn.weights.layouts import IMAGENET, KINETICS, NONLOCAL, Place
+from video_gn.weights.nonlocal_blocks import count_blocks, joining_blocks, other_blocks
 from video_gn.weights.reader import Weights
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ def places(net: Net) -> dict[str, Place]:
     for name in net.state_dict():
         _, number, *inner = name.split(".")
         if int(number) in stages:
-            found[name] = Place(stages.index(int(number)) + 1, int(inner[1]), inner[-2], inner[-1])
+            part = f"{NONLOCAL}{inner[-2]}" if "nonlocal_block" in inner else inner[-2]
+            found[name] = Place(stages.index(int(number)) + 1, int(inner[1]), part, inner[-1])
         else:
             found[name] = Place(0 if number == "0" else 5, 0, inner[-2], inner[-1])
     return found
@@ -107,7 +109,7 @@ def start_from(
         std: Of the network's input.
 
     Raises:
-        InputError: A name or shape does not match.
+        InputError: A name or shape does not match; or non-local blocks would be the identity for ever.
     """
     matched, inflated, said = match(weights, net, class_names)
     if weights.scale and tuple(weights.scale[1]) != tuple(std):
@@ -166,17 +168,20 @@ def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[
     classes = max((source[name].shape[0] if source[name].ndim else 0 for name in theirs), default=0)
     new = _new_classifier(weights, classes, class_names)
     kept = set(target) - head if new else set(target)
+    added = joining_blocks(weights.source, weights.tensors, net)
+    kept -= {name for name in target if added and count_blocks([name])}
     counters = {name for name in target if name.endswith("num_batches_tracked")}  # missing in old files
     missing = [named[name] for name in target if name in kept - counters and named[name] not in source]
     unused = sorted(source.keys() - set(named.values()) - theirs)
     if missing or unused:
         raise InputError(
             f"{weights.source} is another architecture: {_few('without', missing)}{_few('with unknown', unused)}"
-            "the model's depth, width and norm have to be those of the file"
+            f"the model's depth, width and norm have to be those of the file{other_blocks(weights.tensors, net)}"
         )
     found = {name: source[named[name]] for name in target if name in kept and named[name] in source}
     inflated = {name for name in found if target[name].ndim == 5 and _frames(found[name]) < target[name].shape[2]}
     said = f"the classifier starts at random ({new})" if new else "the classifier carried over"
+    said += f"; the {added} non-local blocks, of which the file has none, start as the identity" if added else ""
     return {name: _inflate(name, weight, target[name], weights) for name, weight in found.items()}, len(inflated), said
 
 

@@ -13,9 +13,9 @@ Any of these names may be below others (`module.`, `model.backbone.`), and the s
 saves (`STATES`).
 
 Names and shapes were read in torchvision 0.29 and timm 1.0; Detectron `detectron/modeling/ResNet.py` and `detector.py`
-(04155a0); video-nonlocal-net `lib/models/resnet_video_org.py`, `resnet_helper.py` and `lib/utils/checkpoints.py`
-(c253ed5); PySlowFast `slowfast/models/{stem,resnet,head}_helper.py` and `utils/checkpoint.py` (287ec00);
-pytorchvideo 0.1.5.
+(04155a0); video-nonlocal-net `lib/models/resnet_video_org.py`, `{resnet,nonlocal}_helper.py` and
+`lib/utils/checkpoints.py` (c253ed5); PySlowFast `slowfast/models/{stem,resnet,nonlocal,head}_helper.py` and
+`utils/checkpoint.py` (287ec00); pytorchvideo 0.1.5.
 """
 
 import logging
@@ -43,6 +43,7 @@ from video_gn.weights.layouts import (
     pytorchvideo_name,
     torchvision_name,
 )
+from video_gn.weights.nonlocal_blocks import count_blocks
 from video_gn.weights.pickles import load_torch, read_arrays
 from video_gn.weights.stored import model_settings, net_settings, read_settings
 
@@ -116,6 +117,11 @@ def read_weights(path: str | Path, opened: Any = None) -> Weights:
     if "s1.pathway0_stem.conv.weight" in found:
         if any("pathway1" in name for name in found):
             raise InputError(f"{path} is a SlowFast network with two pathways; only C2D, I3D and Slow can be read")
+        if count_blocks(found):  # no tensor says so, and its default is another one
+            log.warning(
+                "%s has non-local blocks, which are taken for embedded Gaussians (PySlowFast's NONLOCAL.INSTANTIATION "
+                "softmax); trained as dot_product they are another network", path,
+            )  # fmt: skip
         zoo = ("i3d_8x8", "c2d_8x8", "slow_8x8")
         return replace(weights, layout=pyslowfast_name, kind="PySlowFast", scale=KINETICS, archs=zoo)
     if "blocks.0.conv.weight" in found:
