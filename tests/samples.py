@@ -135,7 +135,7 @@ def randomize(net):
     """Every weight, gamma, beta and running statistic away from its start."""
     torch.manual_seed(1)
     for name, value in net.state_dict().items():
-        if name.endswith("running_var"):
+        if name.endswith(("running_var", ".moment")):
             value.uniform_(0.5, 1.5)
         elif value.ndim == 1 and value.is_floating_point():
             value.normal_(1 if name.endswith("weight") else 0, 0.2)

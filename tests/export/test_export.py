@@ -65,12 +65,12 @@ def test_round_trip(exported, motion_folder, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", NORMS)
-def test_every_norm_and_any_size(norm, tmp_path):
+@pytest.mark.parametrize(("norm", "ws"), [*((norm, False) for norm in NORMS), ("bn", True)])
+def test_every_norm_and_any_size(norm, ws, tmp_path):
     """Graphs take any batch, height and width, and give logits and scores."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    model = checkpoint(path, norm=norm, **SMALL)
-    wanted = ["onnx", "torch"] if norm in ("gn", "bn") else ["torch"]  # the others are these two's operators
+    model = checkpoint(path, norm=norm, weight_standardization=ws, **SMALL)
+    wanted = ["onnx", "torch"] if norm in ("gn", "bn", "evonorm_s0") else ["torch"]  # the others are these' operators
     card = formats.export(path, wanted, tmp_path / "out")
     program = torch.export.load(card.with_suffix(".pt2"))
     graphs = [program.module()]
@@ -79,6 +79,8 @@ def test_every_norm_and_any_size(norm, tmp_path):
         graphs.append(lambda clips: map(torch.from_numpy, session.run(None, {"clips": clips.numpy()})))
     operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert all(name.startswith("aten.") or name.startswith("<built-in function") for name in operators), operators
+    folded = norm in ("bn", "mabn")  # kernels are as they are used, averages over batches are BN's
+    assert any("var_mean" in name or "aten.mean" in name for name in operators) or folded, operators
     for n, height, width in ((1, 32, 32), (3, 40, 72), (2, 33, 64), (2, 31, 20), (1, 9, 40)):
         x = clips(8, height, width, n)
         with torch.no_grad():

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from video_gn.console import progress
 from video_gn.errors import InputError
 from video_gn.export.card import earlier_files, read_results, write_card
-from video_gn.export.graph import program_of, tested_size
+from video_gn.export.graph import folded, program_of, tested_size
 from video_gn.extras import optional
 from video_gn.files.names import as_label, is_utf8
 from video_gn.files.writing import make_folder
 from video_gn.models.architectures import ARCHS, DEPTHS
+from video_gn.models.contract import resnet
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
 from video_gn.predict.programs import Program
@@ -115,7 +116,7 @@ def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Run
             f"pytorchvideo's head takes frames from the training crop's {crop} pixels a side, and this model is tested "
             f"at {short} (data.evaluation.short_side); take another format"
         )
-    torch.save({"model_state": model.net.state_dict(), METADATA: settings.to_json()}, path)
+    torch.save({"model_state": folded(model.net).state_dict(), METADATA: settings.to_json()}, path)
     net = create_resnet(**arguments)
     net.load_state_dict(torch.load(path, weights_only=True)["model_state"])
     net.eval()
@@ -130,17 +131,18 @@ def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
             f"a 2D detector's backbone is a network for images: arch=flat, depth 50 or 101, width 64; this one is "
             f"arch={hp['arch']}, depth={hp['depth']}, width={hp['width']} (configs/imagenet trains such ones)"
         )
-    named = places(model.net)
+    net = resnet(folded(model.net), "a detector's backbone")
+    named = places(net)
     state = {
         torchvision_name(named[name]): value.squeeze(2) if value.ndim == 5 else value
-        for name, value in model.net.state_dict().items()
+        for name, value in net.state_dict().items()
     }
     torch.save(state, path)
     norm, layers = _norm(hp), {50: torchvision.models.resnet50, 101: torchvision.models.resnet101}
-    net = layers[hp["depth"]](num_classes=len(settings.class_names), norm_layer=lambda c: _flat_norm(norm(c)))
-    net.load_state_dict(torch.load(path, weights_only=True))
-    net.eval()
-    return lambda clips: net(normalize(clips, *settings.scale)[:, :, 0])
+    flat = layers[hp["depth"]](num_classes=len(settings.class_names), norm_layer=lambda c: _flat_norm(norm(c)))
+    flat.load_state_dict(torch.load(path, weights_only=True))
+    flat.eval()
+    return lambda clips: flat(normalize(clips, *settings.scale)[:, :, 0])
 
 
 def _without_nonlocal(hp: Any, whose: str) -> None:
@@ -149,7 +151,11 @@ def _without_nonlocal(hp: Any, whose: str) -> None:
 
 
 def _norm(hp: Any) -> Callable[[int], nn.Module]:
-    return make_norm(hp["norm"], **hp)
+    if hp["norm"] == "evonorm_s0":
+        raise InputError(
+            "this format is of networks with a ReLU behind each norm, and norm=evonorm_s0 is both; take another format"
+        )
+    return make_norm("bn" if hp["norm"] == "mabn" else hp["norm"], **hp)
 
 
 def _flat_norm(layer: nn.Module) -> nn.Module:

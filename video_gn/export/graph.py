@@ -12,7 +12,9 @@ from torch.export import Dim
 from video_gn.compat import forget_inputs
 from video_gn.errors import InputError
 from video_gn.models.contract import resnet
+from video_gn.models.conv_weights import fold_weights
 from video_gn.models.input import normalize
+from video_gn.models.mabn import as_batch_norms
 from video_gn.predict.programs import smallest_side
 from video_gn.predict.settings import Settings
 from video_gn.train.classifier import VideoClassifier
@@ -32,7 +34,7 @@ class Graph(nn.Module):
 
     def __init__(self, model: VideoClassifier) -> None:
         super().__init__()
-        self.net = resnet(copy.deepcopy(model.net), "an exported graph")
+        self.net = resnet(folded(model.net), "an exported graph")
         self.mean, self.std, self.loss = model.mean, model.std, model.loss
         self.window = self.net.head.pool.window
 
@@ -56,6 +58,11 @@ class Graph(nn.Module):
         start = torch.arange(size)
         real = ((start == 0) | (start <= size - self.window)).float()
         return real / real.sum(), self.window / (size - start).clamp(max=self.window)
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """A copy of a network for inference alone: kernels as they are used, averages over batches as BatchNorm."""
+    return as_batch_norms(fold_weights(copy.deepcopy(net)))
 
 
 def program_of(model: VideoClassifier, settings: Settings) -> torch.export.ExportedProgram:

@@ -8,10 +8,11 @@ from pytorchvideo.layers.nonlocal_net import NonLocal as NonLocalBlock
 from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
 from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
 
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import SETTINGS, takes
-from video_gn.models.norm_layers import norm_act
+from video_gn.models.norm_layers import finish, norm_act
 
 
 class Conv3d(nn.Conv3d):
@@ -75,9 +76,11 @@ class Bottleneck(BottleneckBlock):
 
     Attributes:
         low_memory: Whether what two of the convolutions read is computed again in backward, not kept.
+        drop_path: Probability with which a clip passes by the shortcut alone, in training.
     """
 
     low_memory = False
+    drop_path = 0.0
 
     def __init__(self, **parts: nn.Module) -> None:
         super().__init__(**parts)
@@ -86,7 +89,10 @@ class Bottleneck(BottleneckBlock):
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         x = self._convolve(self.conv_b, norm_act(self.norm_a, self.conv_a(x)))
         x = self._convolve(self.conv_c, norm_act(self.norm_b, x))
-        return norm_act(self.norm_c, x, shortcut)
+        if not self.training or not self.drop_path:
+            return norm_act(self.norm_c, x, shortcut)
+        x = norm_act(self.norm_c, x, relu=False)
+        return finish(stochastic_depth(x, self.drop_path, "row"), shortcut, True, x.dtype)
 
     def _convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
         if not self.low_memory or x.grad_fn is None or torch.compiler.is_compiling():

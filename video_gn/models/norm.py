@@ -11,6 +11,8 @@ Every layer computes `gamma * (x - mu) / sqrt(var + 1e-5) + beta` with one gamma
 | `gn`        | (C / G, T, H, W) of each clip and group of consecutive channels                    |
 | `brn`       | as `bn`, then pulled towards the running statistics (Batch Renormalization)        |
 | `frozen_bn` | none: the running statistics that the layer was loaded with (BN* in the papers)    |
+| `mabn`      | no mean (kernels are centred); averages over batches, of the gradient's too        |
+| `evonorm_s0` | as `gn`, the variance alone, in one with an activation of its own                 |
 
 Each is followed by a residual sum and a ReLU where the network has them (`norm_act`): one kernel on a GPU
 (`video_gn.kernels`), PyTorch's operators elsewhere.
@@ -28,9 +30,12 @@ from torch import nn
 
 from video_gn.compat import BatchNorm, NormBase
 from video_gn.errors import InputError
-from video_gn.models.norm_layers import EPS, BatchNorm3d, BatchRenorm3d, FrozenBatchNorm3d, GroupNorm
+from video_gn.models.evonorm import EvoNormS0
+from video_gn.models.mabn import MovingAverageBatchNorm
+from video_gn.models.norm_layers import EPS, BatchNorm3d, BatchRenorm3d, FrozenBatchNorm3d, Fused, GroupNorm
 
 Norm = Callable[[int], nn.Module]
+STANDARDIZED = "_ws"  # behind the word of a norm, where kernels are standardised
 
 
 def group_norm(channels: int, num_groups: int = 32, channels_per_group: int | None = None) -> GroupNorm:
@@ -39,19 +44,28 @@ def group_norm(channels: int, num_groups: int = 32, channels_per_group: int | No
     Raises:
         InputError: The channels do not divide evenly.
     """
+    return GroupNorm(_groups(channels, num_groups, channels_per_group), channels, eps=EPS)
+
+
+def evonorm(channels: int, num_groups: int = 32, channels_per_group: int | None = None) -> EvoNormS0:
+    """EvoNorm-S0 by number of groups or, if given, by channels per group; otherwise as `group_norm`."""
+    return EvoNormS0(_groups(channels, num_groups, channels_per_group), channels)
+
+
+def _groups(channels: int, num_groups: int, channels_per_group: int | None) -> int:
     if channels_per_group is not None:
         if channels_per_group < 1 or channels % channels_per_group:
             raise InputError(
                 f"{channels} channels cannot be split into groups of channels_per_group={channels_per_group}; "
                 "take a divisor of every layer's channels"
             )
-        num_groups = channels // channels_per_group
+        return channels // channels_per_group
     if num_groups < 1 or channels % num_groups:
         raise InputError(
             f"{channels} channels cannot be split into num_groups={num_groups} equal groups; "
             "take a divisor of every layer's channels"
         )
-    return GroupNorm(num_groups, channels, eps=EPS)
+    return num_groups
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -61,6 +75,8 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "in": partial(group_norm, channels_per_group=1),
     "brn": BatchRenorm3d,
     "frozen_bn": FrozenBatchNorm3d,
+    "mabn": MovingAverageBatchNorm,
+    "evonorm_s0": evonorm,
 }
 # The settings that a norm takes; it has none of the others.
 OPTIONS = {
@@ -68,6 +84,8 @@ OPTIONS = {
     "gn": ("num_groups", "channels_per_group"),
     "brn": ("ghost_batch", "r_max", "d_max"),
     "frozen_bn": ("freeze_affine",),
+    "mabn": ("average_batches",),
+    "evonorm_s0": ("num_groups", "channels_per_group"),
 }
 
 
@@ -82,7 +100,8 @@ def make_norm(name: str, **options: Any) -> Norm:
         name: A word of `NORMS`.
         options: Settings of any norm, of which this one takes its own (`OPTIONS`): GN's `num_groups` or, in its place,
             `channels_per_group`; BN's `ghost_batch`; Batch Renormalization's `r_max` and `d_max`; frozen BN's
-            `freeze_affine`.
+            `freeze_affine`; `average_batches` of mabn. EvoNorm-S0 is an activation too: it has to have no ReLU behind
+            it.
 
     Raises:
         InputError: There is no norm of that name.
@@ -120,16 +139,20 @@ class NormOfVideoGn:
         return layer.to(device=device, dtype=dtype)
 
 
-def norm_label(name: str, num_groups: int = 32, channels_per_group: int | None = None) -> str:
-    """The norm as it appears in the name of a run: the word, and GN's division where it is not 32 groups."""
-    if name != "gn" or (num_groups == 32 and channels_per_group is None):
-        return name
-    return f"gn{num_groups}" if channels_per_group is None else f"gn{channels_per_group}c"
+def norm_label(
+    name: str, num_groups: int = 32, channels_per_group: int | None = None, weight_standardization: bool = False
+) -> str:
+    """The norm as it appears in the name of a run: the word, its division where it is not 32 groups, and `_ws`."""
+    standardized = STANDARDIZED if weight_standardization else ""
+    if name not in ("gn", "evonorm_s0") or (num_groups == 32 and channels_per_group is None):
+        return f"{name}{standardized}"
+    division = f"{num_groups}" if channels_per_group is None else f"{channels_per_group}c"
+    return f"{name}{'' if name == 'gn' else '_'}{division}{standardized}"
 
 
 def norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
     """Gamma and beta of every layer of the family, and of torch's other norms, once each."""
-    family = (NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, FrozenBatchNorm3d)
+    family = (NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, Fused)
     for layer in module.modules():
         if isinstance(layer, family):
             yield from layer.parameters(recurse=False)

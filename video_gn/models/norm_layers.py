@@ -1,5 +1,6 @@
 """The layers of the normalization family, and the call of a norm with its residual sum and ReLU."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,10 @@ from video_gn.kernels.dispatch import takes
 EPS = 1e-5
 
 
+class Fused:
+    """A norm whose call takes a residual sum and a ReLU too: `layer(x, residual=None, relu=False)`."""
+
+
 def norm_act(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: bool = True) -> Tensor:
     """`relu(layer(x) + residual)`, by one kernel where there is one.
 
@@ -20,21 +25,29 @@ def norm_act(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: 
         residual: Added after the norm; None for nothing.
         relu: Whether a ReLU comes last.
     """
-    if isinstance(layer, GroupNorm | BatchNorm3d | FrozenBatchNorm3d):
+    if isinstance(layer, Fused):
         # By name: a hook before the layer sees x alone, and what it gives in its place is x alone.
         return layer(x, residual=residual, relu=relu)
     y = layer(x)
-    return _finish(y, residual, relu, y.dtype)
+    return finish(y, residual, relu, y.dtype)
 
 
-def _finish(y: Tensor, residual: Tensor | None, relu: bool, dtype: torch.dtype) -> Tensor:
+def finish(y: Tensor, residual: Tensor | None, relu: bool, dtype: torch.dtype) -> Tensor:
+    """What follows a norm: a residual sum, the type of the result, a ReLU; in place where that is the norm's own."""
     if residual is not None:
         y = residual + y
     y = y.to(dtype)  # before the ReLU, which keeps its result
     return y.relu_() if relu else y
 
 
-class GroupNorm(nn.GroupNorm):
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Within it, types are as they are written, where `x` is."""
+    kind = x.device.type
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if casts else nullcontext()
+
+
+class GroupNorm(Fused, nn.GroupNorm):
     """PyTorch's, whose result has the type of its input under autocast too, and which a GPU's kernels can take.
 
     Attributes:
@@ -49,7 +62,7 @@ class GroupNorm(nn.GroupNorm):
             from video_gn.kernels import ops
 
             return ops.norm(x, self.weight, self.bias, residual, len(x), self.num_groups, self.eps, relu)
-        return _finish(super().forward(x), residual, relu, x.dtype)
+        return finish(super().forward(x), residual, relu, x.dtype)
 
 
 def _batch_norm(x: Tensor, *args: Any) -> Tensor:
@@ -61,9 +74,19 @@ def _batch_norm(x: Tensor, *args: Any) -> Tensor:
     return y.view(rows.shape).permute(0, 4, 1, 2, 3)
 
 
-def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-    """Normalizes by the running statistics."""
-    mean, var = layer.running_mean, layer.running_var
+def by_given(
+    layer: Any, mean: Tensor | None, var: Tensor | None, x: Tensor, residual: Tensor | None, relu: bool
+) -> Tensor:
+    """Normalizes by given statistics `[C]`, the running ones.
+
+    Args:
+        layer: With weight, bias, eps and kernels.
+        mean: Subtracted.
+        var: By whose root, with eps added to it, is divided.
+        x: As in `norm_act`, also what follows.
+        residual: Likewise.
+        relu: Likewise.
+    """
     assert mean is not None and var is not None
     if not torch.compiler.is_compiling() and takes(layer.kernels, x):
         from video_gn.kernels import ops
@@ -71,10 +94,10 @@ def _by_given(layer: "BatchNorm3d | FrozenBatchNorm3d", x: Tensor, residual: Ten
         statistics = torch.stack([mean, (var + layer.eps).rsqrt()])[:, None]
         return ops.norm(x, layer.weight, layer.bias, residual, 1, len(mean), layer.eps, relu, statistics)
     y = _batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, layer.eps)
-    return _finish(y, residual, relu, x.dtype)
+    return finish(y, residual, relu, x.dtype)
 
 
-class BatchNorm3d(nn.BatchNorm3d):
+class BatchNorm3d(Fused, nn.BatchNorm3d):
     """BatchNorm; with a ghost batch, its statistics in training are those of consecutive groups of clips.
 
     A batch of 32 clips with `ghost_batch=4` gives the outputs and gradients of 8 processes with 4 clips each. So do its
@@ -100,7 +123,7 @@ class BatchNorm3d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         if not self.training:
-            return _by_given(self, x, residual, relu)
+            return by_given(self, self.running_mean, self.running_var, x, residual, relu)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
         size = self.ghost_batch or len(x)
         sets = self._sets_at_once(x, size)
@@ -137,7 +160,7 @@ class BatchNorm3d(nn.BatchNorm3d):
             args = (sets, self.num_features, self.eps, relu, None, running, momentum)
             return ops.norm(x, weight, bias, residual, *args)
         y = _batch_norm(x, *(running or (None, None)), weight, bias, True, momentum, self.eps)
-        return _finish(y, residual, relu, x.dtype)
+        return finish(y, residual, relu, x.dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, ghost_batch={self.ghost_batch}"
@@ -183,7 +206,7 @@ class BatchRenorm3d(BatchNorm3d):
         return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"
 
 
-class FrozenBatchNorm3d(nn.Module):
+class FrozenBatchNorm3d(Fused, nn.Module):
     """BatchNorm that always uses its running statistics, and never changes them.
 
     Its state dict has BatchNorm's names. It is no `_BatchNorm`, so that converting a model to synchronised BN leaves
@@ -213,7 +236,7 @@ class FrozenBatchNorm3d(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        return _by_given(self, x, residual, relu)
+        return by_given(self, self.running_mean, self.running_var, x, residual, relu)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Files of before PyTorch 0.4.1 do not have it, nor those of other projects' frozen batch norms.

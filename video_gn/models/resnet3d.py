@@ -36,9 +36,12 @@ from video_gn.models.architectures import (
     nonlocal_places,
 )
 from video_gn.models.blocks import Bottleneck, Conv3d, MaxPool3d, NonLocal, Residual, Stem, WindowPool
+from video_gn.models.conv_weights import form_weights
+from video_gn.models.evonorm import without_activation
 from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
 from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
 
+_BELOW_1 = Rule(lambda x: number(0, 1).holds(x) and x < 1, "a number from 0 up to, and below, 1")
 # Of the network's settings.
 RULES: dict[str, Rule] = {
     "arch": one_of(ARCHS),
@@ -51,7 +54,10 @@ RULES: dict[str, Rule] = {
     "r_max": number(1, 1e6),
     "d_max": number(0, 1e6),
     "freeze_affine": FLAG,
-    "dropout": Rule(lambda x: number(0, 1).holds(x) and x < 1, "a number from 0 up to, and below, 1"),
+    "average_batches": whole(1, 1024),
+    "weight_standardization": FLAG,
+    "dropout": _BELOW_1,
+    "drop_path": _BELOW_1,
     "zero_init_gamma": FLAG,
     "nonlocal_blocks": one_of(sorted({0, *(count for _, count in NONLOCAL)})),
 }
@@ -68,15 +74,19 @@ class ResNet3d(Net):
         depth: Layers: 50 and 101 are the papers', 11 and 14 small ones.
         width: Channels of the stem; stage i has `4 * 2**i * width`. The papers' is 64.
         norm: A key of `video_gn.models.norm.NORMS`, or a function of the channel count.
-        num_groups: Groups of `gn`.
-        channels_per_group: Channels of each group of `gn`, in place of `num_groups`.
+        num_groups: Groups of `gn` and `evonorm_s0`.
+        channels_per_group: Channels of each of their groups, in place of `num_groups`.
         ghost_batch: Clips that share statistics in `bn` and `brn`: consecutive groups of so many clips of a larger
             batch (Hoffer et al. 2017), so that one GPU with 32 clips trains as 8 GPUs with 4 each. None takes all
             clips of the GPU.
         r_max: Largest correction of the scale in `brn`.
         d_max: Largest correction of the mean in `brn`, in standard deviations.
         freeze_affine: Whether `frozen_bn` fixes gamma and beta too.
+        average_batches: Batches over which `mabn` averages.
+        weight_standardization: Whether kernels are standardised (Qiao et al. 2019; `video_gn.models.conv_weights`).
         dropout: Before the linear layer.
+        drop_path: Probability with which a clip passes the last residual block by its shortcut alone in training; that
+            of the others rises to it linearly (stochastic depth, Huang et al. 2016).
         zero_init_gamma: Whether gamma of each bottleneck's last norm starts at 0 (Wu & He 2018, section 4.1), which
             makes every residual block its shortcut at first.
         nonlocal_blocks: How many non-local blocks are in res3 and res4 (Wang et al. 2018, section 4.1): 5, behind
@@ -109,7 +119,10 @@ class ResNet3d(Net):
         r_max: float = 1.5,
         d_max: float = 0.5,
         freeze_affine: bool = False,
+        average_batches: int = 16,
+        weight_standardization: bool = False,
         dropout: float = 0.5,
+        drop_path: float = 0.0,
         zero_init_gamma: bool = True,
         nonlocal_blocks: int = 0,
     ) -> None:
@@ -128,6 +141,11 @@ class ResNet3d(Net):
         for module in self.modules():
             if isinstance(module, NonLocal):
                 module.reset_parameters()
+        if weight_standardization or norm == "mabn":
+            form_weights(self, "standardized" if weight_standardization else "centered")
+        blocks = [module for module in self.modules() if isinstance(module, Bottleneck)]
+        for i, block in enumerate(blocks, 1):
+            block.drop_path = drop_path * i / len(blocks)
 
     @property
     def arch(self) -> str:
@@ -168,8 +186,9 @@ class ResNet3d(Net):
 
 
 def norm_of(settings: Any) -> str:
-    """The norm of a network with these settings as the names of runs have it: `gn8` (`norm_label`)."""
-    return norm_label(settings["norm"], settings["num_groups"], settings.get("channels_per_group"))
+    """The norm of a network with these settings as the names of runs have it: `gn8_ws` (`norm_label`)."""
+    division = settings["num_groups"], settings.get("channels_per_group")
+    return norm_label(settings["norm"], *division, settings.get("weight_standardization", False))
 
 
 def _blocks(
@@ -231,6 +250,7 @@ def _res_block(
         conv_c=_conv(dim_inner, dim_out, (1, 1, 1)),
         norm_c=_norm(norm, dim_out, f"{layer}.norm_c"),
     )
+    without_activation(branch2.norm_c)
     # pytorchvideo's own init zeroes the gammas so marked, but only of BatchNorms.
     branch2.norm_c.block_final_bn = zero_init_gamma
     if zero_init_gamma:
@@ -240,7 +260,7 @@ def _res_block(
     project = stride > 1 or dim_in != dim_out
     return Residual(
         branch1_conv=_conv(dim_in, dim_out, (1, 1, 1), (1, stride, stride)) if project else None,
-        branch1_norm=_norm(norm, dim_out, f"{layer}.branch1_norm") if project else None,
+        branch1_norm=without_activation(_norm(norm, dim_out, f"{layer}.branch1_norm")) if project else None,
         branch2=branch2,
         activation=nn.ReLU(inplace=True),
         branch_fusion=torch.add,
@@ -248,7 +268,7 @@ def _res_block(
 
 
 def _nonlocal_block(channels: int, norm: Norm, layer: str) -> NonLocal:
-    last = _norm(norm, channels, layer)
+    last = without_activation(_norm(norm, channels, layer))
     if getattr(last, "weight", None) is None:
         raise InputError(f"layer {layer}: its norm has no gamma to start at 0; set nonlocal_blocks to 0")
     within = channels // 2

@@ -20,9 +20,12 @@ from video_gn.weights.stored import CLASSES, clip_settings, model_settings, net_
 
 log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
-ARCHITECTURE = ("arch", "depth", "width", "norm", "num_groups", "channels_per_group", "nonlocal_blocks")
+ARCHITECTURE = (
+    *("arch", "depth", "width", "norm", "num_groups", "channels_per_group", "weight_standardization"),
+    "nonlocal_blocks",
+)
 # What those have that were written before the setting was.
-BEFORE = {"nonlocal_blocks": 0}
+BEFORE = {"weight_standardization": False, "nonlocal_blocks": 0}
 
 
 class Checkpoint(NamedTuple):

@@ -17,7 +17,7 @@ from video_gn.train.cuda_graph import Graphs
 from video_gn.train.settings import Execution
 
 # Values that a layer computes with, and a callback may change.
-_VALUES = ("training", "p", "momentum", "eps", "r_max", "d_max", "kernels", "low_memory")
+_VALUES = ("training", "p", "momentum", "eps", "r_max", "d_max", "kernels", "low_memory", "drop_path")
 
 log = logging.getLogger(__name__)
 

@@ -126,6 +126,8 @@ def _packaged(name: str) -> Public:
 def fitting(settings: Mapping[str, Any]) -> str | None:
     """Public weights for a network of this project, by its settings: of videos before images; None if none fit."""
     sizes = (settings.get("depth"), settings.get("width"))
+    if settings.get("weight_standardization"):
+        return None
     batch_norm = settings.get("norm") in BATCH_NORMS
     divided = settings.get("norm") == "gn" and not settings.get("channels_per_group")
     groups = settings.get("num_groups") if divided else None

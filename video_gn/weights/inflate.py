@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.models.contract import resnet
+from video_gn.models.norm import STANDARDIZED
 from video_gn.models.resnet3d import Net, ResNet3d, ResStage
 from video_gn.weights.layouts import IMAGENET, KINETICS, NONLOCAL, Place
 from video_gn.weights.nonlocal_blocks import count_blocks, joining_blocks, other_blocks
@@ -139,11 +140,10 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
     Raises:
         InputError: The norm is another one, or not that of the file.
     """
-    statistics = weights.norm in BATCH_NORMS
     theirs = file_norm or weights.norm or "gn"
-    if theirs in BATCH_NORMS and not statistics:
+    if _batch_norm(theirs) and not _batch_norm(weights.norm or ""):
         raise InputError(f"{weights.source} has no running statistics, so it was not trained with init_norm={theirs}")
-    if norm != theirs and not (norm in BATCH_NORMS and theirs in BATCH_NORMS):
+    if norm != theirs and not (_batch_norm(norm) and _batch_norm(norm) == _batch_norm(theirs)):
         raise InputError(
             f"{weights.source} was trained with norm {theirs}, the model has {norm}, and weights do not carry over "
             f"between norms; take a checkpoint trained with {norm}, or give the model the norm {theirs}"
@@ -153,6 +153,12 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
                 else "; if the file was trained with another norm, name it with --model.start.init_norm"
             )
         )
+
+
+def _batch_norm(norm: str) -> str:
+    """What weights of BatchNorm, renormalized or frozen, have in common; empty for other norms."""
+    word = norm.removesuffix(STANDARDIZED)
+    return norm.replace(word, "bn") if word in BATCH_NORMS else ""
 
 
 def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[str, Tensor], int, str]:

@@ -1,0 +1,116 @@
+"""Kernels that are standardised or centred before a convolution uses them, in any network.
+
+| form           | the kernel `[O, I, ...]` that is used, for each of the O outputs                      |
+|----------------|---------------------------------------------------------------------------------------|
+| `standardized` | `(w - mean) / sqrt(var + 1e-8)`, divided by T of `[O, I, T, H, W]` (Qiao et al. 2019) |
+| `centered`     | `w - mean` (Yan et al. 2020), which moving average batch normalization needs          |
+
+Mean and (biased) variance are over all but O. Qiao et al. add 1e-5 to an unbiased deviation; 1e-8 in the root is BiT's
+in timm (Kolesnikov et al. 2020), whose weights are read. The division by T has a kernel repeated along time give the
+flat network's features on a still clip; a norm behind the convolution undoes it anyway. So flat kernels are inflated by
+repeating them alone.
+"""
+
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from video_gn.models.norm_layers import without_autocast
+
+EPS = 1e-8
+N = TypeVar("N", bound=nn.Module)
+FORMS = ("standardized", "centered")
+
+
+def standardized(weight: Tensor) -> Tensor:
+    """A kernel whose numbers have, for each output, mean 0 and variance 1 / T^2."""
+    rest = list(range(1, weight.ndim))
+    var, mean = torch.var_mean(weight, rest, correction=0, keepdim=True)
+    frames = weight.shape[2] if weight.ndim == 5 else 1
+    return (weight - mean) * ((var + EPS).rsqrt() / frames)
+
+
+def centered(weight: Tensor) -> Tensor:
+    """A kernel whose numbers have mean 0 for each output."""
+    return weight - weight.mean(list(range(1, weight.ndim)), keepdim=True)
+
+
+class Formed:
+    """A convolution that uses its kernel in a form; `form_weights` makes it of any other.
+
+    Attributes:
+        form: A word of `FORMS`.
+    """
+
+    form: str
+    weight: Any
+
+    @property
+    def formed_weight(self) -> Tensor:
+        """The kernel that is used, in float32 at least."""
+        return self._formed(self.weight)
+
+    def _formed(self, weight: Tensor) -> Tensor:
+        weight = weight if weight.dtype == torch.float64 else weight.float()
+        return standardized(weight) if self.form == "standardized" else centered(weight)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        with without_autocast(x):
+            formed = self._formed(weight)
+        return super()._conv_forward(x, formed.to(weight.dtype), bias)  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (_plain(type(self)),), self.__dict__
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, weight {self.form}"  # type: ignore[misc]
+
+
+def form_weights(net: nn.Module, form: str) -> int:
+    """Has every convolution without a bias, which is one before a norm, use its kernel in a form; gives their number.
+
+    Those of a single number an output, which would all become 0, keep theirs. Names and values of the parameters stay.
+
+    Args:
+        net: Any network, changed in place.
+        form: A word of `FORMS`.
+    """
+    count = 0
+    for module in net.modules():
+        if (
+            isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+            and module.bias is None
+            and module.weight[0].numel() > 1
+        ):
+            if not isinstance(module, Formed):
+                module.__class__ = _formed(type(module))  # type: ignore[arg-type]
+            module.form = form  # type: ignore[assignment]
+            count += 1
+    return count
+
+
+def fold_weights(net: N) -> N:
+    """Has the convolutions keep the kernels that they use, and no longer form them: the same outputs; gives `net`."""
+    for module in net.modules():
+        if isinstance(module, Formed):
+            with torch.no_grad():
+                module.weight.copy_(module.formed_weight)  # type: ignore[operator]
+            module.__class__ = _plain(type(module))
+            del module.form
+    return net
+
+
+@cache
+def _formed(plain: type) -> type:
+    return type(plain.__name__, (Formed, plain), {"__module__": __name__, "__doc__": Formed.__doc__})
+
+
+def _plain(formed: Any) -> type:
+    return formed.__bases__[1]
+
+
+def _rebuild(plain: type) -> Any:
+    made: Any = _formed(plain)
+    return made.__new__(made)
