@@ -113,6 +113,30 @@ def test_nonlocal_blocks_in_every_graph(tmp_path):
         graph.scores(clips(8, 40, 24))
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
+@pytest.mark.slow
+def test_pre_activation_in_every_graph(tmp_path):
+    """With kernels standardised, which graphs have as they are used; files are compared before they are kept."""
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    settings = {"depth": 14, "width": 8, "num_groups": 4, "arch": "resnetv2", "weight_standardization": True}
+    model = checkpoint(path, **settings)
+    card = formats.export(path, ["safetensors", "onnx", "torch"], tmp_path / "out")
+    for suffix in (".safetensors", ".onnx", ".pt2"):
+        graph = open_trained(str(card.with_suffix(suffix)), trust=True)
+        for n, height, width in ((1, 64, 64), (3, 80, 72), (2, 33, 90)):
+            x = clips(8, height, width, n)
+            torch.testing.assert_close(graph.scores(x), model.scores(x[None])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("wanted", "arch"), [("pytorchvideo", "resnetv2"), ("detector", "resnetv2_flat")])
+def test_pre_activation_in_the_layouts_of_others_is_refused(wanted, arch, tmp_path):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, depth=50, arch=arch)
+    with pytest.raises(InputError, match=rf"arch={arch}") as caught:
+        formats.export(path, [wanted], tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("wanted", "arch"), [("pytorchvideo", "i3d_8x8"), ("detector", "flat")])
 def test_nonlocal_blocks_in_the_layouts_of_others_are_refused(wanted, arch, tmp_path):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 import torch
 from pytorchvideo.layers.nonlocal_net import create_nonlocal
+from pytorchvideo.models.resnet import ResStage
 from samples import randomize
 from torch import nn
 from torch.export import Dim
@@ -14,7 +15,7 @@ from video_gn.errors import InputError
 from video_gn.models.architectures import DEPTHS
 from video_gn.models.blocks import NonLocal, select_kernels
 from video_gn.models.norm import NORMS
-from video_gn.models.resnet3d import ResNet3d, ResStage
+from video_gn.models.resnet3d import ResNet3d
 
 SMALL = {"arch": "i3d_small", "depth": 50, "width": 4, "num_groups": 4}
 

@@ -31,9 +31,9 @@ from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.rebuild import rebuild
-from video_gn.weights.inflate import places
 from video_gn.weights.layouts import torchvision_name
-from video_gn.weights.reader import METADATA
+from video_gn.weights.match import places
+from video_gn.weights.opening import METADATA
 from video_gn.weights.stored import CLASSES
 
 TOLERANCE = 1e-4  # of logits, relative to the largest one, and of scores
@@ -85,7 +85,7 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
     hp, clip = settings.net, settings.clip
     geo, depths = ARCHS[hp["arch"]], DEPTHS[hp["depth"]]
     _without_nonlocal(hp, "pytorchvideo's create_resnet")
-    if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None:
+    if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None or geo.preactivated:
         raise InputError(
             f"pytorchvideo's create_resnet builds depths 50 and 101 at width 64, not arch={hp['arch']}, "
             f"depth={hp['depth']}, width={hp['width']}; take another format"

@@ -31,6 +31,9 @@ class Arch:
         temporal_pools: The stages (0 = res2) after which a 2x1x1 max pool halves T.
         inflated: For each stage, which of its bottlenecks begin with a 3x1x1 kernel, as a sequence that repeats.
         padded: Whether the stem's max pool is padded.
+        preactivated: Whether each norm and ReLU comes before its convolution, and not behind it (He et al. 2016,
+            *Identity Mappings in Deep Residual Networks*). The stem has none then, the last stage ends in one, and
+            padding of the stem's max pool is with zeros in H and W.
     """
 
     stem_kernel: tuple[int, int, int]
@@ -40,6 +43,7 @@ class Arch:
     temporal_pools: tuple[int, ...]
     inflated: tuple[tuple[bool, ...], ...]
     padded: bool = True
+    preactivated: bool = False
 
     @property
     def pool1_padding(self) -> tuple[int, int, int]:
@@ -100,6 +104,9 @@ ARCHS: dict[str, Arch] = {
     "slow_8x8": Arch((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (), ((False,), (False,), (True,), (True,))),
     # The 2D ResNet, for images as clips of one frame; it inflates into the others.
     "flat": Arch((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (), _FLAT),
+    # With pre-activation, and the 2D one that inflates into it: BiT's (Kolesnikov et al. 2020), as timm's ResNetV2.
+    "resnetv2": Arch((5, 7, 7), (2, 2, 2), (3, 3, 3), (2, 2, 2), (0,), _I3D, preactivated=True),
+    "resnetv2_flat": Arch((1, 7, 7), (1, 2, 2), (1, 3, 3), (1, 2, 2), (), _FLAT, preactivated=True),
     # For crops of 32 to 64 pixels and clips of 8 to 16 frames (the embedded data set, tests), and its 2D network.
     "i3d_small": Arch((3, 5, 5), (1, 2, 2), None, (1, 1, 1), (0, 1), _I3D),
     "flat_small": Arch((1, 5, 5), (1, 2, 2), None, (1, 1, 1), (), _FLAT),

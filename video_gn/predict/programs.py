@@ -14,7 +14,7 @@ from video_gn.extras import optional
 from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.predict.settings import Settings
 from video_gn.train.classifier import VideoClassifier
-from video_gn.weights.reader import METADATA
+from video_gn.weights.opening import METADATA
 
 
 class OnnxGraph:

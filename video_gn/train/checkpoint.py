@@ -13,7 +13,7 @@ from video_gn.files.names import utf8_named
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import shown
 from video_gn.weights.archives import wrong_sum
-from video_gn.weights.inflate import own_state
+from video_gn.weights.match import own_state
 from video_gn.weights.pickles import load_torch
 from video_gn.weights.reader import Weights, read_weights
 from video_gn.weights.stored import CLASSES, clip_settings, model_settings, net_settings

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of torchvision's and timm's ResNets
+HALF = ((0.5,) * 3, (0.5,) * 3)  # of BiT
 KINETICS = ((0.45,) * 3, (0.225,) * 3)  # of video-nonlocal-net, PySlowFast and pytorchvideo
 DETECTRON_MEAN = (122.7717 / 255, 115.9465 / 255, 102.9801 / 255)  # RGB; detectron/core/config.py
 
@@ -12,11 +13,11 @@ class Place(NamedTuple):
     """Where in a ResNet a tensor belongs.
 
     Attributes:
-        stage: 0 is the stem, 1 to 4 are res2 to res5, 5 is the head.
+        stage: 0 is the stem, 1 to 4 are res2 to res5, 5 is what follows the last one.
         block: Bottleneck of the stage.
         part: "conv" or "norm" of the stem; "conv_a" to "norm_c", "branch1_conv" or "branch1_norm" of a bottleneck;
             "nonlocal_conv_theta" to "nonlocal_conv_out" or "nonlocal_norm" of the non-local block behind it; "proj" of
-            the head.
+            the head, and "norm" before it.
         what: "weight", "bias", "running_mean", "running_var" or "num_batches_tracked".
     """
 
@@ -44,6 +45,17 @@ def torchvision_name(place: Place) -> str:
     stage = f"layer{place.stage}.{place.block}." if 1 <= place.stage <= 4 else ""
     part = parts.get(place.part, place.part)  # it has no non-local blocks
     return f"{stage}{part}.{place.what}"
+
+
+def resnetv2_name(place: Place) -> str:
+    """As in timm's ResNetV2."""
+    if place.part == "proj":
+        return f"head.fc.{place.what}"
+    if place.stage in (0, 5):
+        return f"stem.conv.{place.what}" if place.part == "conv" else f"norm.{place.what}"
+    kind, _, letter = _parts(place)
+    part = f"{kind}{'abc'.index(letter) + 1}" if letter in ("a", "b", "c") else f"downsample.{kind}"
+    return f"stages.{place.stage - 1}.blocks.{place.block}.{part}.{place.what}"
 
 
 def _parts(place: Place) -> tuple[str, str, str]:
@@ -102,6 +114,8 @@ def pytorchvideo_name(stages: list[int], head: int) -> Layout:
             return f"blocks.0.{place.part}.{place.what}"
         if place.part == "proj":
             return f"blocks.{head}.proj.{place.what}"
+        if place.stage == 5:
+            return f"blocks.{stages[-1] if stages else head}.norm.{place.what}"
         stage = str(stages[place.stage - 1]) if place.stage <= len(stages) else f"(res{place.stage + 1})"
         block = f"blocks.{stage}.res_blocks.{place.block}."
         if place.part.startswith(NONLOCAL):

@@ -17,6 +17,7 @@ PUBLIC = {
     **{f"video_gn:{name}": f"motion12, {name[-2:].upper()}, i3d_small" for name in OWN},
     **dict.fromkeys(("torchvision:resnet50", "torchvision:resnet101"), "ImageNet, BN, flat"),
     "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
+    "timm:resnetv2_50x1_bit.goog_in21k": "ImageNet-21k, GN and weight_standardization, resnetv2_flat",
     **{f"detectron:{name}": "ImageNet, GN, flat" for name in DETECTRON},
     **{f"pytorchvideo:{name}": f"Kinetics-400, BN, {name.partition('_')[0]}_8x8" for name in PYTORCHVIDEO},
     **{
