@@ -123,11 +123,15 @@ def test_lightnings_callbacks(little):
 
 
 def test_networks_by_name():
-    assert "i3d_r50_gn" in video_gn.list_models("*gn*") and not video_gn.list_models("resnet*")
+    assert "i3d_r50_gn" in video_gn.list_models("*gn*") and not video_gn.list_models("resnet50*")
     assert len(video_gn.list_models()) == len(set(video_gn.list_models())) > 100
     net = video_gn.create_model("i3d_small_r11", 3, norm="bn", width=8)
     assert net.norm == "bn" and net(torch.zeros(1, 3, 8, 32, 32)).flatten(1).shape == (1, 3)
+    assert "i3d_r101_nl5_gn" in video_gn.list_models() and "i3d_r101_nl10_gn" not in video_gn.list_models()
+    net = video_gn.create_model("i3d_r50_nl10", 3, norm="in", width=2)
+    assert net.settings["nonlocal_blocks"] == 10 and net.settings["norm"] == "in"
     for name, given, words in (
+        ("i3d_r101_nl10", {"width": 8}, "depth 101; there are 5 at depth 50"), ("i3d_r50_nl7", {}, "no network"),
         ("resnet50", {}, "no network 'resnet50'"), ("i3d_r18", {}, "no network"),
         ("i3d_r50_gn", {"norm": "bn"}, "say one"),
         ("i3d_r50", {"size": 3}, "size"), ("i3d_small_r11", {"width": 8}, "8 channels cannot be split"),

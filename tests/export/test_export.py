@@ -23,6 +23,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from video_gn.errors import InputError
 from video_gn.export import formats
 from video_gn.export.__main__ import main as export
+from video_gn.models.blocks import NonLocal
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.predict.__main__ import main as predict
@@ -88,6 +89,60 @@ def test_every_norm_and_any_size(norm, ws, tmp_path):
                 ours = list(graph(x))
                 torch.testing.assert_close(ours[0], logits, rtol=1e-4, atol=1e-4)
                 torch.testing.assert_close(ours[1], scores, rtol=1e-4, atol=1e-5)
+
+
+NONLOCAL = {"depth": 50, "width": 8, "num_groups": 4, "nonlocal_blocks": 5}
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
+@pytest.mark.slow
+def test_nonlocal_blocks_in_every_graph(tmp_path):
+    """Each file is compared with the checkpoint at two sizes before it is kept; here at others."""
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    model = checkpoint(path, **NONLOCAL, arch="i3d_small", crop_size=32)
+    for module in (module for module in model.modules() if isinstance(module, NonLocal)):
+        assert module.norm.weight.all()  # no identity
+    card = formats.export(path, ["safetensors", "onnx", "torch"], tmp_path / "out")
+    assert "5 non-local blocks" in card.read_text()
+    for suffix in (".safetensors", ".onnx", ".pt2"):
+        graph = open_trained(str(card.with_suffix(suffix)), trust=True)
+        for n, height, width in ((1, 32, 32), (3, 40, 72), (2, 33, 64), (2, 31, 25)):
+            x = clips(8, height, width, n)
+            torch.testing.assert_close(graph.scores(x), model.scores(x[None])[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r"takes frames from 25 pixels a side"):  # 4 of res4, pooled 2
+        graph.scores(clips(8, 40, 24))
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
+@pytest.mark.slow
+def test_pre_activation_in_every_graph(tmp_path):
+    """With kernels standardised, which graphs have as they are used; files are compared before they are kept."""
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    settings = {"depth": 14, "width": 8, "num_groups": 4, "arch": "resnetv2", "weight_standardization": True}
+    model = checkpoint(path, **settings)
+    card = formats.export(path, ["safetensors", "onnx", "torch"], tmp_path / "out")
+    for suffix in (".safetensors", ".onnx", ".pt2"):
+        graph = open_trained(str(card.with_suffix(suffix)), trust=True)
+        for n, height, width in ((1, 64, 64), (3, 80, 72), (2, 33, 90)):
+            x = clips(8, height, width, n)
+            torch.testing.assert_close(graph.scores(x), model.scores(x[None])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("wanted", "arch"), [("pytorchvideo", "resnetv2"), ("detector", "resnetv2_flat")])
+def test_pre_activation_in_the_layouts_of_others_is_refused(wanted, arch, tmp_path):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, depth=50, arch=arch)
+    with pytest.raises(InputError, match=rf"arch={arch}") as caught:
+        formats.export(path, [wanted], tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("wanted", "arch"), [("pytorchvideo", "i3d_8x8"), ("detector", "flat")])
+def test_nonlocal_blocks_in_the_layouts_of_others_are_refused(wanted, arch, tmp_path):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, **NONLOCAL, arch=arch)
+    with pytest.raises(InputError, match="has no non-local blocks, and this model has 5; take another format"):
+        formats.export(path, [wanted], tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])

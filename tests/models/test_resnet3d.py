@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from pytorchvideo.models.resnet import ResBlock, create_resnet
+from pytorchvideo.models.resnet import ResBlock, ResStage, create_resnet
 from samples import randomize, resnet3d
 from torch import nn
 
@@ -10,7 +10,6 @@ from video_gn.errors import InputError
 from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.blocks import Conv3d, WindowPool
 from video_gn.models.norm import NORMS, make_norm
-from video_gn.models.resnet3d import ResStage
 
 
 @pytest.mark.parametrize("name", NORMS)

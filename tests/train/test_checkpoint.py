@@ -28,7 +28,7 @@ from video_gn.predict.__main__ import main as predict
 from video_gn.predict.model_file import open_trained
 from video_gn.rules import shown
 from video_gn.train import cli
-from video_gn.train.checkpoint import read_checkpoint
+from video_gn.train.checkpoint import check_architecture, read_checkpoint
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.from_checkpoint import with_checkpoint
 from video_gn.train.resume import find_resume
@@ -441,6 +441,22 @@ def test_results_of_a_lone_checkpoint_are_kept_apart(run, data_root, tmp_path, m
     assert cli.main([*args, *motion, "--data.loading.num_workers", "0"]) == 0
     assert [path.name for path in Path("runs").iterdir()] == ["tested"]
     assert json.loads(Path("runs/tested/theirs/results.json").read_text())["tests"][0]["videos"] == 24
+
+
+def test_a_checkpoint_from_before_a_setting_has_its_default(tmp_path):
+    """One without `nonlocal_blocks` is of a network without any, and is taken for no other."""
+    path = tmp_path / "last.ckpt"
+    checkpoint(path, depth=50, width=4, arch="i3d_small", num_groups=4, crop_size=32)
+    content = torch.load(path, weights_only=True)
+    del content["hyper_parameters"]["net"]["init_args"]["nonlocal_blocks"]
+    torch.save(content, path)
+    settings = {"depth": 50, "width": 4, "arch": "i3d_small", "num_groups": 4, "crop_size": 32}
+    check_architecture(str(path), classifier(NAMES, **settings).hparams)
+    assert VideoClassifier.load_from_checkpoint(path).net.settings["nonlocal_blocks"] == 0
+    with pytest.raises(InputError, match="it has nonlocal_blocks=0, the settings ask for nonlocal_blocks=5"):
+        check_architecture(str(path), classifier(NAMES, **settings, nonlocal_blocks=5).hparams)
+    checkpoint(path, **settings, nonlocal_blocks=5)
+    assert VideoClassifier.load_from_checkpoint(path).net.settings["nonlocal_blocks"] == 5
 
 
 def test_class_names_have_to_be_text(tmp_path):

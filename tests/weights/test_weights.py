@@ -15,6 +15,7 @@ import torch
 import torchvision
 from conftest import few
 from numpy._core import multiarray
+from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from pytorchvideo.models.hub.resnet import c2d_r50, i3d_r50, slow_r50
 from pytorchvideo.models.resnet import ResStage, create_resnet
 from safetensors.torch import save_file
@@ -126,6 +127,13 @@ def test_pytorchvideo(arch, tmp_path):
     same_logits(ours, images(8), lambda: net(normalized(images(8), [0.45] * 3, [0.225] * 3)))
 
 
+NONLOCAL = ("conv_theta", "conv_phi", "conv_g", "conv_out")
+
+
+def block_behind(res):
+    return getattr(res, "nonlocal_block", None)
+
+
 def pyslowfast_state(net):
     """A pytorchvideo network under the names of PySlowFast's stem_helper, resnet_helper and head_helper."""
     stem, *blocks, head = net.blocks
@@ -138,6 +146,10 @@ def pyslowfast_state(net):
             for letter in "abc":
                 layers[f"{name}.branch2.{letter}"] = getattr(res.branch2, f"conv_{letter}")
                 layers[f"{name}.branch2.{letter}_bn"] = getattr(res.branch2, f"norm_{letter}")
+            if block_behind(res):
+                name = f"s{stage}.pathway0_nonlocal{number}"
+                layers |= {f"{name}.{conv}": getattr(block_behind(res), conv) for conv in NONLOCAL}
+                layers[f"{name}.bn"] = block_behind(res).norm
     return {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.state_dict().items()}
 
 
@@ -165,6 +177,12 @@ def nonlocal_blobs(net):
             for letter in "abc":
                 blobs[f"{name}2{letter}_w"] = getattr(res.branch2, f"conv_{letter}").weight
                 norms[f"{name}2{letter}_bn"] = getattr(res.branch2, f"norm_{letter}")
+            if block_behind(res):  # nonlocal_helper.py
+                name = f"nonlocal_conv{stage}_{number}"
+                norms[f"{name}_bn"] = block_behind(res).norm
+                for part in NONLOCAL:
+                    conv = getattr(block_behind(res), part)
+                    blobs |= {f"{name}_{part[5:]}_w": conv.weight, f"{name}_{part[5:]}_b": conv.bias}
     for name, bn in norms.items():
         blobs |= {f"{name}_s": bn.weight, f"{name}_b": bn.bias, f"{name}_rm": bn.running_mean}
         blobs[f"{name}_riv"] = bn.running_var  # not the inverse: lib/utils/bn_helper.py says so
@@ -173,10 +191,11 @@ def nonlocal_blobs(net):
     return blobs | {"lr": np.float32(1e-4), "model_iter": 400_000}
 
 
-def unpadded_i3d():
+def unpadded_i3d(width=64):
     """The oracle is pytorchvideo's builder, whose pools it would pad."""
     return create_resnet(
         model_num_class=7,
+        stem_dim_out=width,
         stem_conv_kernel_size=(5, 7, 7),
         stem_conv_stride=(2, 2, 2),
         stem_pool=lambda kernel_size, stride, padding: nn.MaxPool3d(kernel_size, stride),
@@ -205,6 +224,101 @@ def test_video_nonlocal_net(tmp_path):
     path.write_bytes(python2_pickle({"blobs": nonlocal_blobs(net)}))
     ours = model(norm="bn", arch="i3d_nonlocal", init=str(path))
     same_logits(ours, images(16), lambda: net(normalized(images(16), [0.45] * 3, [0.225] * 3)))
+
+
+def with_nonlocal_blocks(net, places):
+    """pytorchvideo's own blocks behind residual blocks of its network, by stage and number."""
+    for stage, number in places:
+        res = net.blocks[stage].res_blocks[number]
+        width = res.branch2.conv_c.out_channels
+        res.nonlocal_block = create_nonlocal(dim_in=width, dim_inner=width // 2, pool_size=(1, 2, 2))
+        res.register_forward_hook(lambda res, _, y: res.nonlocal_block(y))
+    randomize(net)
+    for stage, number in places:  # away from sums so small that it is all the same what is attended to
+        for conv in NONLOCAL[:2]:
+            getattr(net.blocks[stage].res_blocks[number].nonlocal_block, conv).weight.data *= 8
+    return net
+
+
+FIVE = [(3, 1), (3, 3), (4, 1), (4, 3), (4, 5)]
+
+
+@pytest.fixture(scope="module")
+def five():
+    """The network of i3d_nonlocal_32x2_IN_pretrain_400k.pkl, narrower: 5 blocks, every other one of res3 and res4."""
+    return with_nonlocal_blocks(unpadded_i3d(8), FIVE)
+
+
+def small_model(**options):
+    return model(**{"norm": "bn", "arch": "i3d_nonlocal", "width": 8, "nonlocal_blocks": 5} | options)
+
+
+@pytest.mark.parametrize("layout", ["Caffe2", "PySlowFast"])
+def test_nonlocal_blocks(layout, five, tmp_path, caplog):
+    path = tmp_path / ("net.pkl" if layout == "Caffe2" else "net.pyth")
+    if layout == "Caffe2":
+        path.write_bytes(python2_pickle({"blobs": nonlocal_blobs(five)}))
+    else:
+        torch.save({"model_state": pyslowfast_state(five)}, path)
+    ours = small_model(init=str(path))
+    same_logits(ours, images(16), lambda: five(normalized(images(16), [0.45] * 3, [0.225] * 3)))
+    said = [message for message in caplog.messages if "taken for embedded Gaussians" in message]
+    assert len(said) == (layout == "PySlowFast")
+    blocks = [block_behind(five.blocks[stage].res_blocks[number]) for stage, number in FIVE]
+    hooks = [block.conv_theta.register_forward_hook(lambda *args: torch.zeros_like(args[2])) for block in blocks]
+    with pytest.raises(AssertionError):  # what is attended to counts
+        same_logits(ours, images(16), lambda: five(normalized(images(16), [0.45] * 3, [0.225] * 3)))
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, r"unknown nonlocal_conv3_1_bn_b, .* has 5 non-local blocks, the model 0: take --model.net.nonlocal_blocks 5"),
+     (10, r"without nonlocal_conv3_0_.*_w, .* 5 non-local blocks, the model 10: take --model.net.nonlocal_blocks 5")],
+)  # fmt: skip
+def test_another_number_of_nonlocal_blocks_is_told_with_the_setting(count, words, five, tmp_path):
+    path = tmp_path / "net.pkl"
+    path.write_bytes(python2_pickle({"blobs": nonlocal_blobs(five)}))
+    with pytest.raises(InputError, match=words):
+        small_model(init=str(path), nonlocal_blocks=count)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(lambda blobs: blobs.pop("nonlocal_conv4_3_phi_b"), "without nonlocal_conv4_3_phi_b"),
+     (lambda blobs: blobs.update(nonlocal_conv4_2_phi_b=np.zeros(8)), "unknown nonlocal_conv4_2_phi_b"),
+     (lambda blobs: blobs.update(nonlocal_conv4_3_phi_b=np.zeros(9)), r"phi.bias is \[9\], not \[64\]")],
+)  # fmt: skip
+def test_tensors_of_nonlocal_blocks_that_do_not_fit_are_named(change, words, five, tmp_path):
+    blobs = nonlocal_blobs(five)
+    change(blobs)
+    path = tmp_path / "net.pkl"
+    path.write_bytes(python2_pickle({"blobs": blobs}))
+    with pytest.raises(InputError, match=words):
+        small_model(init=str(path))
+
+
+def test_nonlocal_blocks_join_weights_that_have_none(tmp_path, caplog):
+    """As in the paper, from ImageNet's, and from a run of this project: at first the network is what it was."""
+    plain = small_model(nonlocal_blocks=0)
+    randomize(plain.net)
+    names = {name.replace("net.", "", 1): value for name, value in plain.state_dict().items()}
+    torch.save(names, tmp_path / "plain.pth")
+    with caplog.at_level("INFO"):
+        ours = small_model(init=str(tmp_path / "plain.pth"), mean=plain.mean, std=plain.std)
+    assert any(
+        re.search("the 5 non-local blocks, of which the file has none, start as the identity", message)
+        for message in caplog.messages
+    )
+    with torch.no_grad():
+        assert torch.equal(ours(images(8)), plain(images(8)))
+    with pytest.raises(InputError, match="freeze_affine the new ones would keep gamma 0"):
+        small_model(init=str(tmp_path / "plain.pth"), norm="frozen_bn", freeze_affine=True)
+    net = randomize(torchvision.models.resnet50(num_classes=7))
+    torch.save(net.state_dict(), tmp_path / "resnet50.pth")
+    flat = model(norm="bn", arch="flat", nonlocal_blocks=10, init=str(tmp_path / "resnet50.pth"), **IMAGENET)
+    same_logits(flat, images(), lambda: net(normalized(images(), **IMAGENET)[:, :, 0]))
 
 
 def test_video_nonlocal_net_in_its_own_sizes():
@@ -353,6 +467,7 @@ def test_truncated_and_strange_files(own, tmp_path):
         ("pytorchvideo:i3d_r50", "pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth"),
         ("detectron:R-101-GN", "47592356/R-101-GN.pkl"),
         ("nonlocal:i3d_baseline_32x2_IN_pretrain_400k", "video-nonlocal/i3d_baseline_32x2_IN_pretrain_400k.pkl"),
+        ("nonlocal:i3d_nonlocal_32x2_IN_pretrain_400k", "video-nonlocal/i3d_nonlocal_32x2_IN_pretrain_400k.pkl"),
     ],
 )
 def test_without_a_network_the_file_is_named(init, file, monkeypatch, tmp_path):

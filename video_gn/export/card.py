@@ -130,10 +130,11 @@ def _summary(model: nn.Module, settings: Settings) -> str:
     norm = norm_of(hp)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = "An image" if settings.clip["images"] else "A video"
+    blocks = f"{hp['nonlocal_blocks']} non-local blocks, " if hp.get("nonlocal_blocks") else ""
     scores = ", multi-label: each class has a score from 0 to 1 of its own (a sigmoid)" if settings.multi_label else ""
     return (
         f"{kind} classifier of video_gn: ResNet-{hp['depth']} of width {hp['width']}, arch `{hp['arch']}`, "
-        f"norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes{scores}."
+        f"{blocks}norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes{scores}."
     )
 
 
@@ -188,9 +189,8 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
         ("started from", as_code(hp["start"]["init"]) if hp["start"].get("init") else "random weights"),
         (
             "converted",
-            f"gamma and beta of each layer re-fitted on {hp['start']['convert']} training clips, where these weights are "
-            "of another norm"
-            if hp["start"].get("init") and hp["start"].get("convert")
+            f"from BN: gamma and beta of each layer re-fitted on {hp['start']['convert']} training clips"
+            if hp["start"].get("convert")
             else "",
         ),
         ("length", f"{settings.run['steps']} steps, to epoch {settings.run['epochs']}"),

@@ -31,9 +31,9 @@ from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.rebuild import rebuild
-from video_gn.weights.inflate import places
 from video_gn.weights.layouts import torchvision_name
-from video_gn.weights.reader import METADATA
+from video_gn.weights.match import places
+from video_gn.weights.opening import METADATA
 from video_gn.weights.stored import CLASSES
 
 TOLERANCE = 1e-4  # of logits, relative to the largest one, and of scores
@@ -84,7 +84,8 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
     """
     hp, clip = settings.net, settings.clip
     geo, depths = ARCHS[hp["arch"]], DEPTHS[hp["depth"]]
-    if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None:
+    _without_nonlocal(hp, "pytorchvideo's create_resnet")
+    if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None or geo.preactivated:
         raise InputError(
             f"pytorchvideo's create_resnet builds depths 50 and 101 at width 64, not arch={hp['arch']}, "
             f"depth={hp['depth']}, width={hp['width']}; take another format"
@@ -124,6 +125,7 @@ def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Run
 
 def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     hp = settings.net
+    _without_nonlocal(hp, "torchvision's ResNet")
     if hp["arch"] != "flat" or hp["depth"] not in (50, 101) or hp["width"] != 64:
         raise InputError(
             f"a 2D detector's backbone is a network for images: arch=flat, depth 50 or 101, width 64; this one is "
@@ -141,6 +143,11 @@ def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     flat.load_state_dict(torch.load(path, weights_only=True))
     flat.eval()
     return lambda clips: flat(normalize(clips, *settings.scale)[:, :, 0])
+
+
+def _without_nonlocal(hp: Any, whose: str) -> None:
+    if blocks := hp.get("nonlocal_blocks"):
+        raise InputError(f"{whose} has no non-local blocks, and this model has {blocks}; take another format")
 
 
 def _norm(hp: Any) -> Callable[[int], nn.Module]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pytorchvideo.models.resnet import BottleneckBlock, ResBlock
+from pytorchvideo.layers.nonlocal_net import NonLocal as NonLocalBlock
+from pytorchvideo.models.resnet import BottleneckBlock, ResBlock, ResStage
 from pytorchvideo.models.stem import ResNetBasicStem
 from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
@@ -12,6 +13,8 @@ from torchvision.ops import stochastic_depth
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import SETTINGS, takes
 from video_gn.models.norm_layers import finish, norm_act
+
+Triple = tuple[int, int, int]
 
 
 class Conv3d(nn.Conv3d):
@@ -58,15 +61,35 @@ class MaxPool3d(nn.MaxPool3d):
         return super().forward(x)
 
 
+class ZeroPaddedPool(MaxPool3d):
+    """Max pooling whose padding of H and W is zeros, where PyTorch's is what no maximum is: features may be below 0.
+
+    In T it is PyTorch's, so that a clip's ends are what they would be on a still clip without end.
+
+    Args:
+        kernel: T, H, W.
+        stride: T, H, W.
+        padding: T, H, W.
+    """
+
+    def __init__(self, kernel: Triple, stride: Triple, padding: Triple) -> None:
+        super().__init__(kernel, stride, (padding[0], 0, 0))
+        _, self.zeros_h, self.zeros_w = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(x, (*(self.zeros_w,) * 2, *(self.zeros_h,) * 2)))
+
+
 class Stem(ResNetBasicStem):
-    """pytorchvideo's, with the norm and its ReLU as one."""
+    """pytorchvideo's, with the norm and its ReLU as one, if there are some."""
 
     def __init__(self, **parts: nn.Module | None) -> None:
         super().__init__(**parts)
         self.__class__ = Stem  # pytorchvideo's sets all of its locals() as attributes, this one too
 
     def forward(self, x: Tensor) -> Tensor:
-        x = norm_act(self.norm, self.conv(x))
+        x = self.conv(x)
+        x = x if self.norm is None else norm_act(self.norm, x)
         return x if self.pool is None else self.pool(x)
 
 
@@ -102,16 +125,106 @@ class Bottleneck(BottleneckBlock):
             return conv(x)
 
 
-class Residual(ResBlock):
-    """pytorchvideo's, of a `Bottleneck`."""
+class PreActBottleneck(Bottleneck):
+    """pytorchvideo's parts in the order of pre-activation: each convolution behind its norm and ReLU.
 
-    def __init__(self, **parts: Any) -> None:
+    `PreActResidual` calls `norm_a`, whose result its shortcut has a part in too.
+    """
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__(**parts)
+        self.__class__ = PreActBottleneck  # as in Stem
+
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        x = self._convolve(self.conv_b, norm_act(self.norm_b, self._convolve(self.conv_a, x)))
+        x = self._convolve(self.conv_c, norm_act(self.norm_c, x))
+        if self.training and self.drop_path:
+            x = stochastic_depth(x, self.drop_path, "row")
+        return x + shortcut
+
+
+class NonLocal(NonLocalBlock):
+    """pytorchvideo's in its embedded Gaussian form (Wang et al. 2018, 3.2), `x + norm(out(y))`.
+
+    `y = softmax(theta(x) phi(x')^T / sqrt(C / 2)) g(x')`, where x' is x after a 1x2x2 max pool and each position is a
+    row. The rows of the softmax, one number for each pair of positions, are never in memory all at once: it is the
+    attention of one head of C / 2 channels.
+    """
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__(**parts, instantiation="softmax")
+        self.__class__ = NonLocal  # as in Stem
+
+    def reset_parameters(self) -> None:
+        """Convolutions from N(0, 0.01) without bias, and gamma 0, as video-nonlocal-net: at first it is the identity.
+
+        Also where residual branches do not begin at 0 (`zero_init_gamma`): it joins networks that are trained.
+        """
+        for conv in (self.conv_theta, self.conv_phi, self.conv_g, self.conv_out):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pool(x) if min(x.shape[3:]) > 1 else x
+        pairs = ((self.conv_theta, x), (self.conv_phi, pooled), (self.conv_g, pooled))
+        # Rows of channels next to each other, as the kernels that keep no matrix ask for; in channels_last they are so.
+        rows = (conv(at).flatten(2).transpose(1, 2).contiguous()[:, None] for conv, at in pairs)
+        y = nn.functional.scaled_dot_product_attention(*rows)
+        y = y.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
+        return norm_act(self.norm, self.conv_out(y), x, relu=False)
+
+
+class Residual(ResBlock):
+    """pytorchvideo's, of a `Bottleneck`, and behind it perhaps a non-local block.
+
+    Args:
+        nonlocal_block: None for none, which leaves the names in the state dict as they are.
+        parts: pytorchvideo's.
+    """
+
+    def __init__(self, nonlocal_block: NonLocal | None = None, **parts: Any) -> None:
         super().__init__(**parts)
         self.__class__ = Residual  # as in Stem
+        self.nonlocal_block = nonlocal_block
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.branch1_conv is None else norm_act(self.branch1_norm, self.branch1_conv(x), relu=False)
-        return self.branch2(x, shortcut)
+        x = self.branch2(x, shortcut)
+        return x if self.nonlocal_block is None else self.nonlocal_block(x)
+
+
+class PreActResidual(Residual):
+    """pytorchvideo's, of a `PreActBottleneck`: nothing follows the sum, and a projection has the activated features.
+
+    Args:
+        parts: As of `Residual`, without `branch1_norm` and `activation`.
+    """
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.__class__ = PreActResidual  # as in Stem
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = norm_act(self.branch2.norm_a, x)
+        x = self.branch2(activated, x if self.branch1_conv is None else self.branch1_conv(activated))
+        return x if self.nonlocal_block is None else self.nonlocal_block(x)
+
+
+class NormedStage(ResStage):
+    """pytorchvideo's, with a norm and its ReLU at the end.
+
+    Args:
+        res_blocks: Residual blocks.
+        norm: Of their output.
+    """
+
+    def __init__(self, res_blocks: nn.ModuleList, norm: nn.Module) -> None:
+        super().__init__(res_blocks)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return norm_act(self.norm, super().forward(x))
 
 
 def select_kernels(net: nn.Module, kernels: str, low_memory: bool = False) -> None:

@@ -29,6 +29,7 @@ def norm_act(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: 
         # By name: a hook before the layer sees x alone, and what it gives in its place is x alone.
         return layer(x, residual=residual, relu=relu)
     y = layer(x)
+    y = y.clone() if y is x else y  # an identity's result is its input, in which nothing may be written
     return finish(y, residual, relu, y.dtype)
 
 

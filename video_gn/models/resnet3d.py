@@ -19,17 +19,14 @@ the training crop, the head's window slides and gives logits at each of its posi
 from math import ceil
 from typing import Any
 
-import torch
-from pytorchvideo.models.head import ResNetBasicHead
 from pytorchvideo.models.net import Net
-from pytorchvideo.models.resnet import ResStage
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.models.architectures import ARCHS, DEPTHS, EXPANSION, MAX_WIDTH, Arch
-from video_gn.models.blocks import Bottleneck, Conv3d, MaxPool3d, Residual, Stem, WindowPool
+from video_gn.models.architectures import ARCHS, DEPTHS, MAX_WIDTH, NONLOCAL, nonlocal_places
+from video_gn.models.blocks import Bottleneck, NonLocal, PreActBottleneck
+from video_gn.models.build import make_blocks
 from video_gn.models.conv_weights import form_weights
-from video_gn.models.evonorm import without_activation
 from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
 from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
 
@@ -51,6 +48,7 @@ RULES: dict[str, Rule] = {
     "dropout": _BELOW_1,
     "drop_path": _BELOW_1,
     "zero_init_gamma": FLAG,
+    "nonlocal_blocks": one_of(sorted({0, *(count for _, count in NONLOCAL)})),
 }
 
 
@@ -79,7 +77,12 @@ class ResNet3d(Net):
         drop_path: Probability with which a clip passes the last residual block by its shortcut alone in training; that
             of the others rises to it linearly (stochastic depth, Huang et al. 2016).
         zero_init_gamma: Whether gamma of each bottleneck's last norm starts at 0 (Wu & He 2018, section 4.1), which
-            makes every residual block its shortcut at first.
+            makes every residual block its shortcut at first. Where a branch ends in a convolution (`resnetv2`), its
+            kernel starts at 0 instead; but not with weight standardization, which would blow it up at the first step,
+            whatever the learning rate: there branches start as they are, as BiT's.
+        nonlocal_blocks: How many non-local blocks are in res3 and res4 (Wang et al. 2018, section 4.1): 5, behind
+            every other bottleneck (`video_gn.models.architectures.NONLOCAL`), 10, behind every one, or none. Depth 50
+            takes 5 and 10, depth 101 takes 5. Each begins as the identity.
 
     Attributes:
         settings: The arguments, without `num_classes`.
@@ -112,6 +115,7 @@ class ResNet3d(Net):
         dropout: float = 0.5,
         drop_path: float = 0.0,
         zero_init_gamma: bool = True,
+        nonlocal_blocks: int = 0,
     ) -> None:
         given = locals()
         settings = {name: given[name] for name in RULES}
@@ -120,10 +124,16 @@ class ResNet3d(Net):
         if num_classes < 1:
             raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
         layer = norm if callable(norm) else make_norm(norm, **settings)
+        places = nonlocal_places(depth, nonlocal_blocks)
         super().__init__(
-            blocks=_blocks(num_classes, ARCHS[arch], DEPTHS[depth], width, layer, dropout, zero_init_gamma)
+            blocks=make_blocks(num_classes, ARCHS[arch], DEPTHS[depth], width, layer, dropout, zero_init_gamma, places)
         )
         self.settings = settings
+        for module in self.modules():
+            if isinstance(module, NonLocal):
+                module.reset_parameters()
+            elif isinstance(module, PreActBottleneck) and zero_init_gamma and not weight_standardization:
+                nn.init.zeros_(module.conv_c.weight)
         if weight_standardization or norm == "mabn":
             form_weights(self, "standardized" if weight_standardization else "centered")
         blocks = [module for module in self.modules() if isinstance(module, Bottleneck)]
@@ -162,96 +172,13 @@ class ResNet3d(Net):
 
     @staticmethod
     def label(settings: Any) -> str:
-        """A network with these settings as it is called in the name of a run: `i3d_r50_gn`."""
+        """A network with these settings as it is called in the name of a run: `i3d_r50_gn`, `i3d_r50_nl5_gn`."""
         width = "" if settings["width"] == 64 else f"w{settings['width']}"
-        return f"{settings['arch']}_r{settings['depth']}{width}_{norm_of(settings)}"
+        blocks = f"_nl{count}" if (count := settings.get("nonlocal_blocks", 0)) else ""
+        return f"{settings['arch']}_r{settings['depth']}{width}{blocks}_{norm_of(settings)}"
 
 
 def norm_of(settings: Any) -> str:
     """The norm of a network with these settings as the names of runs have it: `gn8_ws` (`norm_label`)."""
     division = settings["num_groups"], settings.get("channels_per_group")
     return norm_label(settings["norm"], *division, settings.get("weight_standardization", False))
-
-
-def _blocks(
-    num_classes: int,
-    arch: Arch,
-    depths: tuple[int, ...],
-    width: int,
-    norm: Norm,
-    dropout: float,
-    zero_init_gamma: bool,
-) -> nn.ModuleList:
-    blocks: list[nn.Module] = [_stem(width, arch, norm)]
-    dim_in = width
-    for stage, num_blocks in enumerate(depths):
-        dim_inner = width * 2**stage
-        res_blocks = []
-        for i in range(num_blocks):
-            stride = 2 if i == 0 and stage > 0 else 1
-            layer = f"res{stage + 2}.{i}"
-            inflated = arch.inflated[stage][i % len(arch.inflated[stage])]
-            res_blocks.append(_res_block(dim_in, dim_inner, stride, inflated, norm, zero_init_gamma, layer))
-            dim_in = dim_inner * EXPANSION
-        blocks.append(ResStage(res_blocks=nn.ModuleList(res_blocks)))
-        if stage in arch.temporal_pools:
-            blocks.append(MaxPool3d((2, 1, 1), (2, 1, 1), (0, 0, 0)))
-    head = ResNetBasicHead(
-        pool=WindowPool(ceil(224 / arch.spatial_stride(len(depths)))),
-        dropout=nn.Dropout(dropout) if dropout else None,
-        proj=nn.Linear(dim_in, num_classes),
-    )
-    return nn.ModuleList([*blocks, head])  # Net initialises convolutions, linear layers and BatchNorms
-
-
-def _stem(width: int, arch: Arch, norm: Norm) -> Stem:
-    return Stem(
-        conv=_conv(3, width, arch.stem_kernel, arch.stem_stride),
-        norm=_norm(norm, width, "stem"),
-        activation=nn.ReLU(inplace=True),
-        pool=MaxPool3d(arch.pool1, arch.pool1_stride, arch.pool1_padding) if arch.pool1 else None,
-    )
-
-
-def _res_block(
-    dim_in: int, dim_inner: int, stride: int, inflated: bool, norm: Norm, zero_init_gamma: bool, layer: str
-) -> Residual:
-    """One bottleneck and its shortcut; it knows its last norm, so nobody has to find it later."""
-    dim_out = dim_inner * EXPANSION
-    branch2 = Bottleneck(
-        conv_a=_conv(dim_in, dim_inner, (3 if inflated else 1, 1, 1)),
-        norm_a=_norm(norm, dim_inner, f"{layer}.norm_a"),
-        act_a=nn.ReLU(inplace=True),
-        conv_b=_conv(dim_inner, dim_inner, (1, 3, 3), (1, stride, stride)),
-        norm_b=_norm(norm, dim_inner, f"{layer}.norm_b"),
-        act_b=nn.ReLU(inplace=True),
-        conv_c=_conv(dim_inner, dim_out, (1, 1, 1)),
-        norm_c=_norm(norm, dim_out, f"{layer}.norm_c"),
-    )
-    without_activation(branch2.norm_c)
-    # pytorchvideo's own init zeroes the gammas so marked, but only of BatchNorms.
-    branch2.norm_c.block_final_bn = zero_init_gamma
-    if zero_init_gamma:
-        if getattr(branch2.norm_c, "weight", None) is None:
-            raise InputError(f"layer {layer}: its norm has no gamma to start at 0; set zero_init_gamma to false")
-        nn.init.zeros_(branch2.norm_c.weight)
-    project = stride > 1 or dim_in != dim_out
-    return Residual(
-        branch1_conv=_conv(dim_in, dim_out, (1, 1, 1), (1, stride, stride)) if project else None,
-        branch1_norm=without_activation(_norm(norm, dim_out, f"{layer}.branch1_norm")) if project else None,
-        branch2=branch2,
-        activation=nn.ReLU(inplace=True),
-        branch_fusion=torch.add,
-    )
-
-
-def _conv(dim_in: int, dim_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)) -> Conv3d:
-    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return Conv3d(dim_in, dim_out, kernel, stride, padding, bias=False)
-
-
-def _norm(norm: Norm, channels: int, layer: str) -> nn.Module:
-    try:
-        return norm(channels)
-    except InputError as error:
-        raise InputError(f"layer {layer}: {error}") from None

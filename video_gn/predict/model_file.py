@@ -16,7 +16,7 @@ from video_gn.predict.programs import OnnxGraph, Program
 from video_gn.predict.settings import Settings
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.rebuild import rebuild
-from video_gn.weights.reader import METADATA, read_content
+from video_gn.weights.opening import METADATA, read_content
 
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".onnx", ".pt2")
 

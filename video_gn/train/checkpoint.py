@@ -13,14 +13,19 @@ from video_gn.files.names import utf8_named
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.rules import shown
 from video_gn.weights.archives import wrong_sum
-from video_gn.weights.inflate import own_state
+from video_gn.weights.match import own_state
 from video_gn.weights.pickles import load_torch
 from video_gn.weights.reader import Weights, read_weights
 from video_gn.weights.stored import CLASSES, clip_settings, model_settings, net_settings
 
 log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
-ARCHITECTURE = ("arch", "depth", "width", "norm", "num_groups", "channels_per_group", "weight_standardization")
+ARCHITECTURE = (
+    *("arch", "depth", "width", "norm", "num_groups", "channels_per_group", "weight_standardization"),
+    "nonlocal_blocks",
+)
+# What those have that were written before the setting was.
+BEFORE = {"weight_standardization": False, "nonlocal_blocks": 0}
 
 
 class Checkpoint(NamedTuple):
@@ -125,7 +130,7 @@ def check_architecture(path: str, settings: Mapping[str, Any]) -> None:
 def _network(model: Mapping[str, Any]) -> dict[str, Any]:
     """What tells networks apart."""
     net = model["net"]
-    settings = {name: net["init_args"].get(name) for name in ARCHITECTURE} if net["init_args"] else {}
+    settings = {name: net["init_args"].get(name, BEFORE.get(name)) for name in ARCHITECTURE} if net["init_args"] else {}
     rest = {"class_names": list(model["class_names"]), "multi_label": model.get("loss", {}).get("multi_label", False)}
     return {"net": net["class_path"]} | settings | rest
 

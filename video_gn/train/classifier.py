@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -84,6 +85,7 @@ class VideoClassifier(pl.LightningModule):
         start = found_start(start, contract.settings_of(self.net))
         self.mean, self.std, before = begin(self.net, start, self.class_names)
         self._to_convert = (before,) if before else ()  # no module of this one
+        start = replace(start, convert=start.convert if before else 0)
         select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)
         self.call = NetworkCall(self.net, Normalize(self.mean, self.std), execution, batch_size)

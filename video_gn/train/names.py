@@ -21,6 +21,7 @@ SAID = {
         "model.net.depth",
         "model.net.width",
         "model.net.norm",
+        "model.net.nonlocal_blocks",
     ),
     *("model.net.num_groups", "model.net.channels_per_group", "model.net.ghost_batch"),
 }

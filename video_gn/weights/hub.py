@@ -19,6 +19,9 @@ from video_gn.errors import InputError
 from video_gn.extras import optional
 from video_gn.files.locks import locked
 from video_gn.files.names import from_home
+from video_gn.models.architectures import ARCHS
+from video_gn.models.norm import STANDARDIZED
+from video_gn.models.resnet3d import norm_of
 from video_gn.weights.inflate import BATCH_NORMS
 from video_gn.weights.public import DETECTRON, NONLOCAL, OWN, PYTORCHVIDEO
 from video_gn.weights.reader import Weights, read_weights
@@ -126,8 +129,10 @@ def _packaged(name: str) -> Public:
 def fitting(settings: Mapping[str, Any]) -> str | None:
     """Public weights for a network of this project, by its settings: of videos before images; None if none fit."""
     sizes = (settings.get("depth"), settings.get("width"))
-    if settings.get("weight_standardization"):
-        return None
+    preactivated = ARCHS[settings["arch"]].preactivated
+    if preactivated or settings.get("weight_standardization"):
+        fits = preactivated and norm_of(settings) == f"gn{STANDARDIZED}"
+        return f"timm:resnetv2_{sizes[0]}x1_bit.goog_in21k" if fits and sizes in ((50, 64), (101, 64)) else None
     batch_norm = settings.get("norm") in BATCH_NORMS
     divided = settings.get("norm") == "gn" and not settings.get("channels_per_group")
     groups = settings.get("num_groups") if divided else None

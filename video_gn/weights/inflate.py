@@ -1,8 +1,9 @@
 """Weights of other networks as the start of ours, 2D ones inflated (Carreira & Zisserman 2017; Wang et al. 2018, 3.1).
 
 A kernel that is flat in time is repeated along T and divided by the temporal size, so that a clip of one repeated image
-gives the flat network's features, away from the clip's ends where the temporal padding reaches. Gamma, beta and running
-statistics are carried over; loaded gammas replace zero-initialised ones.
+gives the flat network's features, away from the clip's ends where the temporal padding reaches. One that is
+standardised is repeated alone: its network divides. Gamma, beta and running statistics are carried over; loaded gammas
+replace zero-initialised ones.
 """
 
 import logging
@@ -10,30 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.models.contract import resnet
 from video_gn.models.norm import STANDARDIZED
-from video_gn.models.resnet3d import Net, ResNet3d, ResStage
-from video_gn.weights.layouts import IMAGENET, KINETICS, Place
+from video_gn.models.resnet3d import ResNet3d
+from video_gn.weights.layouts import IMAGENET, KINETICS
+from video_gn.weights.match import match
 from video_gn.weights.reader import Weights
 
 log = logging.getLogger(__name__)
 BATCH_NORMS = ("bn", "brn", "frozen_bn")
-
-
-def places(net: Net) -> dict[str, Place]:
-    """Where each tensor of a network's state dict belongs."""
-    found = {}
-    stages = [i for i, block in enumerate(net.blocks) if isinstance(block, ResStage)]
-    for name in net.state_dict():
-        _, number, *inner = name.split(".")
-        if int(number) in stages:
-            found[name] = Place(stages.index(int(number)) + 1, int(inner[1]), inner[-2], inner[-1])
-        else:
-            found[name] = Place(0 if number == "0" else 5, 0, inner[-2], inner[-1])
-    return found
 
 
 def start_net(
@@ -108,10 +97,16 @@ def start_from(
         std: Of the network's input.
 
     Raises:
-        InputError: A name or shape does not match.
+        InputError: A name or shape does not match; or non-local blocks would be the identity for ever.
     """
     matched, inflated, said = match(weights, net, class_names)
     if weights.scale and tuple(weights.scale[1]) != tuple(std):
+        if net.settings["weight_standardization"]:
+            raise InputError(
+                f"{weights.source} was trained on inputs divided by {_numbers(weights.scale[1])}, model.start.std is "
+                f"{_numbers(std)}, and standardised kernels cannot make up for that; set model.start.std to null, "
+                "which takes the file's"
+            )
         first = next(iter(matched))
         ratio = torch.tensor([ours / theirs for ours, theirs in zip(std, weights.scale[1], strict=True)])
         matched[first] = matched[first] * ratio.view(3, 1, 1, 1)
@@ -141,10 +136,12 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
     theirs = file_norm or weights.norm or "gn"
     if _batch_norm(theirs) and not _batch_norm(weights.norm or ""):
         raise InputError(f"{weights.source} has no running statistics, so it was not trained with init_norm={theirs}")
+    word = theirs.removesuffix(STANDARDIZED)
+    take = theirs if theirs == word else f"{word} with --model.net.weight_standardization true"
     if norm != theirs and not (_batch_norm(norm) and _batch_norm(norm) == _batch_norm(theirs)):
         raise InputError(
             f"{weights.source} was trained with norm {theirs}, the model has {norm}, and weights do not carry over "
-            f"between norms; take a checkpoint trained with {norm}, or give the model the norm {theirs}"
+            f"between norms; take a checkpoint trained with {norm}, or give the model the norm {take}"
             + _remedy(weights, norm, theirs)
         )
 
@@ -163,121 +160,5 @@ def _batch_norm(norm: str) -> str:
     return norm.replace(word, "bn") if word in BATCH_NORMS else ""
 
 
-def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[str, Tensor], int, str]:
-    """The weights under the network's names and in its shapes, how many were inflated, and what of the classifier.
-
-    Raises:
-        InputError: Names that only one of the two has, or a shape that differs in more than T.
-    """
-    target, source = net.state_dict(), weights.tensors
-    named = {name: weights.layout(place) for name, place in places(net).items()}
-    head = {name for name in target if ".proj." in name}
-    theirs = {weights.layout(Place(5, 0, "proj", what)) for what in ("weight", "bias")} & source.keys()
-    classes = max((source[name].shape[0] if source[name].ndim else 0 for name in theirs), default=0)
-    new = _new_classifier(weights, classes, class_names)
-    kept = set(target) - head if new else set(target)
-    counters = {name for name in target if name.endswith("num_batches_tracked")}  # missing in old files
-    missing = [named[name] for name in target if name in kept - counters and named[name] not in source]
-    unused = sorted(source.keys() - set(named.values()) - theirs)
-    if missing or unused:
-        raise InputError(
-            f"{weights.source} is another architecture: {_few('without', missing)}{_few('with unknown', unused)}"
-            "the model's depth, width and norm have to be those of the file"
-        )
-    found = {name: source[named[name]] for name in target if name in kept and named[name] in source}
-    inflated = {name for name in found if target[name].ndim == 5 and _frames(found[name]) < target[name].shape[2]}
-    said = f"the classifier starts at random ({new})" if new else "the classifier carried over"
-    return {name: _inflate(name, weight, target[name], weights) for name, weight in found.items()}, len(inflated), said
-
-
-def _new_classifier(weights: Weights, classes: int, class_names: Sequence[str]) -> str:
-    """Why the weights' classifier, of so many classes, is not the network's; empty if it is."""
-    names = weights.settings.get("class_names")
-    if not classes:
-        return "the file has none"
-    if classes != len(class_names):
-        return f"{classes} classes there, {len(class_names)} here"
-    if names is not None and list(names) != list(class_names):
-        return "as many classes there, of other names or in another order"
-    return ""
-
-
-def _frames(weight: Tensor) -> int:
-    return weight.shape[2] if weight.ndim == 5 else 1
-
-
-def _inflate(name: str, weight: Tensor, target: Tensor, weights: Weights) -> Tensor:
-    if weight.ndim == 4 and target.ndim == 5:
-        weight = weight.unsqueeze(2)
-    repeats = target.shape[2] if target.ndim == weight.ndim == 5 and weight.shape[2] == 1 else 1
-    shape = [*weight.shape[:2], repeats, *weight.shape[3:]] if repeats > 1 else list(weight.shape)
-    if shape != list(target.shape):
-        known = f"; the file's arch is {' or '.join(weights.archs)}" if weights.archs else ""
-        raise InputError(
-            f"{weights.source} is another architecture: {name} is {shape}, not {list(target.shape)}{known}"
-        )
-    weight = _sound(name, weight, target, weights.source)
-    return weight.expand(-1, -1, repeats, -1, -1) / repeats if repeats > 1 else weight
-
-
-def _sound(name: str, weight: Tensor, target: Tensor, source: str) -> Tensor:
-    """A weight in its target's type.
-
-    Raises:
-        InputError: It is not numbers that a network computes with.
-    """
-    if target.is_floating_point() and not weight.is_floating_point():
-        raise InputError(f"{source} has whole numbers in {name}; the file is damaged")
-    value = weight.detach().to(target.dtype)
-    if not weight.isfinite().all() or not value.isfinite().all():
-        raise InputError(
-            f"{source} has weights that are not finite ({name}): its training diverged, or the file is damaged; take "
-            "an earlier checkpoint"
-        )
-    if name.endswith("running_var") and (value < 0).any():
-        raise InputError(f"{source} has variances below 0 ({name}); the file is damaged")
-    return value
-
-
-def own_state(weights: Weights, net: Net, class_names: Sequence[str]) -> dict[str, Tensor]:
-    """The state of a network out of a file that describes it: every tensor of it, and no other.
-
-    Args:
-        weights: Of `video_gn.weights.reader.read_weights`.
-        net: Made by the file's settings; on the meta device, nothing is allocated for it.
-        class_names: Of the file.
-
-    Raises:
-        InputError: The weights are not those of that network, its classifier included.
-    """
-    source, target = weights.source, net.state_dict()
-    found = weights.tensors
-    missing = [name for name in target if name not in found and not name.endswith("num_batches_tracked")]
-    unknown = sorted(found.keys() - target.keys())
-    if weights.kind != "ours" or missing or unknown:
-        raise InputError(
-            f"{source} is another architecture than it says: {_few('without', missing)}{_few('with unknown', unknown)}"
-            "the file is damaged, or was put together from two"
-        )
-    for name, weight in found.items():
-        outputs = weight.shape[0] if ".proj." in name and weight.ndim else len(class_names)
-        if outputs != len(class_names):
-            raise InputError(
-                f"{source} has a classifier of {outputs} outputs and names {len(class_names)} classes, so nothing says "
-                "which is which; take a file that is whole"
-            )
-        if weight.shape != target[name].shape:
-            raise InputError(
-                f"{source} is another architecture than it says: {name} is {list(weight.shape)}, not "
-                f"{list(target[name].shape)}"
-            )
-    return {name: _sound(name, weight, target[name], source) for name, weight in found.items()}
-
-
 def _numbers(values: Sequence[float]) -> str:
     return f"[{', '.join(f'{value:.4g}' for value in values)}]"
-
-
-def _few(word: str, names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{word} {', '.join(names[:3])}{more}; " if names else ""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of torchvision's and timm's ResNets
+HALF = ((0.5,) * 3, (0.5,) * 3)  # of BiT
 KINETICS = ((0.45,) * 3, (0.225,) * 3)  # of video-nonlocal-net, PySlowFast and pytorchvideo
 DETECTRON_MEAN = (122.7717 / 255, 115.9465 / 255, 102.9801 / 255)  # RGB; detectron/core/config.py
 
@@ -12,10 +13,11 @@ class Place(NamedTuple):
     """Where in a ResNet a tensor belongs.
 
     Attributes:
-        stage: 0 is the stem, 1 to 4 are res2 to res5, 5 is the head.
+        stage: 0 is the stem, 1 to 4 are res2 to res5, 5 is what follows the last one.
         block: Bottleneck of the stage.
         part: "conv" or "norm" of the stem; "conv_a" to "norm_c", "branch1_conv" or "branch1_norm" of a bottleneck;
-            "proj" of the head.
+            "nonlocal_conv_theta" to "nonlocal_conv_out" or "nonlocal_norm" of the non-local block behind it; "proj" of
+            the head, and "norm" before it.
         what: "weight", "bias", "running_mean", "running_var" or "num_batches_tracked".
     """
 
@@ -26,6 +28,7 @@ class Place(NamedTuple):
 
 
 Layout = Callable[[Place], str]  # the name of a place's tensor
+NONLOCAL = "nonlocal_"  # begins the parts of non-local blocks
 
 
 def torchvision_name(place: Place) -> str:
@@ -40,7 +43,24 @@ def torchvision_name(place: Place) -> str:
     for number, letter in enumerate("abc", 1):
         parts |= {f"conv_{letter}": f"conv{number}", f"norm_{letter}": f"bn{number}"}
     stage = f"layer{place.stage}.{place.block}." if 1 <= place.stage <= 4 else ""
-    return f"{stage}{parts[place.part]}.{place.what}"
+    part = parts.get(place.part, place.part)  # it has no non-local blocks
+    return f"{stage}{part}.{place.what}"
+
+
+def resnetv2_name(place: Place) -> str:
+    """As in timm's ResNetV2."""
+    if place.part == "proj":
+        return f"head.fc.{place.what}"
+    if place.stage in (0, 5):
+        return f"stem.conv.{place.what}" if place.part == "conv" else f"norm.{place.what}"
+    kind, _, letter = _parts(place)
+    part = f"{kind}{'abc'.index(letter) + 1}" if letter in ("a", "b", "c") else f"downsample.{kind}"
+    return f"stages.{place.stage - 1}.blocks.{place.block}.{part}.{place.what}"
+
+
+def _parts(place: Place) -> tuple[str, str, str]:
+    """`("conv", "_", "a")` of a part "conv_a", also within the shortcut and a non-local block."""
+    return place.part.removeprefix("branch1_").removeprefix(NONLOCAL).partition("_")
 
 
 def _caffe2_name(place: Place, norm: str, stem_norm: str) -> str:
@@ -49,7 +69,10 @@ def _caffe2_name(place: Place, norm: str, stem_norm: str) -> str:
         return f"pred_{'w' if place.what == 'weight' else 'b'}"
     if place.stage == 0:
         return "conv1_w" if place.part == "conv" else f"{stem_norm}_{norm}_{what}"
-    kind, _, letter = place.part.removeprefix("branch1_").partition("_")
+    if place.part.startswith(NONLOCAL):
+        block, (kind, _, letter) = f"nonlocal_conv{place.stage + 1}_{place.block}", _parts(place)
+        return f"{block}_{letter}_{'w' if what == 's' else what}" if kind == "conv" else f"{block}_{norm}_{what}"
+    kind, _, letter = _parts(place)
     branch = f"res{place.stage + 1}_{place.block}_branch" + ("1" if "branch1" in place.part else f"2{letter}")
     return f"{branch}_w" if kind == "conv" else f"{branch}_{norm}_{what}"
 
@@ -70,7 +93,9 @@ def pyslowfast_name(place: Place) -> str:
         return f"head.projection.{place.what}"
     if place.stage == 0:
         return f"s1.pathway0_stem.{'conv' if place.part == 'conv' else 'bn'}.{place.what}"
-    kind, _, letter = place.part.removeprefix("branch1_").partition("_")
+    kind, _, letter = _parts(place)
+    if place.part.startswith(NONLOCAL):
+        return f"s{place.stage + 1}.pathway0_nonlocal{place.block}.{f'conv_{letter}' if letter else 'bn'}.{place.what}"
     branch = "branch1" if "branch1" in place.part else f"branch2.{letter}"
     bn = "" if kind == "conv" else "_bn"
     return f"s{place.stage + 1}.pathway0_res{place.block}.{branch}{bn}.{place.what}"
@@ -89,8 +114,12 @@ def pytorchvideo_name(stages: list[int], head: int) -> Layout:
             return f"blocks.0.{place.part}.{place.what}"
         if place.part == "proj":
             return f"blocks.{head}.proj.{place.what}"
+        if place.stage == 5:
+            return f"blocks.{stages[-1] if stages else head}.norm.{place.what}"
         stage = str(stages[place.stage - 1]) if place.stage <= len(stages) else f"(res{place.stage + 1})"
         block = f"blocks.{stage}.res_blocks.{place.block}."
+        if place.part.startswith(NONLOCAL):
+            return f"{block}nonlocal_block.{place.part.removeprefix(NONLOCAL)}.{place.what}"
         return block + ("" if "branch1" in place.part else "branch2.") + f"{place.part}.{place.what}"
 
     return name

@@ -8,7 +8,8 @@ DETECTRON = {
 PYTORCHVIDEO = ("i3d_r50", "c2d_r50", "slow_r50")
 NONLOCAL = {
     f"{name}_400k": f"{_FACEBOOK}/video-nonlocal/{name}_400k.pkl"
-    for name in ("i3d_baseline_32x2_IN_pretrain", "i3d_baseline_8x8_IN_pretrain")
+    for kind in ("baseline", "nonlocal")
+    for name in (f"i3d_{kind}_32x2_IN_pretrain", f"i3d_{kind}_8x8_IN_pretrain")
 }
 # What is known to fit, with its data, norm and network; timm and torchvision have more.
 OWN = ("motion12_gn", "motion12_bn")  # of this project, in its package: i3d_small of depth 11 and width 16
@@ -16,7 +17,11 @@ PUBLIC = {
     **{f"video_gn:{name}": f"motion12, {name[-2:].upper()}, i3d_small" for name in OWN},
     **dict.fromkeys(("torchvision:resnet50", "torchvision:resnet101"), "ImageNet, BN, flat"),
     "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
+    "timm:resnetv2_50x1_bit.goog_in21k": "ImageNet-21k, GN and weight_standardization, resnetv2_flat",
     **{f"detectron:{name}": "ImageNet, GN, flat" for name in DETECTRON},
     **{f"pytorchvideo:{name}": f"Kinetics-400, BN, {name.partition('_')[0]}_8x8" for name in PYTORCHVIDEO},
-    **{f"nonlocal:{name}": "Kinetics-400, BN, i3d_nonlocal" for name in NONLOCAL},
+    **{
+        f"nonlocal:{name}": f"Kinetics-400, BN, i3d_nonlocal{', nonlocal_blocks 5' if '_nonlocal_' in name else ''}"
+        for name in NONLOCAL
+    },
 }
