@@ -51,9 +51,7 @@ def test_fit_begins_with_what_convert_norm_gives(pictures, tmp_path, with_bn, mo
         if ".proj." not in name:  # of other classes
             assert torch.equal(value, begun[0][name]), name
     said_by_fit = capsys.readouterr().err
-    assert re.search(
-        r"weights of BN: 13 BatchNorm3d are gn now; the class of before .* re-fitted on [\d.]+%", said_by_fit
-    )
+    assert re.search(r"weights of BN: 13 BatchNorm3d are gn now; the class .* re-fitted on [\d.]+%", said_by_fit)
     assert said.clips == 6
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["hyper_parameters"]["start"]["convert"] == 6
@@ -82,3 +80,4 @@ def test_what_cannot_be_converted_is_one_line(settings, words, pictures, tmp_pat
 def test_weights_of_bn_in_a_network_with_bn_are_not_converted(with_bn):
     again = classifier(with_bn[1].class_names, norm="frozen_bn", init=with_bn[0], convert=6, **SMALL | FLAT)
     assert all(torch.equal(value, with_bn[1].net.state_dict()[name]) for name, value in again.net.state_dict().items())
+    assert again.hparams["start"]["convert"] == 0
