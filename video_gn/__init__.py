@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from video_gn.data.settings import Evaluation as Evaluation
     from video_gn.data.settings import Loading as Loading
     from video_gn.data.video_data import VideoData as VideoData
+    from video_gn.models.convert import convert_norm as convert_norm
     from video_gn.models.norm import make_norm as make_norm
     from video_gn.models.norm_layers import BatchNorm3d as BatchNorm3d
     from video_gn.models.norm_layers import BatchRenorm3d as BatchRenorm3d
@@ -40,6 +41,7 @@ _WHERE = {
     "predict.load": ("load_model",),
     "models.resnet3d": ("ResNet3d",),
     "models.norm": ("make_norm",),
+    "models.convert": ("convert_norm",),
     "models.norm_layers": ("GroupNorm", "BatchNorm3d", "BatchRenorm3d", "FrozenBatchNorm3d"),
     "train.classifier": ("VideoClassifier",),
     "train.loss": ("Loss",),

@@ -11,6 +11,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # what BN of any dimension and synchronised BN are
 NormBase = nn.modules.batchnorm._NormBase  # InstanceNorm too
+InstanceNorm = nn.modules.instancenorm._InstanceNorm
 PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]  # the one in C trusts the sizes that a file says
 
 

@@ -145,6 +145,7 @@ _COLOURS = "a list of 3 numbers, one for each colour"
 START: dict[str, Rule] = {
     "init": Rule(lambda x: x is None or isinstance(x, str), "a file or a name"),
     "init_norm": or_none(NAME),
+    "convert": whole(0, 4096),
     "freeze_stages": whole(0, 100),
     "mean": or_none(list_of(number(-1000, 1000), 3, _COLOURS)),
     "std": or_none(list_of(number(1e-6, 1000), 3, f"{_COLOURS}, above 0")),

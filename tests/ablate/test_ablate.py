@@ -22,7 +22,7 @@ from conftest import REPO
 
 from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
-from video_gn.ablate.grid import read_grid
+from video_gn.ablate.grid_file import read_grid
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown
 from video_gn.errors import InputError
 from video_gn.train import cli

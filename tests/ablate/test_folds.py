@@ -1,16 +1,16 @@
 """Cross-validation in an ablation: each cell by the union of its test folds."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 import yaml
+from ablate_runs import write_run
 from conftest import REPO
 
 from video_gn.ablate import plan
 from video_gn.ablate.folds import collect, pool_folds
-from video_gn.ablate.grid import read_grid
+from video_gn.ablate.grid_file import read_grid
 from video_gn.ablate.report import write_report
 from video_gn.ablate.statistics import measure_contrasts
 
@@ -32,28 +32,6 @@ def ablation(tmp_path, monkeypatch, rng):
         mine = [i for i in range(50) if (i * 7 + run.seed) % FOLDS == fold]  # a seed has folds of its own
         write_run(run.folder, mine, ranks[norm, run.seed])
     return grid, runs, ranks
-
-
-def write_run(folder, mine, ranks):
-    folder.mkdir(parents=True)
-    with open(folder / "test-0.csv", "w", newline="") as file:
-        rows = [(f"v{i}.mp4", "a", "a", ranks[i]) for i in mine]
-        csv.writer(file).writerows([("path", "label", "predicted", "rank"), *rows])
-    (folder / "history.csv").write_text(
-        "epoch,train/epoch_loss,train/epoch_top1,val/loss,val/top1,val/top5\n" + f"0,1,0.5,1,{len(mine) / 100},1\n"
-    )
-    top1, top5 = (float(np.mean([ranks[i] <= best for i in mine])) for best in (1, 5))
-    test = {"top1": top1, "top5": top5, "clip_top1": top1, "loss": 1.0, "videos": float(len(mine)), "unreadable": 0.0,
-            "not_finite": 0.0, "videos_file": "test-0.csv", "date": "2026-11-27T00:00:00+00:00", "protocol": "x",
-            "views": "y", "bn_statistics": None}  # fmt: skip
-    fit = {"clips_per_s": 2.0 + len(mine), "peak_memory_gib": 1.0, "peak_memory_of": "z",
-           "val_median": {"epochs": [0, 1, 2, 3, 4], "top1": len(mine) / 100, "top5": 1.0},
-           "train": {"loss": 1.0, "top1": 0.5, "unreadable": 0, "fallbacks": 0}}  # fmt: skip
-    model = {"format": 2, "optimizer": {"class_path": "SGD", "init_args": {"base_lr": 0.2}}}
-    versions = {"torch": "1", "pytorch-lightning": "2", "python": "3"}
-    results = {"run": {"model": model, "device": "d"}, "versions": versions, "fit": fit, "tests": [test]}
-    (folder / "results.json").write_text(json.dumps(results))
-    (folder / "ablation.json").write_text(json.dumps({"status": "finished", "seconds": 1.0}))
 
 
 def test_each_video_counts_once(ablation, tmp_path):

@@ -11,7 +11,7 @@ from command_lines import fit
 from conftest import REPO, few
 from jsonargparse import dict_to_namespace
 
-from video_gn.ablate.grid import read_grid
+from video_gn.ablate.grid_file import read_grid
 from video_gn.errors import InputError
 from video_gn.train import cli
 from video_gn.train.configs import read_yaml

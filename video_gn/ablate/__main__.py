@@ -16,10 +16,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from video_gn.ablate.grid import Grid, read_grid, shell
-from video_gn.ablate.local import Clock, in_words, make_slots, run_all
+from video_gn.ablate.grid import Grid, shell
+from video_gn.ablate.grid_file import read_grid
+from video_gn.ablate.local import Clock, Slot, in_words, make_slots, run_all
 from video_gn.ablate.plan import make_plan, plan_table
 from video_gn.ablate.run import Run
+from video_gn.ablate.tune import make_trials, tuned, tuning_plan, untuned
 from video_gn.console import exit_code, printable
 from video_gn.errors import InputError
 from video_gn.extras import optional
@@ -43,7 +45,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=how, allow_abbrev=False)
     parser.add_argument(
-        "grid", type=Path, help="YAML file of the ablation (video_gn/ablate/grid.py says its form), or a name"
+        "grid", type=Path, help="YAML file of the ablation (video_gn/ablate/grid_file.py says its form), or a name"
     )
     parser.add_argument("--out", type=Path, help="folder of runs and report; default: runs/ablations/NAME")
     parser.add_argument("--devices", nargs="+", default=[], metavar="D",
@@ -60,36 +62,79 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     with _understood(f"{given.grid} is not the grid of an ablation"):
         grid = read_grid(given.grid, extra)
     out = given.out or Path("runs", "ablations", grid.name)
-    with _understood(f"what is below {out} is not what runs write; move the damaged one away"):
-        runs = make_plan(grid, out)
-        plan = plan_table(grid, runs)
-        waiting = [run for run in runs if not run.results()]
+    work = _Work(grid, out)
     if given.dry_run:
-        print(plan, end="\n\n")
-        print("\n".join(shell(run.command) for run in runs))
+        print(work.plan, end="\n\n")
+        print("\n".join(shell(run.command) for run in (*work.trials, *work.runs)))
         return 0
     optional("matplotlib")  # before hours of work that would end without a report
     if given.report:
-        return _report(grid, runs, out, words)
-    print(plan)
+        return _report(work, words)
+    print(work.plan)
     if given.cluster:
-        optional("submitit")
-        from video_gn.ablate.cluster import parse_options, submit
+        return _submit(work, given.cluster, given.cluster_options)
+    slots = make_slots(given.devices, work.runs)
+    try:
+        if work.open_trials:
+            _train(work.trials, len(work.open_trials), slots)
+            work = _Work(grid, out)
+            print(f"\n{work.plan}")
+        _train(work.ready, sum(not run.results() for run in work.ready), slots)
+    finally:
+        if any(run.results() for run in work.runs):
+            _report(work, words)
+    return 1 if any(not run.results() for run in work.runs) else 0
 
-        for job in submit(runs, out, given.cluster, parse_options(given.cluster_options)):
-            print(f"submitted: job {job.job_id}")
-        print(f"{len(waiting)} runs submitted; when they are done, the same command with --report instead of --cluster")
-        return 0
-    slots = make_slots(given.devices, runs)
+
+class _Work:
+    """What an ablation consists of, as far as it is known: trials come before the runs whose settings they decide.
+
+    Args:
+        grid: The ablation.
+        out: Its folder.
+
+    Attributes:
+        grid: With the values that trials have found best.
+        trials: All of them; none where the grid tunes nothing.
+        runs: All that are compared.
+    """
+
+    def __init__(self, grid: Grid, out: Path) -> None:
+        self.out = out
+        with _understood(f"what is below {out} is not what runs write; move the damaged one away"):
+            self.trials = make_trials(grid, out)
+            self.grid = tuned(grid, self.trials)
+            self.runs = make_plan(self.grid, out)
+            self.open_trials = [trial for trial in self.trials if not trial.ended]
+            self._untuned = untuned(grid, self.trials)
+            self.plan = plan_table(self.grid, self.runs)
+            if self.trials:
+                self.plan += f"\n\n{tuning_plan(grid, self.trials)}"
+
+    @property
+    def ready(self) -> list[Run]:
+        """The compared runs whose settings are known."""
+        return [run for run in self.runs if run.cell.name not in self._untuned]
+
+
+def _train(runs: Sequence[Run], waiting: int, slots: Sequence[Slot]) -> None:
     left = Clock(runs, len(slots)).left()
     said = f"about {in_words(left)}" if left else "the time is known after the first"
-    print(f"{len(waiting)} of {len(runs)} runs to do, {len(slots)} at once: {said}\n", flush=True)
-    try:
-        run_all(runs, slots, _Teller(runs, len(slots)))
-    finally:
-        if any(run.results() for run in runs):
-            _report(grid, runs, out, words)
-    return 1 if any(not run.results() for run in runs) else 0
+    print(f"{waiting} of {len(runs)} runs to do, {len(slots)} at once: {said}\n", flush=True)
+    run_all(runs, slots, _Teller(runs, len(slots)))
+
+
+def _submit(work: _Work, name: str, options: Sequence[str]) -> int:
+    optional("submitit")
+    from video_gn.ablate.cluster import parse_options, submit
+
+    runs: Sequence[Run] = work.open_trials or [run for run in work.ready if not run.results()]
+    for job in submit(runs, work.out, name, parse_options(options)):
+        print(f"submitted: job {job.job_id}")
+    then = "the same command submits those that are compared" if work.open_trials else "the same command with --report"
+    instead = "" if work.open_trials else " instead of --cluster"
+    print(f"{len(runs)} runs submitted; when they are done, {then}{instead}")
+    return 0
 
 
 @contextmanager
@@ -111,27 +156,23 @@ class _Teller:
         self.said = self.clock.left() is not None
 
     def __call__(self, run: Run, note: dict[str, Any]) -> None:
-        results = run.results()
-        if results:
-            test = results["tests"][-1]
-            said = f"top-1 {100 * test['top1']:.2f} %, top-5 {100 * test['top5']:.2f} %"
-        else:
-            said = f"{note['status']}: {note.get('error', '')}".rstrip(": ")
+        said = run.said() or f"{note['status']}: {note.get('error', '')}".rstrip(": ")
         seconds = f", {in_words(note['seconds'])}" if "seconds" in note else ""
         tqdm.write(printable(f"{run.name}: {said}{seconds}"))
-        if not self.said and results:
+        if not self.said and run.results():
             self.said = True
             self.clock.learn()
             tqdm.write(f"the rest will take about {in_words(self.clock.left() or 0)}")
 
 
-def _report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> int:
+def _report(work: _Work, words: Sequence[str]) -> int:
     from video_gn.ablate.report import write_report  # here, because it needs the extra `ablate`
 
+    out = work.out
     with _understood(f"what is below {out} is not what runs write; move the damaged one away"):
-        summary = write_report(grid, runs, out, words)
+        summary = write_report(work.grid, work.runs, out, words, work.trials)
     print(f"\n{summary}\n\nreport: {out / 'results.md'}, results.html, results.json")
-    return 1 if any(not run.results() for run in runs) else 0
+    return 1 if any(not run.results() for run in work.runs) else 0
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
     _check_rows(grid, configs)
     _check_equal_length(grid, configs)
     for run in runs:
-        _check_settings(run)
+        check_settings(run)
     return runs
 
 
@@ -151,7 +151,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _check_settings(run: Run) -> None:
+def check_settings(run: Run) -> None:
     """Raises InputError where a folder holds a run of other settings."""
     path = run.folder / "config.yaml"
     if not path.is_file():

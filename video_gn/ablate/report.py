@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from video_gn.ablate import plots
+from video_gn.ablate import plots, tune
 from video_gn.ablate.folds import collect, pool_folds
 from video_gn.ablate.grid import Grid, shell
 from video_gn.ablate.grid_table import grid_table, show_pair, show_spread
@@ -25,13 +25,14 @@ from video_gn.ablate.statistics import (
     Values,
     measure_contrasts,
 )
+from video_gn.ablate.tune import Trial
 from video_gn.files.text import write_json, write_text
 from video_gn.train.callbacks.bn_statistics import CHOICES
 from video_gn.train.configs import flat
 from video_gn.weights.upgrade import upgrade_model
 
 
-def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str]) -> str:
+def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str], trials: Sequence[Trial] = ()) -> str:
     """Writes `results.md` (pictures in `figures/`), `results.html` and `results.json`; gives the table as text.
 
     Args:
@@ -39,7 +40,10 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
         runs: All of its runs; those that are not finished are named as missing.
         out: The folder.
         words: Of the command line that this belongs to.
+        trials: That tuned a setting of each cell.
     """
+    tuning = _tuning(grid, trials)
+    data = {"tuned": tune.as_data(grid, trials)} if grid.tune else {}
     grid, runs = pool_folds(grid, runs)
     cells = collect(grid, runs)
     differences = measure_contrasts(grid, cells)
@@ -55,6 +59,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
         *_differences(differences),
         *_pictures(grid, cells),
         *_statistics(cells),
+        *tuning,
         Heading("Speed and memory"),
         _speed(cells),
         *_missing(runs),
@@ -64,7 +69,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
             write_text(out / "figures" / f"{block.name}.svg", block.svg)
     write_text(out / "results.md", to_markdown(blocks, "figures"))
     write_text(out / "results.html", to_html(blocks, grid.title))
-    write_json(out / "results.json", as_data(grid, runs, cells, differences))
+    write_json(out / "results.json", as_data(grid, runs, cells, differences) | data)
     return to_text(table)
 
 
@@ -95,6 +100,20 @@ def _about(grid: Grid, runs: Sequence[Run], cells: Cells, words: Sequence[str]) 
             "each run's folder has its whole configuration."
         ),
         _plan(grid, runs),
+    ]
+
+
+def _tuning(grid: Grid, trials: Sequence[Trial]) -> list[Block]:
+    if grid.tune is None:
+        return []
+    return [
+        Heading(f"Tuned before: {grid.tune.key}"),
+        Text(
+            f"Each cell was trained with each value, seed {', '.join(map(str, grid.tune.seeds))}, without a share of "
+            f"its training list ({grid.tune.share:.0%} where it says none), on which it was validated; the test list "
+            "was not looked at. Validation top-1 in %; the value with the highest is taken."
+        ),
+        tune.tuning_table(grid, trials),
     ]
 
 

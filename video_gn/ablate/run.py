@@ -37,9 +37,14 @@ class Run:
         return self.folder.name
 
     @property
+    def words(self) -> list[str]:
+        """After `video-gn`."""
+        return command(self.cell, self.seed, self.folder)
+
+    @property
     def command(self) -> list[str]:
         """Its words after `python`."""
-        return ["-m", "video_gn", *command(self.cell, self.seed, self.folder)]
+        return ["-m", "video_gn", *self.words]
 
     @property
     def devices(self) -> int:
@@ -96,14 +101,24 @@ class Run:
     def _wanted(self) -> set[str]:
         return set(CHOICES) if self.config["compare_statistics"] and self.batch_norm else set()
 
+    def written(self) -> dict[str, Any] | None:
+        """What its results.json says, if there is one."""
+        path = self.folder / "results.json"
+        return _read_json(path, path.stat().st_mtime_ns) if path.is_file() else None
+
     def results(self) -> dict[str, Any] | None:
         """What it measured, if it is finished."""
-        path = self.folder / "results.json"
-        if not path.is_file():
+        results = self.written()
+        if results is None:
             return None
-        results = _read_json(path, path.stat().st_mtime_ns)
         compared = {one.get("bn_statistics") for one in results.get("validations", [])}
         return results if "fit" in results and results.get("tests") and self._wanted <= compared else None
+
+    def said(self) -> str:
+        """What it measured, in a few words; empty if it is not finished."""
+        results = self.results()
+        test = results["tests"][-1] if results else None
+        return f"top-1 {100 * test['top1']:.2f} %, top-5 {100 * test['top5']:.2f} %" if test else ""
 
     @property
     def state(self) -> str:

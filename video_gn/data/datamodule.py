@@ -22,10 +22,9 @@ from video_gn.data.copies import copies_of
 from video_gn.data.dataset import VideoDataset
 from video_gn.data.decoding.open import IMAGE
 from video_gn.data.folders import SUFFIXES
-from video_gn.data.label_sets import by_class
 from video_gn.data.lists import find_videos
 from video_gn.data.loader import RowSampler, VideoLoader, workers_of
-from video_gn.data.order import rows_of
+from video_gn.data.order import class_counts, rows_of
 from video_gn.data.quarantine import Quarantine, set_known_aside
 from video_gn.data.splits import find_lists, splits_of
 from video_gn.data.video_list import VideoList
@@ -175,16 +174,18 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         training: bool = False,
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        alone: bool = False,
     ) -> VideoLoader:
         if split not in self.lists:
             raise InputError(f"the {split} videos are not listed yet; call setup first")
-        videos, rank = self.lists[split], self.trainer.global_rank if self.trainer else 0
+        videos = self.lists[split]
+        rank, processes = (0, 1) if alone or not self.trainer else (self.trainer.global_rank, self.world_size)
         inspect, timeout = self.inspect and split in ("test", "predict"), self.loading.decode_timeout
         rows = rows_of(videos.labels, self.sampling, self.passes) if training else None
         mix = self.mix if training else None
         loader = VideoLoader(
             VideoDataset(videos, views, self.seed, training, inspect, self.backend, timeout, rows, mix),
-            RowSampler(len(videos), self.seed, training, rank, self.world_size, split == "val", rows),
+            RowSampler(len(videos), self.seed, training, rank, processes, split == "val", rows),
             batch_size,
             min(self.num_workers, len(videos)),
             drop_last=training,
@@ -197,9 +198,7 @@ class DataModule(pl.LightningDataModule):
 
     def class_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Training videos of each class, int64 `[K]`, and its probability to be drawn, float64 `[K]`."""
-        counts = by_class(self.lists["train"].labels, self.num_classes)
-        drawn = counts > 0 if self.sampling == "balanced" else counts
-        return counts, drawn / drawn.sum()
+        return class_counts(self.lists["train"].labels, self.num_classes, self.sampling)
 
     def close(self) -> None:
         """Ends the workers of all its loaders."""
@@ -221,18 +220,18 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> VideoLoader:
         return self._training_loader(self._position)
 
-    def _training_loader(self, position: Callable[[], tuple[int, int]]) -> VideoLoader:
-        return self._loader("train", self.training_view, self.batch_size // self.clips_per_video, True, position)
+    def _training_loader(self, position: Callable[[], tuple[int, int]], alone: bool = False) -> VideoLoader:
+        return self._loader("train", self.training_view, self.batch_size // self.clips_per_video, True, position, alone)
 
-    def training_clips(self, steps: int) -> Iterator[Tensor]:
-        """Clips of training batches, uint8 `[N, 3, T, H, W]`, from the first epoch on: the same at every call."""
+    def training_clips(self, steps: int, alone: bool = False) -> Iterator[Tensor]:
+        """Clips of training batches, uint8 `[N, 3, T, H, W]`: always the same, of this process or of a single one."""
         self._read("train")
         epoch = itertools.count()
-        loader = self._training_loader(lambda: (next(epoch), 0))
+        loader = self._training_loader(lambda: (next(epoch), 0), alone)
         if not len(loader):
             raise InputError(
-                f"{len(self.lists['train'])} training videos do not fill one batch of {self.batch_size} clips "
-                "(data.batch_size) on each process, over which to recompute BN's statistics"
+                f"{len(self.lists['train'])} training videos do not fill one batch of data.batch_size="
+                f"{self.batch_size} clips on each process, over which to recompute BN's statistics"
             )
         epochs = itertools.chain.from_iterable(itertools.repeat(loader))
         for batch in itertools.islice(epochs, steps):

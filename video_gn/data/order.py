@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from video_gn.data.label_sets import pairs
+from video_gn.data.label_sets import by_class, pairs
 
 SAMPLINGS = ("shuffled", "balanced")  # data.sampling
 
@@ -106,3 +106,10 @@ def with_turns(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
     for row in rows:
         yield row, seen[row]
         seen[row] += 1
+
+
+def class_counts(labels: np.ndarray, classes: int, sampling: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of each class, int64 `[K]`, and its probability to be drawn, float64 `[K]`."""
+    counts = by_class(labels, classes)
+    drawn = counts > 0 if sampling == "balanced" else counts
+    return counts, drawn / drawn.sum()

@@ -31,7 +31,8 @@ def find_lists(given: Mapping[str, Any], suffixes: Set[str]) -> dict[str, Any]:
     Raises:
         InputError: There are none; or lists are named, and the embedded set is to be made.
     """
-    if given.get("motion") and (other := [name for name in LISTS if given[name] not in (LISTS[name], None)]):
+    own = {name: (LISTS[name], None, *((AUTO,) if name == "val" else ())) for name in LISTS}  # of the embedded set
+    if given.get("motion") and (other := [name for name in LISTS if given[name] not in own[name]]):
         raise InputError(
             f"data.motion makes the embedded set, and data.{other[0]}={given[other[0]]} names another list; set "
             "data.motion to null for your own videos (or take -c own), or leave out the list"

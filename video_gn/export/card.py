@@ -187,6 +187,12 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
         ("loss", _changed(hp.get("loss"), Loss())),
         ("BN frozen after", f"{hp['freeze_bn_after']:g} of training" if hp.get("freeze_bn_after") is not None else ""),
         ("started from", as_code(hp["start"]["init"]) if hp["start"].get("init") else "random weights"),
+        (
+            "converted",
+            f"from BN: gamma and beta of each layer re-fitted on {hp['start']['convert']} training clips"
+            if hp["start"].get("convert")
+            else "",
+        ),
         ("length", f"{settings.run['steps']} steps, to epoch {settings.run['epochs']}"),
         ("epochs, steps of the whole run", f"{fit['epochs']:d}, {fit['steps']:d}" if fit else ""),
         ("clips per step", f"{run['clips_per_step']:d} ({hp['batch_size']} per process)" if "lr" in run else ""),
@@ -196,6 +202,7 @@ def _training(settings: Settings, known: Mapping[str, Any]) -> list[tuple[str, s
         ("learning rate of the head", f"x {optimizer.head_lr:g}" if optimizer and optimizer.head_lr != 1 else ""),
         ("weight decay", f"{optimizer.weight_decay:g}, of norms {optimizer.norm_weight_decay:g}" if optimizer else ""),
         ("dropout", f"{settings.net.get('dropout', 0.5):g}"),
+        ("drop path", f"up to {settings.net['drop_path']:g}" if settings.net.get("drop_path") else ""),
         ("device", as_markdown(str(run.get("device", "")))),
     ]
     return [row for row in rows if row[1]]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +17,7 @@ from video_gn.models import contract
 from video_gn.models.blocks import select_kernels
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
+from video_gn.train.begin import begin, convert_start
 from video_gn.train.callbacks.bars import asks_each_step
 from video_gn.train.freeze_bn import check_freeze, freeze_if_due
 from video_gn.train.loss import Loss, class_weights, targets_of
@@ -27,8 +29,6 @@ from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
 from video_gn.train.settings import Execution, Start, found_start, hyper_parameters
-from video_gn.weights.hub import load_weights
-from video_gn.weights.inflate import start_net
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,9 @@ class VideoClassifier(pl.LightningModule):
         self.clips_per_gpu = batch_size
         self.net = contract.make_net(net, len(self.class_names), crop_size)
         start = found_start(start, contract.settings_of(self.net))
-        weights = None if start.init is None else load_weights(start.init)
-        self.mean, self.std = start_net(self.net, weights, self.class_names, start.init_norm, start.mean, start.std)
+        self.mean, self.std, before = begin(self.net, start, self.class_names)
+        self._to_convert = (before,) if before else ()  # no module of this one
+        start = replace(start, convert=start.convert if before else 0)
         select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)
         self.call = NetworkCall(self.net, Normalize(self.mean, self.std), execution, batch_size)
@@ -157,6 +158,9 @@ class VideoClassifier(pl.LightningModule):
             check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
         if stage == "fit" and self.init is None:
             contract.check_random_start(self.net, len(self.frozen))
+        if stage == "fit" and self._to_convert and not self.trainer.ckpt_path:
+            convert_start(self, *self._to_convert)
+        self._to_convert = ()
 
     def configure_model(self) -> None:
         self.call.prepare(self.trainer.strategy, self.trainer.state.fn == "fit")

@@ -43,12 +43,13 @@ class NetworkCall:
         execution: How it is run.
         norm_kernels: What the norms run on, in words; empty until it is known.
         graphed: Whether the last training step was by CUDA graphs.
+        normalize: Of its input, from uint8 to floats.
     """
 
     def __init__(
         self, net: nn.Module, normalize: Callable[[Tensor], Tensor], execution: Execution, batch_size: int
     ) -> None:
-        self.execution, self._net, self._normalize, self._batch_size = execution, net, normalize, batch_size
+        self.execution, self._net, self.normalize, self._batch_size = execution, net, normalize, batch_size
         self.norm_kernels, self.graphed = "", False
         self._device_type = ""  # where calls are recorded; empty for nowhere
         self._recorded: _Recorded | None = None
@@ -112,7 +113,7 @@ class NetworkCall:
         return reason is not None
 
     def _run(self, clips: Tensor) -> Tensor:
-        return self._net(self._normalize(clips).contiguous(memory_format=self.execution.layout(clips.device)))
+        return self._net(self.normalize(clips).contiguous(memory_format=self.execution.layout(clips.device)))
 
     def _state(self, clips: Tensor, modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> list[Any]:
         """All that graphs take for granted: sizes, types, objects, addresses and values."""

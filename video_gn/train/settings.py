@@ -28,6 +28,9 @@ class Start:
     that fit the network, if there are any."""
     init_norm: str | None = None
     """The norm that `init` was trained with, where the file does not tell."""
+    convert: int = 0
+    """Training clips on which gamma and beta are re-fitted, layer after layer, where `init` was trained with BN and the
+    network has GN, LN or IN (`video_gn.models.convert`); a few dozen are enough. 0 refuses weights of another norm."""
     freeze_stages: int = 0
     """How many of the stem, res2, res3, res4 and res5 stay as they are, from the first on; their BN keeps its running
     statistics too."""

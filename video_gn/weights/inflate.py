@@ -142,12 +142,16 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
         raise InputError(
             f"{weights.source} was trained with norm {theirs}, the model has {norm}, and weights do not carry over "
             f"between norms; take a checkpoint trained with {norm}, or give the model the norm {take}"
-            + (
-                ""
-                if weights.norm
-                else "; if the file was trained with another norm, name it with --model.start.init_norm"
-            )
+            + _remedy(weights, norm, theirs)
         )
+
+
+def _remedy(weights: Weights, norm: str, theirs: str) -> str:
+    if not weights.norm:
+        return "; if the file was trained with another norm, name it with --model.start.init_norm"
+    if _batch_norm(theirs) and norm.startswith(("gn", "ln", "in")):
+        return "; or have gamma and beta re-fitted on training clips: --model.start.convert 32"
+    return ""
 
 
 def _batch_norm(norm: str) -> str:

@@ -1,0 +1,287 @@
+"""Networks of others with another norm: what is kept, what is re-fitted, what is refused."""
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from samples import randomize, resnet3d
+from torch import nn
+
+import video_gn
+from video_gn.errors import InputError
+from video_gn.models.convert import convert, convert_norm
+from video_gn.models.norm import NORMS
+from video_gn.models.norm_layers import FrozenBatchNorm3d, GroupNorm
+from video_gn.models.replace import fitting_groups, replace_norms
+
+
+class Speech(nn.Module):
+    """A user's own: 1-D, a norm that is used twice, one without gamma, a LayerNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(4, 8, 3), nn.Conv1d(8, 8, 3)
+        self.norm, self.plain, self.last = nn.BatchNorm1d(8), nn.BatchNorm1d(8, affine=False), nn.LayerNorm(8)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.norm(self.first(x)).relu()
+        x = self.plain(self.norm(self.second(x))).relu()
+        return self.fc(self.last(x.mean(2)))
+
+
+def image_net():
+    return torchvision.models.resnet18(num_classes=7)
+
+
+NETS = {
+    "1d": (Speech, (4, 20)),
+    "2d": (image_net, (3, 48, 48)),
+    "3d": (lambda: torchvision.models.video.r3d_18(num_classes=7), (3, 2, 24, 24)),
+    "ours": (lambda: resnet3d(7, "bn", depth=11, width=8, arch="i3d_small"), (3, 8, 32, 32)),
+}
+
+
+def trained(name):
+    """A network whose statistics and parameters are of some training, and clips of it."""
+    net, x = _trained(name)
+    return copy.deepcopy(net), x
+
+
+@functools.cache
+def _trained(name):
+    make, size = NETS[name]
+    net = randomize(make())
+    x = torch.randn(8, *size, generator=torch.manual_seed(2)) + 0.3
+    for module in net.modules():
+        module.momentum = 0.5
+    with torch.no_grad():
+        for _ in range(6):
+            net.train()(x)
+    return net.eval(), x
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_each_layer_is_the_least_squares_fit_to_what_bn_gave(name):
+    """Against numpy's solver, in the order of the calls, on what the converted layers before give."""
+    net, x = trained(name)
+    net, x = net.double(), x.double()
+    before = copy.deepcopy(net)
+    converted = convert_norm(copy.deepcopy(net), "gn", x, num_groups=4)
+    inputs, targets = {}, {}
+    for module, kept in ((before, targets), (converted, inputs)):
+        for key, layer in module.named_modules():
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.GroupNorm):
+                layer.register_forward_pre_hook(lambda _, x, key=key, kept=kept: kept.setdefault(key, []).append(x[0]))
+        with torch.no_grad():
+            module(x)
+    assert inputs.keys() == targets.keys() and inputs
+    for key, calls in inputs.items():
+        if len(calls) > 1 or key == "plain":
+            continue  # of a layer that is called twice the first call was made with an earlier fit, and so is the next
+        old, new = before.get_submodule(key), converted.get_submodule(key)
+        with torch.no_grad():
+            z = nn.functional.group_norm(calls[0], 4, eps=new.eps).transpose(0, 1).flatten(1).numpy()
+            t = nn.Module.__call__(old, targets[key][0]).transpose(0, 1).flatten(1).numpy()
+        for channel in range(0, len(z), 5):
+            design = np.stack([z[channel], np.ones_like(z[channel])], 1)
+            gamma, beta = np.linalg.lstsq(design, t[channel], rcond=None)[0]
+            assert new.weight[channel].item() == pytest.approx(gamma, rel=1e-6, abs=1e-8)
+            assert new.bias[channel].item() == pytest.approx(beta, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_fit_brings_the_network_nearer_and_says_how_near(name, capsys):
+    net, x = trained(name)
+    with torch.no_grad():
+        expected = net(x)
+        blind, said = convert(copy.deepcopy(net), "gn", num_groups=4)
+        assert said.agreement is None and said.refitted is None
+        fitted, said = convert(copy.deepcopy(net), "gn", x, num_groups=4)
+        before, after = ((one(x) - expected).square().mean().item() for one in (blind, fitted))
+        same = [
+            (one(x).flatten(1).argmax(1) == expected.flatten(1).argmax(1)).double().mean().item()
+            for one in (blind, fitted)
+        ]
+    assert after < 0.8 * before
+    assert [said.agreement, said.refitted] == pytest.approx(same) and said.clips == len(x)
+    convert_norm(copy.deepcopy(net), "gn", [x[:5], x[5:]], num_groups=4)
+    assert f"re-fitted on {said.refitted:.1%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", ["frozen_bn", "brn", "bn"])
+@pytest.mark.parametrize("name", NETS)
+def test_from_bn_to_its_kin_is_exact(name, to):
+    net, x = trained(name)
+    with torch.no_grad():
+        expected = net(x)
+        converted, said = convert(net, to, x)
+        torch.testing.assert_close(converted.eval()(x), expected)
+    assert said.agreement == 1 and said.refitted is None
+
+
+def test_from_frozen_bn_back_is_exact():
+    net, x = trained("2d")
+    with torch.no_grad():
+        expected = net(x)
+        net = convert_norm(convert_norm(net, "frozen_bn"), "bn")
+        torch.testing.assert_close(net.eval()(x), expected)
+    assert isinstance(net.bn1, video_gn.BatchNorm3d)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("to", NORMS)
+def test_every_network_trains_with_every_norm(name, to):
+    make, size = NETS[name]
+    net = make()
+    if to == "evonorm_s0" and name in ("1d", "2d"):
+        with pytest.raises(InputError, match="no norm is followed by a module that is an activation"):
+            replace_norms(net, to)
+        return
+    net, _ = replace_norms(net, to, num_groups=4)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    for batch in (2, 1):
+        before = copy.deepcopy(net.state_dict())
+        net.train()(torch.randn(batch, *size)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert any(not torch.equal(before[key], value) for key, value in net.state_dict().items())
+        assert all(value.isfinite().all() for value in net.state_dict().values())
+
+
+def test_what_a_norm_has_is_kept():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=1e-3, momentum=0.05), nn.ReLU(),
+        nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8, affine=False), nn.InstanceNorm2d(8, affine=True),
+    ).to(torch.bfloat16).eval()  # fmt: skip
+    net[1].weight.requires_grad_(False)
+    net[5].weight = net[1].weight  # tied
+    net[1].train()
+    gamma, beta = net[1].weight, net[1].bias
+    converted = convert_norm(net, "brn")
+    assert converted[1].weight is gamma and converted[1].bias is beta and converted[5].weight is gamma
+    assert (converted[1].eps, converted[1].momentum) == (1e-3, 0.05)
+    assert not gamma.requires_grad and beta.requires_grad and not converted[4].weight.requires_grad
+    assert [converted[i].training for i in (1, 4, 5)] == [True, False, False]
+    assert all(p.dtype == torch.bfloat16 for p in converted.parameters())
+    assert converted[1].running_mean.dtype == torch.bfloat16
+
+
+def test_a_norm_used_at_two_places_stays_one():
+    norm = nn.BatchNorm1d(4)
+    net = nn.ModuleDict({"a": norm, "b": nn.Sequential(nn.Conv1d(4, 4, 1), norm)})
+    net = convert_norm(net, "ln")
+    assert net["a"] is net["b"][1] and isinstance(net["a"], GroupNorm) and net["a"].num_groups == 1
+
+
+def test_a_norm_itself_is_given_back_as_another():
+    layer, x = nn.BatchNorm2d(8), torch.randn(4, 8, 3, 3) * 2 + 1
+    layer(x)
+    layer.eval()
+    with torch.no_grad():
+        expected = layer(x)
+        converted, said = convert(layer, "gn", x, num_groups=2)
+        assert isinstance(converted, GroupNorm) and said.refitted is not None
+        error = (converted(x) - expected).square().mean()
+        assert error < expected.var()
+
+
+def test_from_gn_to_bn_takes_the_clips_statistics():
+    net = randomize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 5, 3)))
+    x = torch.randn(6, 3, 9, 9)
+    with torch.no_grad():
+        features, expected = net[0](x), net(x)
+        converted, said = convert(net, "bn", x)
+        torch.testing.assert_close(converted[1].running_mean, features.mean((0, 2, 3)))
+        torch.testing.assert_close(converted[1].running_var, features.var((0, 2, 3)))
+        assert (converted(x) - expected).square().mean() < 0.2 * expected.var()
+    assert said.replaced.unlearned == 1
+
+
+def test_layernorms_stay_and_are_counted(capsys):
+    net = convert_norm(Speech(), "gn", num_groups=4)
+    assert isinstance(net.last, nn.LayerNorm)
+    said = capsys.readouterr().out
+    assert "2 BatchNorm1d are gn now; 1 norms over the last dimension stay" in said and "train it" in said
+
+
+def test_groups_where_their_number_does_not_divide_the_channels(capsys):
+    assert [fitting_groups(c, 32) for c in (24, 54, 108, 230, 921, 3, 48)] == [6, 9, 27, 23, 3, 1, 12]
+    convert_norm(torchvision.models.video.r2plus1d_18(), "gn")
+    assert "groups: 32 in" in capsys.readouterr().out
+
+
+def test_evonorm_takes_the_activations_that_follow():
+    net, done = replace_norms(torchvision.models.video.r2plus1d_18(num_classes=5), "evonorm_s0")
+    relus = sum(isinstance(module, nn.ReLU) for module in net.modules())
+    assert done.activations == 26 and relus == 8  # those after the residual sums
+    assert sum(key.endswith(".v") for key, _ in net.named_parameters()) == 26
+
+
+class Wide(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+def hooked():
+    net = nn.Sequential(nn.BatchNorm2d(4))
+    net[0].register_forward_hook(lambda *_: None)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "to", "options", "words"),
+    [
+        (lambda: nn.Sequential(nn.Linear(3, 3)), "gn", {}, "Sequential has no batch, group or instance norm"),
+        (lambda: nn.Sequential(Wide(4)), "gn", {}, r"the norm 0 is Wide, with a forward of its own"),
+        (lambda: timm.create_model("efficientnet_b0"), "gn", {}, r"bn1 is BatchNormAct2d, with a forward of its own"),
+        (lambda: nn.Sequential(nn.LazyBatchNorm2d()), "gn", {}, "does not know its channels yet; call the network"),
+        (hooked, "gn", {}, "the norm 0 has hooks or parametrizations, which would be lost"),
+        (lambda: nn.Sequential(nn.GroupNorm(2, 4)), "frozen_bn", {}, r"0 \(GroupNorm\) has none; take bn"),
+        (lambda: nn.Sequential(nn.BatchNorm2d(6)), "gn", {"channels_per_group": 4}, "layer 0: 6 channels cannot be"),
+        (lambda: nn.Sequential(nn.BatchNorm2d(6)), "group", {}, "no norm 'group'; the norms are: bn, gn"),
+        (lambda: nn.Sequential(nn.BatchNorm2d(6)), "gn", {"groups": 4}, "no setting groups; settings are: average"),
+    ],
+)  # fmt: skip
+def test_what_would_be_lost_is_refused_and_nothing_changed(make, to, options, words):
+    net = make()
+    before = [(name, id(module)) for name, module in net.named_modules()]
+    with pytest.raises(InputError, match=words):
+        convert_norm(net, to, **options)
+    assert [(name, id(module)) for name, module in net.named_modules()] == before
+
+
+@pytest.mark.parametrize(
+    ("clips", "to", "words"),
+    [
+        (torch.randn(2, 4, 5), "mabn", "clips re-fit gamma and beta of: gn"),
+        ([], "gn", "at least one clip"),
+        (torch.randn(2, 4), "in", "0 has a single number a clip and channel"),
+    ],
+)
+def test_clips_that_cannot_be_fitted_to_are_refused(clips, to, words):
+    net = nn.Sequential(nn.BatchNorm1d(4))
+    with pytest.raises(InputError, match=words):
+        convert_norm(net, to, clips)
+
+
+def test_tied_gammas_are_not_fitted_one_by_one():
+    net = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4))
+    net[1].weight = net[0].weight
+    with pytest.raises(InputError, match="the norms 0 and 1 share parameters"):
+        convert_norm(net, "ln", torch.randn(3, 4, 6))
+    assert not any(type(module).__name__ == "_Both" for module in net.modules())
+
+
+def test_torchvisions_frozen_norms_keep_their_gammas_constant():
+    net = torchvision.models.resnet18(norm_layer=torchvision.ops.FrozenBatchNorm2d).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = net(x)
+        converted = convert_norm(net, "frozen_bn")
+        torch.testing.assert_close(converted(x), expected)
+    assert isinstance(converted.bn1, FrozenBatchNorm3d) and not converted.bn1.weight.requires_grad

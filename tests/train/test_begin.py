@@ -1,0 +1,84 @@
+"""`model.start.convert`: weights of BN in a network with another norm, re-fitted on training clips."""
+
+import re
+
+import pytest
+import torch
+from command_lines import tiny
+from samples import SMALL, checkpoint, classifier
+from states import stopped_and_resumed
+
+from video_gn.models.convert import convert
+from video_gn.models.input import normalize
+from video_gn.train import cli
+from video_gn.train.classifier import VideoClassifier
+
+FLAT = {"arch": "flat_small", "width": 4, "num_groups": 2}
+
+
+@pytest.fixture(scope="module")
+def with_bn(tmp_path_factory):
+    """A checkpoint of the tiny network with BN."""
+    path = tmp_path_factory.mktemp("bn") / "run" / "checkpoints" / "last.ckpt"
+    model = checkpoint(path, 1, {"images": True}, norm="bn", **SMALL | FLAT)
+    return str(path), model
+
+
+def converting(pictures, run_dir, with_bn, **settings):
+    given = {"model.start.init": with_bn[0], "model.start.convert": 6, "model.net.norm": "gn"}
+    return tiny(pictures, run_dir, **given | settings)
+
+
+def test_fit_begins_with_what_convert_norm_gives(pictures, tmp_path, with_bn, monkeypatch, capsys):
+    begun, clips = [], []
+    hook, norm = VideoClassifier.on_train_start, VideoClassifier.setup
+
+    def on_train_start(self):
+        begun.append({name: value.clone() for name, value in self.net.state_dict().items()})
+        hook(self)
+
+    def setup(self, stage):
+        clips.extend(self.trainer.datamodule.training_clips(3, alone=True))
+        norm(self, stage)
+
+    monkeypatch.setattr(VideoClassifier, "on_train_start", on_train_start)
+    monkeypatch.setattr(VideoClassifier, "setup", setup)
+    assert cli.main(converting(pictures, tmp_path, with_bn)) == 0
+    _, model = with_bn
+    scaled = normalize(torch.cat(clips)[:6], model.mean, model.std)
+    expected, said = convert(VideoClassifier.load_from_checkpoint(with_bn[0]).net, "gn", scaled, num_groups=2)
+    for name, value in expected.state_dict().items():
+        if ".proj." not in name:  # of other classes
+            assert torch.equal(value, begun[0][name]), name
+    said_by_fit = capsys.readouterr().err
+    assert re.search(
+        r"weights of BN: 13 BatchNorm3d are gn now; the class of before .* re-fitted on [\d.]+%", said_by_fit
+    )
+    assert said.clips == 6
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["hyper_parameters"]["start"]["convert"] == 6
+
+
+@pytest.mark.slow
+def test_a_resumed_run_does_not_convert_again(pictures, tmp_path, monkeypatch, with_bn):
+    settings = {"model.start.init": with_bn[0], "model.start.convert": 6, "model.net.norm": "gn"}
+    stopped_and_resumed(("training_step", 6), pictures, tmp_path, monkeypatch, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model.start.convert": 0}, "was trained with norm bn, the model has gn2.*--model.start.convert 32"),
+        ({"model.net.norm": "mabn"}, "model.start.convert fits gamma and beta of: gn, ln, in; model.net.norm is mabn"),
+        ({"model.start.convert": -1}, "model.start.convert is -1; it has to be a whole number from 0 to 4096"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_line(settings, words, pictures, tmp_path, with_bn, capsys):
+    assert cli.main(converting(pictures, tmp_path, with_bn, **settings)) == 2
+    err = capsys.readouterr().err
+    assert re.search(words, err) and len(err.strip().splitlines()) == 1
+
+
+def test_weights_of_bn_in_a_network_with_bn_are_not_converted(with_bn):
+    again = classifier(with_bn[1].class_names, norm="frozen_bn", init=with_bn[0], convert=6, **SMALL | FLAT)
+    assert all(torch.equal(value, with_bn[1].net.state_dict()[name]) for name, value in again.net.state_dict().items())

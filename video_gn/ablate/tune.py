@@ -1,0 +1,188 @@
+"""Before the runs that are compared, the best value of a setting for each cell: of the learning rate, above all.
+
+One rate for all compares norms where one of them is at its best and another is not. Each cell is trained with each of
+the grid's values of `tune`, on its training list less a share, and validated on that share; the test list is not looked
+at. The value with the highest validation top-1 after the last epoch (of equal ones, that with the lowest loss) is then
+the cell's in the runs that are compared.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from video_gn.ablate.grid import Cell, Grid, Tune, command
+from video_gn.ablate.page import Table, to_text
+from video_gn.ablate.plan import check_settings
+from video_gn.ablate.run import Run
+from video_gn.data.own import AUTO
+from video_gn.errors import InputError
+from video_gn.train import cli
+from video_gn.train.configs import flat
+
+
+@dataclass(frozen=True)
+class Trial(Run):
+    """A run that tries a value for a cell.
+
+    Attributes:
+        value: Of the tuned setting.
+    """
+
+    value: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        return _words(self.cell, self.seed, self.folder)
+
+    def results(self) -> dict[str, Any] | None:
+        found = self.written()
+        return found if found and found.get("fit", {}).get("val") else None
+
+    def said(self) -> str:
+        return f"validation top-1 {100 * self.score()[0]:.2f} %" if self.results() else ""
+
+    def score(self) -> tuple[float, float]:
+        """Validation top-1 and the negative of the loss; a run that diverged has the least."""
+        results = self.results()
+        if not results:
+            return -1.0, 0.0
+        val = results["fit"]["val"]
+        return val["top1"], -val["loss"]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it was stopped because its loss is not finite."""
+        note = self.note()
+        return note.get("status") == "failed" and "diverged" in note.get("error", "")
+
+    @property
+    def ended(self) -> bool:
+        """Whether it says something of its value."""
+        return self.diverged or self.results() is not None
+
+
+def _words(cell: Cell, seed: int, folder: Path) -> list[str]:
+    own = ("--test_after_fit", "false", "--compare_statistics", "false")
+    return [*command(cell, seed, folder), *own]
+
+
+def make_trials(grid: Grid, out: Path) -> list[Trial]:
+    """The runs that try each value of `tune` for each cell.
+
+    Raises:
+        InputError: A setting that `fit` refuses, a cell that sets what is tuned, or a folder with other runs.
+    """
+    if grid.tune is None:
+        return []
+    tune = grid.tune
+    if any(word.partition("=")[0] == f"--{tune.key}" for cell in grid.cells for word in cell.args):
+        raise InputError(f"tune sets {tune.key}, and so does the grid or the command line; leave it to tune")
+    trials = []
+    for cell in grid.cells:
+        share = _validation(cell, tune, out)
+        for value in tune.values:
+            trying = _with(grid, cell, [*share, f"--{tune.key}", value])
+            config = flat(cli.resolve(_words(trying, tune.seeds[0], out)))
+            name = f"{cell.name}_{tune.key.rpartition('.')[2]}{value}"
+            trials += [Trial(trying, seed, out / "tuning" / f"{name}_s{seed}", config, value) for seed in tune.seeds]
+    for trial in trials:
+        check_settings(trial)
+    return trials
+
+
+def _validation(cell: Cell, tune: Tune, out: Path) -> list[str]:
+    """What has a cell's validation list be a share of its training list, unless it is already."""
+    config = flat(cli.resolve(command(cell, tune.seeds[0], out)))
+    if config.get("data.val") == AUTO:
+        return []
+    shares = f"[{1 - tune.share:g}, {tune.share:g}, 0]"
+    return ["--data.val", AUTO, "--data.shares", shares, "--data.evaluation.validation", "center"]
+
+
+def _with(grid: Grid, cell: Cell, words: Sequence[str]) -> Cell:
+    """A cell with further words before those of the command line."""
+    at = len(cell.args) - len(grid.extra)
+    return replace(cell, args=(*cell.args[:at], *words, *cell.args[at:]))
+
+
+def tuned(grid: Grid, trials: Sequence[Trial]) -> Grid:
+    """A grid whose cells have their best value, but for those whose trials have not all ended."""
+    if grid.tune is None:
+        return grid
+    best = {name: _best(values) for name, values in _scores(grid, trials).items()}
+    key = f"--{grid.tune.key}"
+    cells = [_with(grid, cell, [key, best[cell.name]]) if cell.name in best else cell for cell in grid.cells]
+    return replace(grid, cells=tuple(cells))
+
+
+def untuned(grid: Grid, trials: Sequence[Trial]) -> set[str]:
+    """The names of the cells whose trials have not all ended."""
+    return {cell.name for cell in grid.cells} - _scores(grid, trials).keys() if grid.tune else set()
+
+
+def _scores(grid: Grid, trials: Sequence[Trial]) -> dict[str, dict[str, tuple[float, float]]]:
+    """By cell and value, mean validation top-1 and negative loss over seeds, of cells all of whose trials ended."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for cell in grid.cells:
+        own = [trial for trial in trials if trial.cell.values == cell.values]
+        if all(trial.ended for trial in own):
+            values = dict.fromkeys(trial.value for trial in own)
+            scores = {value: [trial.score() for trial in own if trial.value == value] for value in values}
+            found[cell.name] = {
+                value: (min(top1) if min(top1) < 0 else statistics.fmean(top1), statistics.fmean(loss))
+                for value, pairs in scores.items()
+                for top1, loss in [([one for one, _ in pairs], [one for _, one in pairs])]
+            }
+    return found
+
+
+def _best(scores: Mapping[str, tuple[float, float]]) -> str:
+    return max(scores, key=lambda value: scores[value])
+
+
+def tuning_plan(grid: Grid, trials: Sequence[Trial]) -> str:
+    """What is tuned and how far it is, as people read it."""
+    assert grid.tune is not None
+    tune, done = grid.tune, sum(trial.ended for trial in trials)
+    said = (
+        f"Before, each cell's best {tune.key} of {', '.join(tune.values)} is found, by validation on a share of its "
+        f"training list ({tune.share:.0%} where it says none): {done} of {len(trials)} trials are done."
+    )
+    table = tuning_table(grid, trials)
+    return f"{said}\n\n{to_text(table)}" if table.rows else said
+
+
+def tuning_table(grid: Grid, trials: Sequence[Trial]) -> Table:
+    """Validation top-1 in % of each value, by cell, and which was taken."""
+    assert grid.tune is not None
+    head = ["cell", *grid.tune.values, "taken", ""]
+    rows = []
+    scores = _scores(grid, trials)
+    for cell in grid.cells:
+        if (found := scores.get(cell.name)) is None:
+            continue
+        best = _best(found)
+        at_end = best in (grid.tune.values[0], grid.tune.values[-1])
+        shown = ["diverged" if top1 < 0 else f"{100 * top1:.1f}" for top1, _ in found.values()]
+        rows.append([cell.label, *shown, best, "at the end of the range" if at_end else ""])
+    return Table(head, rows)
+
+
+def as_data(grid: Grid, trials: Sequence[Trial]) -> Mapping[str, Any]:
+    """The trials, for programs."""
+    assert grid.tune is not None
+    scores = _scores(grid, trials)
+    cells = [
+        {
+            **cell.values,
+            "tried": {
+                value: {"top1": top1, "loss": -loss} if top1 >= 0 else None for value, (top1, loss) in found.items()
+            },
+            "taken": _best(found),
+        }
+        for cell in grid.cells
+        if (found := scores.get(cell.name))
+    ]
+    return {"key": grid.tune.key, "share": grid.tune.share, "seeds": grid.tune.seeds, "cells": cells}

@@ -1,0 +1,225 @@
+"""A trained network with another norm: what is replaced, what is re-fitted, and how far it agrees with the one before.
+
+A network trained with BatchNorm computes something else once GroupNorm takes BN's place: the statistics that gamma and
+beta were learned with are gone. Given clips, gamma and beta of each layer are re-fitted to what BN gave, in the order
+of the layers' calls, each on what the converted layers before it give:
+
+    least squares over clips and positions, for each channel:  gamma * z + beta  ~  BN's output by running statistics
+
+where z is the new norm's output without gamma and beta. The closed form is gamma = cov(z, t) / var(z) and beta =
+mean(t) - gamma mean(z), in float64. All layers are fitted in one pass, which carries every clip twice, once through the
+old norms and once through the new ones; everything else in a network in evaluation keeps clips apart. (A layer that is
+called several times is fitted to all of its calls, of which the first have passed with an earlier fit.)
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from video_gn.errors import InputError
+from video_gn.models.norm_layers import Fused, finish
+from video_gn.models.replace import Replaced, has_statistics, replace_norms
+
+# Norms that are gamma * z + beta in evaluation, with a z that knows nothing of gamma and beta.
+FITTED = ("gn", "ln", "in", "bn", "brn", "frozen_bn")
+
+
+@dataclass
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        replaced: The norms.
+        clips: How many clips it was compared on; 0 without any.
+        agreement: Of the clips, the fraction with the class of before, as the norms were replaced.
+        refitted: That after gamma and beta were fitted; None where they were not.
+    """
+
+    replaced: Replaced
+    clips: int = 0
+    agreement: float | None = None
+    refitted: float | None = None
+
+    def __str__(self) -> str:
+        said = [str(self.replaced)]
+        if self.agreement is not None:
+            said.append(f"the class of before on {self.agreement:.1%} of {self.clips} clips")
+        if self.refitted is not None:
+            said.append(f"with gamma and beta re-fitted on {self.refitted:.1%}")
+        return "; ".join(said)
+
+
+def convert_norm(model: nn.Module, to: str = "gn", clips: Any = None, **options: Any) -> nn.Module:
+    """Gives a network another norm in the place of each of its norms, in place, and prints what was done.
+
+    BN to frozen BN, and back, is exact. To GN, LN or IN nothing is: with `clips`, gamma and beta are re-fitted layer
+    after layer to what the network computed before (the module's docstring has the formula), and the agreement of the
+    two networks is printed; without, they are BN's, and the network has to be trained again.
+
+    Args:
+        model: Any network, with norms for 1, 2 or 3 dimensions; what it is replaced by is said at `replace_norms`.
+        to: A word of `video_gn.models.norm.NORMS`.
+        clips: Inputs as the network takes them, `[N, C, ...]`, or several batches of them; a few dozen are enough, of
+            training. All go through at once, twice, without gradients.
+        options: Of the norm: `num_groups` and the like, `weight_standardization`.
+
+    Returns:
+        The network; another object only if it is a norm itself.
+
+    Raises:
+        InputError: As `replace_norms`; or clips for a norm that cannot be fitted so.
+    """
+    model, done = convert(model, to, clips, **options)
+    print(done)
+    if clips is None and done.replaced.unlike:
+        print("without clips gamma and beta are those of the norm before, which the new one does not fit: train it")
+    return model
+
+
+def convert(model: nn.Module, to: str = "gn", clips: Any = None, **options: Any) -> tuple[nn.Module, Conversion]:
+    """As `convert_norm`, and says what was done instead of printing it."""
+    if clips is not None and to not in FITTED:
+        raise InputError(f"clips re-fit gamma and beta of: {', '.join(FITTED)}; {to} is to be trained: leave clips out")
+    batch = None if clips is None else _joined(clips)
+    model, replaced = replace_norms(model, to, **options)
+    return model, Conversion(replaced) if batch is None else refit(model, replaced, batch)
+
+
+def refit(model: nn.Module, replaced: Replaced, clips: Tensor) -> Conversion:
+    """Fits gamma and beta of new norms to what the old ones gave, where they compute something else.
+
+    Args:
+        model: With the new norms.
+        replaced: The norms of before and now, by name.
+        clips: `[N, C, ...]`.
+    """
+    # Gamma and beta of the old ones stay as they are, while those of the new ones, maybe the same parameters, change.
+    pairs = {name: (deepcopy(old), new) for name, (old, new) in replaced.pairs.items()}
+    replaced = replace(replaced, pairs=pairs)
+    done = Conversion(replaced, len(clips), _compare(model, replaced, clips))
+    if replaced.unlike:
+        _check_tied(replaced)
+        _compare(model, replaced, clips, fit=True)
+        done.refitted = _compare(model, replaced, clips)
+    return done
+
+
+def _joined(clips: Any) -> Tensor:
+    batches = [clips] if isinstance(clips, Tensor) else list(clips)
+    if not batches or not all(isinstance(batch, Tensor) and len(batch) for batch in batches):
+        raise InputError("clips have to be a tensor [N, C, ...], or several, with at least one clip")
+    return torch.cat(batches)
+
+
+class _Both(Fused, nn.Module):
+    """The old norm on the first half of a batch, the new one on the second, fitted to the first before or not."""
+
+    def __init__(self, name: str, old: nn.Module, new: Any, fit: bool) -> None:
+        super().__init__()
+        self.name, self.old, self.new = name, old, new
+        self.bare = _bare(new) if fit else None
+        self.learns = has_statistics(new) and not has_statistics(old)
+        self.sums: Tensor | None = None  # float64 [5, C]: count, of z, t, z^2, z t
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        before, now = x.chunk(2)
+        target = self.old(before)
+        if self.bare is not None:
+            self._fit(now, target)
+        return finish(torch.cat([target, self.new(now)]), residual, relu, x.dtype)
+
+    def _fit(self, x: Tensor, target: Tensor) -> None:
+        assert self.bare is not None
+        if x[0, 0].numel() == 1 and getattr(self.bare, "num_groups", 0) == x.shape[1]:
+            raise InputError(f"{self.name} has a single number a clip and channel, which no norm of its own can keep")
+        rest = [0, *range(2, x.ndim)]
+        if self.learns:
+            for layer in (self.bare, self.new):
+                layer.running_mean.copy_(x.mean(rest))
+                layer.running_var.copy_(x.var(rest))
+        z, t = self.bare(x).double(), target.double()
+        sums = torch.stack([torch.ones_like(z), z, t, z * z, z * t]).sum([axis + 1 for axis in rest])
+        self.sums = sums if self.sums is None else self.sums + sums  # of a layer that is called again, of all calls
+        count, *sums_of = self.sums
+        mean_z, mean_t, mean_zz, mean_zt = (value / count for value in sums_of)
+        var = mean_zz - mean_z**2
+        flat = var <= 1e-12 * mean_zz.clamp_min(1e-30)
+        gamma = torch.where(flat, 0.0, (mean_zt - mean_z * mean_t) / torch.where(flat, 1.0, var))
+        self.new.weight.copy_(gamma)
+        self.new.bias.copy_(mean_t - gamma * mean_z)
+
+
+def _bare(layer: Any) -> Any:
+    """A norm without gamma and beta."""
+    made = deepcopy(layer)
+    made.weight.data.fill_(1.0)
+    made.bias.data.zero_()
+    return made
+
+
+def _compare(model: nn.Module, replaced: Replaced, clips: Tensor, fit: bool = False) -> float | None:
+    """The fraction of clips whose class is that of before; None where the network gives no scores of classes.
+
+    Args:
+        model: With the new norms.
+        replaced: These, and those of before.
+        clips: `[N, C, ...]`.
+        fit: Whether gamma and beta of the new ones are fitted to the old ones on the way.
+    """
+    root = nn.Sequential(model)  # which holds it, should it be a norm itself
+    with torch.no_grad(), _evaluated(model), _both(root, replaced, fit):
+        scores = root(torch.cat([clips, clips]))
+    if not isinstance(scores, Tensor) or scores.ndim < 2 or len(scores) != 2 * len(clips):
+        return None
+    before, now = (half.flatten(2).mean(2) if half.ndim > 2 else half for half in scores.chunk(2))
+    return (before.argmax(1) == now.argmax(1)).double().mean().item()
+
+
+def _check_tied(replaced: Replaced) -> None:
+    owners: dict[int, str] = {}
+    for name, (_, new) in replaced.pairs.items():
+        for parameter in new.parameters(recurse=False):
+            if (other := owners.setdefault(id(parameter), name)) != name:
+                raise InputError(f"the norms {other} and {name} share parameters, so they cannot be fitted one by one")
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Within it, all of a network is in evaluation."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _both(model: nn.Module, replaced: Replaced, fit: bool) -> Iterator[None]:
+    """Within it, each norm of a network is the old one on the first half of a batch, and the new one on the second."""
+    both: dict[int, nn.Module] = {}
+    for name, (old, new) in replaced.pairs.items():
+        both[id(new)] = _Both(name, old, new, fit).eval()
+    at = _places(model, both)
+    try:
+        _put(model, {name: both[id(module)] for name, module in at.items()})
+        yield
+    finally:
+        _put(model, at)
+
+
+def _places(model: nn.Module, ids: Iterable[int]) -> dict[str, nn.Module]:
+    wanted = set(ids)
+    return {name: module for name, module in model.named_modules(remove_duplicate=False) if id(module) in wanted}
+
+
+def _put(model: nn.Module, modules: dict[str, nn.Module]) -> None:
+    for name, module in modules.items():
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, module)
