@@ -5,6 +5,7 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -119,7 +120,7 @@ def test_pre_activation_in_every_graph(tmp_path):
     """With kernels standardised, which graphs have as they are used; files are compared before they are kept."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     settings = {"depth": 14, "width": 8, "num_groups": 4, "arch": "resnetv2", "weight_standardization": True}
-    model = checkpoint(path, **settings)
+    model = checkpoint(path, **settings, crop_size=32)  # tested on 72, and a graph takes 33 at least
     card = formats.export(path, ["safetensors", "onnx", "torch"], tmp_path / "out")
     for suffix in (".safetensors", ".onnx", ".pt2"):
         graph = open_trained(str(card.with_suffix(suffix)), trust=True)
@@ -128,21 +129,20 @@ def test_pre_activation_in_every_graph(tmp_path):
             torch.testing.assert_close(graph.scores(x), model.scores(x[None])[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("wanted", "arch"), [("pytorchvideo", "resnetv2"), ("detector", "resnetv2_flat")])
-def test_pre_activation_in_the_layouts_of_others_is_refused(wanted, arch, tmp_path):
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    checkpoint(path, depth=50, arch=arch)
-    with pytest.raises(InputError, match=rf"arch={arch}") as caught:
-        formats.export(path, [wanted], tmp_path / "out")
-    assert "\n" not in str(caught.value)
+def test_pre_activation_in_the_layouts_of_others_is_refused():
+    settings = SimpleNamespace(net={"arch": "resnetv2", "depth": 50, "width": 64}, clip={"crop_size": 224})
+    with pytest.raises(InputError, match="not arch=resnetv2, depth=50, width=64; take another format"):
+        formats.pytorchvideo_arguments(settings)
 
 
-@pytest.mark.parametrize(("wanted", "arch"), [("pytorchvideo", "i3d_8x8"), ("detector", "flat")])
-def test_nonlocal_blocks_in_the_layouts_of_others_are_refused(wanted, arch, tmp_path):
+def test_nonlocal_blocks_in_the_layouts_of_others_are_refused(tmp_path):
+    settings = SimpleNamespace(net={"arch": "i3d", "depth": 50, "width": 64, "nonlocal_blocks": 10}, clip={})
+    with pytest.raises(InputError, match="create_resnet has no non-local blocks, and this model has 10; take another"):
+        formats.pytorchvideo_arguments(settings)
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    checkpoint(path, **NONLOCAL, arch=arch)
-    with pytest.raises(InputError, match="has no non-local blocks, and this model has 5; take another format"):
-        formats.export(path, [wanted], tmp_path / "out")
+    checkpoint(path, **NONLOCAL, arch="flat")
+    with pytest.raises(InputError, match="torchvision's ResNet has no non-local blocks, and this model has 5; take"):
+        formats.export(path, ["detector"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])

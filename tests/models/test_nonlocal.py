@@ -1,15 +1,11 @@
 """Non-local blocks: against the formula in float64, pytorchvideo's own, and the network without them."""
 
-import io
-
-import onnxruntime
 import pytest
 import torch
 from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from pytorchvideo.models.resnet import ResStage
 from samples import randomize
 from torch import nn
-from torch.export import Dim
 
 from video_gn.errors import InputError
 from video_gn.models.architectures import DEPTHS
@@ -196,17 +192,3 @@ def test_by_the_kernels_of_a_gpu():
         found.append((y.detach(), x.grad, module.norm.weight.grad, module.conv_g.weight.grad))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
-
-
-def test_as_onnx_of_any_size():
-    module = block()
-    sizes = {0: Dim("batch"), 3: Dim("height", min=2), 4: Dim("width", min=2)}
-    written = torch.onnx.export(module, (features(2, 16, 2, 6, 8),), dynamic_shapes=(sizes,), verbose=False)
-    file = io.BytesIO()
-    written.save(file)
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    for size in ((2, 16, 2, 6, 8), (1, 16, 2, 5, 3), (3, 16, 2, 2, 2)):
-        x = features(*size)
-        (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-        with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(y), module(x), rtol=1e-4, atol=1e-4)

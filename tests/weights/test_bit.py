@@ -193,6 +193,7 @@ def test_own_checkpoints_start_it_too(tmp_path):
 def test_public_weights_that_fit_by_themselves(settings, name):
     with torch.device("meta"):
         assert fitting(ResNet3d(3, **settings).settings) == name
+    assert fitting({}) is None  # a network of others
 
 
 def test_its_public_name_is_known(monkeypatch):

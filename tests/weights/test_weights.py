@@ -315,6 +315,10 @@ def test_nonlocal_blocks_join_weights_that_have_none(tmp_path, caplog):
         assert torch.equal(ours(images(8)), plain(images(8)))
     with pytest.raises(InputError, match="freeze_affine the new ones would keep gamma 0"):
         small_model(init=str(tmp_path / "plain.pth"), norm="frozen_bn", freeze_affine=True)
+
+
+@pytest.mark.slow
+def test_nonlocal_blocks_join_imagenets_weights(tmp_path):
     net = randomize(torchvision.models.resnet50(num_classes=7))
     torch.save(net.state_dict(), tmp_path / "resnet50.pth")
     flat = model(norm="bn", arch="flat", nonlocal_blocks=10, init=str(tmp_path / "resnet50.pth"), **IMAGENET)

@@ -26,7 +26,7 @@ from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.contract import resnet
 from video_gn.models.input import normalize
 from video_gn.models.norm import make_norm
-from video_gn.predict.programs import Program
+from video_gn.predict.programs import Program, smallest_side
 from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions
 from video_gn.train.classifier import VideoClassifier
@@ -244,9 +244,12 @@ def _digest(model: VideoClassifier, settings: Settings) -> str:
 def _difference(model: VideoClassifier, settings: Settings, runs: Runs, name: str) -> float:
     """Largest difference of logits between a file and the model, as a fraction of the largest logit.
 
-    On two clips of the training crop and, but for a detector's backbone, one of the test's size.
+    On two clips of the training crop, or the least that a graph takes, and, but for a detector's backbone, one of the
+    test's size.
     """
     crop, frames = settings.clip["crop_size"], settings.clip["num_frames"]
+    if name in ("onnx", "torch"):
+        crop = max(crop, smallest_side(settings))
     sizes = [(2, crop, crop)] + ([(1, *tested_size(settings))] if name != "detector" else [])
     largest = 0.0
     for count, height, width in sizes:

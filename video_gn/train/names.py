@@ -22,6 +22,7 @@ SAID = {
         "model.net.width",
         "model.net.norm",
         "model.net.nonlocal_blocks",
+        "model.net.weight_standardization",
     ),
     *("model.net.num_groups", "model.net.channels_per_group", "model.net.ghost_batch"),
 }

@@ -129,7 +129,7 @@ def _packaged(name: str) -> Public:
 def fitting(settings: Mapping[str, Any]) -> str | None:
     """Public weights for a network of this project, by its settings: of videos before images; None if none fit."""
     sizes = (settings.get("depth"), settings.get("width"))
-    preactivated = ARCHS[settings["arch"]].preactivated
+    preactivated = settings.get("arch") in [name for name, arch in ARCHS.items() if arch.preactivated]
     if preactivated or settings.get("weight_standardization"):
         fits = preactivated and norm_of(settings) == f"gn{STANDARDIZED}"
         return f"timm:resnetv2_{sizes[0]}x1_bit.goog_in21k" if fits and sizes in ((50, 64), (101, 64)) else None
