@@ -77,6 +77,7 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
     ("name", "cells", "seeds", "reported"),
     [
         ("table8", 6, 1, 6), ("uneven", 5, 3, 0),
+        pytest.param("norms", 36, 3, 0, marks=pytest.mark.slow),
         pytest.param("motion", 12, 3, 6, marks=pytest.mark.slow),
         pytest.param("start", 6, 3, 0, marks=pytest.mark.slow),
         pytest.param("groups", 14, 1, 9, marks=pytest.mark.slow),
@@ -105,6 +106,7 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
         "batch": {"model.net.norm", "data.batch_size", "trainer.sync_batchnorm"},
         "motion": {"model.net.norm", "data.clip.num_frames", "data.clip.frame_interval", "data.batch_size"},
         "start": {"model.start.init", "model.optimizer.base_lr"},
+        "norms": {"model.net.norm", "model.net.weight_standardization", "model.freeze_bn_after", "data.batch_size"},
         "uneven": {"model.loss.class_weights", "model.loss.beta", "data.sampling"},
         "imagenet/norms": {"model.net.norm", "data.batch_size"},
         "imagenet/groups": {"model.net.num_groups", "model.net.channels_per_group"},
@@ -116,6 +118,7 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
         "groups",
         "batch",
         "motion",
+        "norms",
         "start",
         "uneven",
     }

@@ -80,8 +80,8 @@ class Run:
 
     @property
     def norm_clips(self) -> int:
-        """Clips that share a norm's statistics."""
-        if not self.batch_norm:
+        """Clips of a step that share a norm's statistics."""
+        if not self.batch_norm and self.config.get("model.net.norm") != "mabn":
             return 1
         everyone = self.config["trainer.sync_batchnorm"]
         clips = self.config.get("model.net.ghost_batch") or self.config["data.batch_size"]
