@@ -82,6 +82,10 @@ def test_models_lists_what_there_is(capsys):
     assert command.main(["models"]) == 0
     named = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert [*ARCHS, *NORMS] == named[: len(ARCHS) + len(NORMS)] and "timm:resnet50_gn.a1h_in1k" in named
+    assert {"x3d_m", "pytorchvideo:x3d_m"} < set(named)
+    assert command.main(["models", "r3d_1?"]) == 0
+    assert "  r3d_18  33.37 M parameters, 40.70 GMACs for 16x2 at 112 pixels" in capsys.readouterr().out
+    assert command.main(["models", "r3d"]) == 2
 
 
 LIGHT = """

@@ -7,9 +7,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from samples import resnet3d
 from timm.layers import EvoNorm2dS0, StdConv2d
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from video_gn.models.conv_weights import EPS, fold_weights, form_weights, standardized
 from video_gn.models.evonorm import EvoNormS0, without_activation
@@ -252,3 +254,41 @@ def test_a_block_drops_whole_clips_and_keeps_the_mean(name):
     dropped = y.flatten(1).abs().amax(1) == 0
     assert (passed ^ dropped).all()
     assert 0.2 < dropped.float().mean() < 0.3  # 400 draws at 0.25: standard deviation 0.02
+
+
+def two_steps(rank, path):
+    """What one of two DDP processes does."""
+    dist.init_process_group("gloo", init_method=f"file://{path}.store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    found = {}
+    for norm in ("mabn", "evonorm_s0"):
+        net = resnet3d(3, make_norm(norm, num_groups=4), depth=11, width=8, arch="i3d_small", dropout=0.0).double()
+        form_weights(net, "centered")
+        nn.init.normal_(net.blocks[-1].proj.weight)
+        model, optimizer = DistributedDataParallel(net), torch.optim.SGD(net.parameters(), lr=0.1)
+        inputs = []
+        net.blocks[0].norm.register_forward_pre_hook(lambda _, x, inputs=inputs: inputs.append(x[0].detach()))
+        for step in range(2):
+            optimizer.zero_grad()
+            x = torch.randn(2, 3, 4, 16, 16, generator=torch.manual_seed(10 * step + rank)).double()
+            model(x).square().sum().backward()
+            optimizer.step()
+        found[norm] = inputs, dict(net.named_parameters()), dict(net.named_buffers())
+    torch.save(found, f"{path}.{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_on_two_processes_parameters_are_one_and_mabn_has_the_firsts_history(tmp_path):
+    """Every parameter has a gradient, or DDP would end with an error at the second step."""
+    path = str(tmp_path / "ddp")
+    start = "spawn" if torch.cuda.is_initialized() else "fork"
+    torch.multiprocessing.start_processes(two_steps, (path,), nprocs=2, start_method=start)
+    first, second = (torch.load(f"{path}.{rank}") for rank in (0, 1))
+    for norm in ("mabn", "evonorm_s0"):
+        assert all(torch.equal(value, second[norm][1][name]) for name, value in first[norm][1].items())
+    moments = [found["mabn"][2]["blocks.0.norm.moments"] for found in (first, second)]
+    own = [[x.square().mean((0, 2, 3, 4)) for x in found["mabn"][0]] for found in (first, second)]
+    for rank in (0, 1):
+        torch.testing.assert_close(moments[rank][1], own[0][0])  # sent by the first process before the second step
+        torch.testing.assert_close(moments[rank][2], own[rank][1])

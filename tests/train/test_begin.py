@@ -5,14 +5,17 @@ import re
 import pytest
 import torch
 from command_lines import tiny
+from conftest import few
 from samples import SMALL, checkpoint, classifier
 from states import stopped_and_resumed
 
+from video_gn.models import mabn
 from video_gn.models.convert import convert
 from video_gn.models.input import normalize
 from video_gn.train import cli
 from video_gn.train.classifier import VideoClassifier
 
+MABN = {"model.net.norm": "mabn", "model.net.average_batches": 3, "model.net.drop_path": 0.5}
 FLAT = {"arch": "flat_small", "width": 4, "num_groups": 2}
 
 
@@ -81,3 +84,13 @@ def test_weights_of_bn_in_a_network_with_bn_are_not_converted(with_bn):
     again = classifier(with_bn[1].class_names, norm="frozen_bn", init=with_bn[0], convert=6, **SMALL | FLAT)
     assert all(torch.equal(value, with_bn[1].net.state_dict()[name]) for name, value in again.net.state_dict().items())
     assert again.hparams["start"]["convert"] == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    few([MABN, {"model.net.norm": "evonorm_s0", "model.net.weight_standardization": "true"}], [MABN]),
+)
+def test_every_norm_resumes_exactly(settings, pictures, tmp_path, monkeypatch):
+    """In the middle of an epoch, with averages over batches, and clips that pass blocks by."""
+    monkeypatch.setattr(mabn, "WARM_UP", 2)
+    stopped_and_resumed(("training_step", 7), pictures, tmp_path, monkeypatch, **settings)

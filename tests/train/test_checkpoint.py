@@ -627,7 +627,7 @@ def test_a_test_of_tiny_frames_is_refused_before_it_fails(tmp_path, capsys):
     data(test_short_side=2)(content)
     torch.save(content, tmp_path / "tiny.ckpt")
     line = one_line(lambda: predict([str(tmp_path / "tiny.ckpt"), "x.mp4"]), capsys)
-    assert "tested at 2, which its network (i3d_nonlocal at 64) cannot see" in line
+    assert "tested at 2, which its network (i3d_nonlocal_r50w8_gn4 at 64) cannot see" in line
 
 
 def test_a_new_classifier_is_only_for_training_and_is_said(sound, tmp_path, capsys):

@@ -65,7 +65,7 @@ def write_card(
                     as_markdown(file.name),
                     _size(file),
                     f"{differences[one]:.1e} of the largest",
-                    LOAD[one].format(file=as_code(file.name)[1:-1], depth=hp["depth"]),
+                    LOAD[one].format(file=as_code(file.name)[1:-1], depth=hp.get("depth")),
                 )
                 for one, file in files.items()
             ],
@@ -130,11 +130,10 @@ def _summary(model: nn.Module, settings: Settings) -> str:
     norm = norm_of(hp)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = "An image" if settings.clip["images"] else "A video"
-    blocks = f"{hp['nonlocal_blocks']} non-local blocks, " if hp.get("nonlocal_blocks") else ""
     scores = ", multi-label: each class has a score from 0 to 1 of its own (a sigmoid)" if settings.multi_label else ""
     return (
-        f"{kind} classifier of video_gn: ResNet-{hp['depth']} of width {hp['width']}, arch `{hp['arch']}`, "
-        f"{blocks}norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes{scores}."
+        f"{kind} classifier of video_gn: {settings.kind.summary(hp)}, "
+        f"norm `{norm}`, {parameters / 1e6:.2f} M parameters, {len(settings.class_names)} classes{scores}."
     )
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def pytorchvideo_arguments(settings: Settings) -> dict[str, Any]:
     Raises:
         InputError: It cannot build that network.
     """
-    hp, clip = settings.net, settings.clip
+    hp, clip = _resnet(settings, "pytorchvideo's create_resnet"), settings.clip
     geo, depths = ARCHS[hp["arch"]], DEPTHS[hp["depth"]]
     _without_nonlocal(hp, "pytorchvideo's create_resnet")
     if hp["width"] != 64 or hp["depth"] not in (50, 101) or geo.pool1 is None or geo.preactivated:
@@ -124,7 +124,7 @@ def _pytorchvideo(model: VideoClassifier, settings: Settings, path: Path) -> Run
 
 
 def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
-    hp = settings.net
+    hp = _resnet(settings, "torchvision's ResNet")
     _without_nonlocal(hp, "torchvision's ResNet")
     if hp["arch"] != "flat" or hp["depth"] not in (50, 101) or hp["width"] != 64:
         raise InputError(
@@ -143,6 +143,13 @@ def _detector(model: VideoClassifier, settings: Settings, path: Path) -> Runs:
     flat.load_state_dict(torch.load(path, weights_only=True))
     flat.eval()
     return lambda clips: flat(normalize(clips, *settings.scale)[:, :, 0])
+
+
+def _resnet(settings: Settings, whose: str) -> Mapping[str, Any]:
+    """The settings of a network that is a ResNet of this project."""
+    if "arch" not in settings.net:
+        raise InputError(f"{whose} is another network than {settings.kind.__name__}; take another format")
+    return settings.net
 
 
 def _without_nonlocal(hp: Any, whose: str) -> None:

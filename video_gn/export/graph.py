@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from video_gn.compat import forget_inputs
 from video_gn.errors import InputError
-from video_gn.models.contract import resnet
+from video_gn.models.contract import known
 from video_gn.models.conv_weights import fold_weights
 from video_gn.models.input import normalize
 from video_gn.models.mabn import as_batch_norms
@@ -26,7 +26,8 @@ class Graph(nn.Module):
     """The network from clips uint8 `[N, 3, T, H, W]` to logits and scores `[N, K]`, for a fixed T.
 
     At the training crop the head has one position. On larger frames it has several: `logits` are their mean, `scores`
-    the mean of their scores, as in this project's tests. On smaller ones its window is cut to what is there.
+    the mean of their scores, as in this project's tests. On smaller ones its window is cut to what is there. A head
+    without a window averages over all of the features.
 
     Args:
         model: A classifier in evaluation.
@@ -34,30 +35,30 @@ class Graph(nn.Module):
 
     def __init__(self, model: VideoClassifier) -> None:
         super().__init__()
-        self.net = resnet(folded(model.net), "an exported graph")
+        self.net = known(folded(model.net), "an exported graph")
         self.mean, self.std, self.loss = model.mean, model.std, model.loss
-        self.window = self.net.head.pool.window
+        self.window = self.net.window
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        *trunk, head = self.net.blocks
-        x = normalize(clips, self.mean, self.std)
-        for block in trunk:
-            x = block(x)
-        x = x.mean(2)
+        x = self.net.features(normalize(clips, self.mean, self.std))
+        if self.window is None:
+            logits = self.net.classify(x.mean((2, 3)))
+            return logits, self.loss.scores(logits)
         # Every window that begins within the features, the last ones cut: however many there are, nothing here depends
         # on it, so that torch.export need not make cases.
-        high, wide = (self._windows(size) for size in x.shape[2:])
+        high, wide = (self._windows(size, self.window) for size in x.shape[2:])
         pooled = nn.functional.avg_pool2d(nn.functional.pad(x, (0, self.window) * 2), self.window, stride=1)
         x = pooled[:, :, :-1, :-1] * (high[1][:, None] * wide[1])
         weights = (high[0][:, None] * wide[0]).flatten()[:, None]
-        logits = head.proj(x.flatten(2).transpose(1, 2))
+        logits = self.net.classify(x.flatten(2).transpose(1, 2))
         return (logits * weights).sum(1), (self.loss.scores(logits, 2) * weights).sum(1)
 
-    def _windows(self, size: Any) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def _windows(size: Any, window: int) -> tuple[Tensor, Tensor]:
         """Of windows that begin at each of `size` positions: weight in the mean, and full size by what is there."""
         start = torch.arange(size)
-        real = ((start == 0) | (start <= size - self.window)).float()
-        return real / real.sum(), self.window / (size - start).clamp(max=self.window)
+        real = ((start == 0) | (start <= size - window)).float()
+        return real / real.sum(), window / (size - start).clamp(max=window)
 
 
 def folded(net: nn.Module) -> nn.Module:

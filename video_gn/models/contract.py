@@ -1,7 +1,7 @@
 """What a network may have besides its call from clips `[N, 3, T, H, W]` to logits, and what that is needed for.
 
 Every `nn.Module` whose call gives logits `[N, K]`, or `[N, K, ...]` at several positions, trains, tests, resumes and
-predicts. Some settings ask for more, by these names; `video_gn.models.resnet3d.ResNet3d` has all of them.
+predicts. Some settings ask for more, by these names; the networks of this project have all of them.
 
 | name              | what it is                                                  | needed for                         |
 |-------------------|-------------------------------------------------------------|------------------------------------|
@@ -11,7 +11,8 @@ predicts. Some settings ask for more, by these names; `video_gn.models.resnet3d.
 | `set_crop_size`   | takes the side of the training crop in pixels               | a head with a window of that size  |
 | `label(settings)` | its name in the names of runs, of its constructor's settings | names of runs (else the class's)  |
 
-Weights of others (`model.start.init`), class-activation maps and exports are of `ResNet3d` alone.
+Weights of others (`model.start.init`), class-activation maps and exports are of this project's networks alone, by what
+`video_gn.models.interface.Known` says.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
+from video_gn.models.interface import Known
 from video_gn.models.resnet3d import ResNet3d
 
 
@@ -45,7 +47,7 @@ def make_net(make: Callable[[int], nn.Module], num_classes: int, crop_size: int)
 
 def settings_of(net: nn.Module) -> dict[str, Any]:
     """Settings of a network of this project; those of another one are the user's."""
-    return net.settings if isinstance(net, ResNet3d) else {}
+    return net.settings if isinstance(net, Known) else {}
 
 
 def needed(net: nn.Module, name: str, purpose: str) -> Any:
@@ -83,14 +85,25 @@ def freeze(net: nn.Module, count: int) -> tuple[nn.Module, ...]:
     return tuple(stages[:count])
 
 
-def resnet(net: nn.Module, purpose: str) -> ResNet3d:
+def known(net: nn.Module, purpose: str) -> Known:
     """A network of this project.
 
     Raises:
         InputError: It is another one; `purpose` is what asks for it.
     """
+    if not isinstance(net, Known):
+        raise InputError(f"{purpose} needs a network of video_gn, and this one is {type(net).__name__}")
+    return net
+
+
+def resnet(net: nn.Module, purpose: str) -> ResNet3d:
+    """A ResNet of this project.
+
+    Raises:
+        InputError: It is another network; `purpose` is what asks for it.
+    """
     if not isinstance(net, ResNet3d):
-        raise InputError(f"{purpose} needs a network of video_gn (ResNet3d), and this one is {type(net).__name__}")
+        raise InputError(f"{purpose} needs a ResNet of video_gn (ResNet3d), and this one is {type(net).__name__}")
     return net
 
 
@@ -132,9 +145,13 @@ def check_clips(net: nn.Module, clips: Tensor) -> None:
     least = getattr(net, "min_frames", 1)
     if clips.shape[2] < least:
         raise InputError(
-            f"clips of {clips.shape[2]} frames are too short for arch={getattr(net, 'arch', '')}, which halves T until "
-            f"{least} frames are the least; raise data.clip.num_frames"
+            f"clips of {clips.shape[2]} frames are too short for {_called(net)}, which halves T until {least} frames "
+            "are the least; raise data.clip.num_frames"
         )
+
+
+def _called(net: nn.Module) -> str:
+    return f"arch={net.arch}" if hasattr(net, "arch") else type(net).__name__
 
 
 def check_logits(net: nn.Module, logits: Tensor, clips: int, num_classes: int) -> None:

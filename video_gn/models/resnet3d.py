@@ -27,6 +27,7 @@ from video_gn.models.architectures import ARCHS, DEPTHS, MAX_WIDTH, NONLOCAL, no
 from video_gn.models.blocks import Bottleneck, NonLocal, PreActBottleneck
 from video_gn.models.build import make_blocks
 from video_gn.models.conv_weights import form_weights
+from video_gn.models.interface import Known
 from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
 from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
 
@@ -52,7 +53,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-class ResNet3d(Net):
+class ResNet3d(Net, Known):
     """The I3D ResNet: clips `[N, 3, T, H, W]` to logits `[N, num_classes, 1, h, w]`, 1 x 1 x 1 at the training crop.
 
     Convolutions start from He's normal, gamma from 1 and beta from 0; the linear layer from N(0, 0.01).
@@ -84,18 +85,12 @@ class ResNet3d(Net):
             every other bottleneck (`video_gn.models.architectures.NONLOCAL`), 10, behind every one, or none. Depth 50
             takes 5 and 10, depth 101 takes 5. Each begins as the identity.
 
-    Attributes:
-        settings: The arguments, without `num_classes`.
-        mean: Of each colour on the scale from 0 to 1, less which its input is; Kinetics', unless weights say another.
-        std: Of each colour, by which its input is divided.
-
     Raises:
         InputError: A setting that cannot be, or channels that the norm's groups do not divide (the message names the
             layer).
     """
 
-    mean: tuple[float, ...] = (0.45, 0.45, 0.45)
-    std: tuple[float, ...] = (0.225, 0.225, 0.225)
+    rules = RULES
 
     def __init__(
         self,
@@ -176,6 +171,17 @@ class ResNet3d(Net):
         width = "" if settings["width"] == 64 else f"w{settings['width']}"
         blocks = f"_nl{count}" if (count := settings.get("nonlocal_blocks", 0)) else ""
         return f"{settings['arch']}_r{settings['depth']}{width}{blocks}_{norm_of(settings)}"
+
+    @classmethod
+    def summary(cls, settings: Any) -> str:
+        blocks = f", {count} non-local blocks" if (count := settings.get("nonlocal_blocks", 0)) else ""
+        return f"ResNet-{settings['depth']} of width {settings['width']}, arch `{settings['arch']}`{blocks}"
+
+    @classmethod
+    def positions(cls, settings: Any, pixels: int) -> int:
+        arch = ARCHS[settings["arch"]]
+        last = arch.positions(pixels, len(DEPTHS[settings["depth"]]))
+        return min(last, arch.positions(pixels, 3) // 2) if settings.get("nonlocal_blocks") else last
 
 
 def norm_of(settings: Any) -> str:

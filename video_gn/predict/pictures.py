@@ -19,6 +19,8 @@ from video_gn.data.mp4 import create_mp4
 from video_gn.data.views import ProtocolViews, Views
 from video_gn.errors import InputError
 from video_gn.files.writing import replacing
+from video_gn.models.contract import known
+from video_gn.models.input import normalize
 from video_gn.predict.model_file import Trained
 from video_gn.train.callbacks.predictions import TOP
 
@@ -150,17 +152,14 @@ def class_activation(model: Any, clip: torch.Tensor, label: int) -> np.ndarray:
         model: A `VideoClassifier`.
         clip: uint8 `[3, T, H, W]`.
         label: The class.
+
+    Raises:
+        InputError: The network has no such maps.
     """
-    *_, features, head = model.net.blocks
-    kept: list[torch.Tensor] = []
-    hook = features.register_forward_hook(lambda module, given, out: kept.append(out))
+    net = known(model.net, "a class-activation map")
     with torch.inference_mode():
-        try:
-            model(clip[None].to(model.device))
-        finally:
-            hook.remove()
-        maps = torch.einsum("c,cthw->thw", head.proj.weight[label].float(), kept[0][0].float()).relu()
-        maps = torch.nn.functional.interpolate(maps[None, None], clip.shape[1:], mode="trilinear")[0, 0]
+        maps = net.activation(normalize(clip[None].to(model.device), model.mean, model.std), label).relu()
+        maps = torch.nn.functional.interpolate(maps[:, None], clip.shape[1:], mode="trilinear")[0, 0]
         return (maps / maps.max().clamp_min(1e-6)).cpu().numpy()
 
 

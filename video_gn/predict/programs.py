@@ -11,7 +11,6 @@ from torch import Tensor
 
 from video_gn.errors import InputError
 from video_gn.extras import optional
-from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.predict.settings import Settings
 from video_gn.train.classifier import VideoClassifier
 from video_gn.weights.opening import METADATA
@@ -130,15 +129,9 @@ class Program:
 
 
 def smallest_side(settings: Settings) -> int:
-    """Pixels of the smallest frame that a graph takes: torch.export makes a case of its own of a single position.
-
-    Of the last stage, or of res4 as its non-local blocks pool it.
-    """
-    net = settings.net
-    arch, stages = ARCHS[net["arch"]], len(DEPTHS[net["depth"]])
-    pooled = bool(net.get("nonlocal_blocks"))
-    sizes = ((pixels, arch.positions(pixels, stages), arch.positions(pixels, 3)) for pixels in itertools.count(1))
-    return next(pixels for pixels, last, res4 in sizes if last > 1 and (not pooled or res4 // 2 > 1))
+    """Pixels of the smallest frame that a graph takes: torch.export makes a case of its own of a single position."""
+    net, kind = settings.net, settings.kind
+    return next(pixels for pixels in itertools.count(1) if kind.positions(net, pixels) > 1)
 
 
 def _check_size(path: str, clips: Tensor, settings: Settings) -> None:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from video_gn.errors import InputError
+from video_gn.models.interface import Known
+from video_gn.models.known import CLASSES as NETWORKS
 from video_gn.rules import shown
 from video_gn.train.checkpoint import read_checkpoint
 from video_gn.weights.stored import OPTIONAL, clip_settings, model_settings, net_settings, read_settings
@@ -31,6 +33,12 @@ class Settings:
     def net(self) -> Mapping[str, Any]:
         """Settings of the network, of this project's class."""
         return net_settings(self.model, self.run.get("name", "this file"))
+
+    @property
+    def kind(self) -> type[Known]:
+        """The network's class."""
+        assert self.net  # it is of this project
+        return NETWORKS[self.model["net"]["class_path"]]
 
     @property
     def scale(self) -> tuple[list[float], list[float]]:

@@ -10,7 +10,7 @@ import torch
 from video_gn.data.protocols import find_protocol
 from video_gn.errors import InputError
 from video_gn.files.names import utf8_named
-from video_gn.models.resnet3d import ResNet3d
+from video_gn.models.known import CLASSES as NETWORKS
 from video_gn.rules import shown
 from video_gn.weights.archives import wrong_sum
 from video_gn.weights.match import own_state
@@ -98,7 +98,7 @@ def check_network(weights: Weights, model: Mapping[str, Any], clip: Mapping[str,
     crop, frames, names = model["crop_size"], clip["num_frames"], model["class_names"]
     settings = net_settings(model, weights.source)
     with torch.device("meta"):
-        net = ResNet3d(len(names), **settings | {"dropout": 0.0}).eval()
+        net: Any = NETWORKS[model["net"]["class_path"]](len(names), **settings | {"dropout": 0.0}).eval()
     net.set_crop_size(crop)
     state = own_state(weights, net, names)
     try:
@@ -109,7 +109,7 @@ def check_network(weights: Weights, model: Mapping[str, Any], clip: Mapping[str,
     except (RuntimeError, ValueError):
         raise InputError(
             f"{weights.source} says that a clip is {frames} frames with crops of {clip['crop_size']}, tested at "
-            f"{clip['test_short_side']}, which its network ({settings['arch']} at {crop}) cannot see; it is damaged"
+            f"{clip['test_short_side']}, which its network ({net.label(settings)} at {crop}) cannot see; it is damaged"
         ) from None
     return state
 

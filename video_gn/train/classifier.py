@@ -82,7 +82,7 @@ class VideoClassifier(pl.LightningModule):
         self._class_weights: Tensor | None = None
         self.clips_per_gpu = batch_size
         self.net = contract.make_net(net, len(self.class_names), crop_size)
-        start = found_start(start, contract.settings_of(self.net))
+        start = found_start(start, self.net)
         self.mean, self.std, before = begin(self.net, start, self.class_names)
         self._to_convert = (before,) if before else ()  # no module of this one
         start = replace(start, convert=start.convert if before else 0)

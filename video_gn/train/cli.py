@@ -28,6 +28,7 @@ from video_gn.train.compat import describe_attributes
 from video_gn.train.configs import config_at
 from video_gn.train.from_checkpoint import with_checkpoint
 from video_gn.train.help import Short, explain, known_keys
+from video_gn.train.named import with_networks
 from video_gn.train.names import run_name
 from video_gn.train.shipped import with_configs
 
@@ -121,8 +122,9 @@ def _stopped(number: int, args: list[str]) -> str:
 
 
 def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
-    args = with_checkpoint(_with_file(with_configs([_at_home(word) for word in args])))
-    return _make(cli, args, prog)
+    args = with_configs([_at_home(word) for word in args])
+    args = with_networks(args, clips=args[:1] == ["fit"] and not _images(args))
+    return _make(cli, with_checkpoint(_with_file(args)), prog)
 
 
 def _make(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:

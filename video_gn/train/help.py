@@ -17,6 +17,7 @@ from video_gn.data.protocols import PROTOCOLS
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import SETTINGS
 from video_gn.models.architectures import ARCHS, DEPTHS
+from video_gn.models.networks import NETWORKS
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import RULES, ResNet3d
 from video_gn.train.callbacks.best import MONITORS
@@ -27,7 +28,7 @@ from video_gn.train.schedule import SCHEDULES
 from video_gn.weights.upgrade import RENAMED
 
 CHOICES: dict[str, Iterable[Any]] = {
-    "model.net": ("ResNet3d", "a class of your own by its path"),
+    "model.net": ("ResNet3d", *NETWORKS, "i3d_r50 and others of `video-gn models`", "a class of your own by its path"),
     "model.net.arch": ARCHS,
     "model.net.depth": DEPTHS,
     "model.net.norm": NORMS,

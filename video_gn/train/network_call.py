@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from video_gn.compat import hooked
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import check
-from video_gn.models.resnet3d import ResNet3d
+from video_gn.models.known import is_known
 from video_gn.train.cuda_graph import Graphs
 from video_gn.train.settings import Execution
 
@@ -149,8 +149,8 @@ def seed_step(model: Any, batch_idx: int) -> None:
 
 def _is_ours(net: nn.Module) -> bool:
     """Whether all of a network is known to compute the same things in every step."""
-    known = ("torch", "pytorchvideo", "video_gn")
-    return type(net) is ResNet3d and all(type(module).__module__.partition(".")[0] in known for module in net.modules())
+    known = ("torch", "torchvision", "pytorchvideo", "fvcore", "video_gn")
+    return is_known(net) and all(type(module).__module__.partition(".")[0] in known for module in net.modules())
 
 
 def _obstacle(strategy: Strategy) -> str | None:

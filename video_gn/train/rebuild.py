@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.models.resnet3d import ResNet3d
+from video_gn.models.known import CLASSES as NETWORKS
 from video_gn.train.checkpoint import check_network, read_checkpoint
 from video_gn.train.loss import Loss
 from video_gn.train.optim import OPTIMIZERS
@@ -31,7 +31,8 @@ def rebuild(make: type[T], path: str, model: Mapping[str, Any], clip: Mapping[st
     Raises:
         InputError: The weights are not those that the settings promise, or of a network of another class.
     """
-    net = partial(ResNet3d, **net_settings(model, path))
+    settings = net_settings(model, path)  # first, because it may be of no class of these
+    net = partial(NETWORKS[model["net"]["class_path"]], **settings)
     state = check_network(read_weights(path), model, clip)
     built = make(**arguments(model, net))
     counters = {name: value for name, value in built.net.state_dict().items() if name.endswith("num_batches_tracked")}

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from video_gn.console import printable
 from video_gn.errors import InputError
 from video_gn.files.names import utf8_name
-from video_gn.models.resnet3d import ResNet3d
+from video_gn.models.known import CLASSES as NETWORKS
 from video_gn.rules import FILE_NAME, check, one_of
 from video_gn.train.callbacks.bars import ProgressBar
 from video_gn.train.callbacks.best import MONITORS, BestCheckpoint
@@ -35,7 +35,7 @@ from video_gn.train.names import network
 def words_of_own_network(given: Any) -> str:
     """How a command line names a network of the user's, with the settings that are not its defaults; else nothing."""
     kind, settings = network(given)
-    if kind is ResNet3d:
+    if kind in NETWORKS.values():
         return ""
     known = inspect.signature(kind).parameters
     changed = {name: value for name, value in settings.items() if name not in known or known[name].default != value}

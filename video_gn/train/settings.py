@@ -9,6 +9,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.models.contract import settings_of
@@ -44,11 +45,11 @@ class Start:
         check(vars(self), START, "model.start")
 
 
-def found_start(start: Start, net: Mapping[str, Any]) -> Start:
-    """A start with the public weights that fit a network, by its settings, in the place of `auto`."""
+def found_start(start: Start, net: nn.Module) -> Start:
+    """A start with the public weights that fit a network in the place of `auto`."""
     if start.init != "auto":
         return start
-    found = fitting(net)
+    found = fitting(settings_of(net), type(net).__name__)
     log.info(
         "model.start.init is %s%s", found or "null", "" if found else ": no public weights fit this network and norm"
     )

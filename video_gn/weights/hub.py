@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torchvision
-from pytorchvideo.models.hub.resnet import checkpoint_paths
+from pytorchvideo.models import hub as pytorchvideo
 
 from video_gn.errors import InputError
 from video_gn.extras import optional
@@ -23,7 +23,7 @@ from video_gn.models.architectures import ARCHS
 from video_gn.models.norm import STANDARDIZED
 from video_gn.models.resnet3d import norm_of
 from video_gn.weights.inflate import BATCH_NORMS
-from video_gn.weights.public import DETECTRON, NONLOCAL, OWN, PYTORCHVIDEO
+from video_gn.weights.public import DETECTRON, NAMED, NONLOCAL, OWN, PYTORCHVIDEO, TORCHVISION
 from video_gn.weights.reader import Weights, read_weights
 
 log = logging.getLogger(__name__)
@@ -70,11 +70,13 @@ def load_weights(init: str) -> Weights:
 def _torchvision(name: str) -> Public:
     model, _, tag = name.partition(".")
     try:
-        found = torchvision.models.get_model_weights(model)[tag or "IMAGENET1K_V1"]
+        of = torchvision.models.get_model_weights(model)
+        found = of[tag] if tag else next(iter(of))  # its first: IMAGENET1K_V1 or KINETICS400_V1
     except (ValueError, KeyError):
         raise InputError(
             f"torchvision has no weights {name!r}; there are torchvision:resnet50 and torchvision:resnet101, which are "
-            "their IMAGENET1K_V1, and with .IMAGENET1K_V2 after them the newer ones"
+            "their IMAGENET1K_V1, and with .IMAGENET1K_V2 after them the newer ones; and of videos torchvision:"
+            f"{', torchvision:'.join(TORCHVISION)}"
         ) from None
     sized = found.transforms()
     return _by_url(found.url, (tuple(sized.mean), tuple(sized.std)))
@@ -126,14 +128,21 @@ def _packaged(name: str) -> Public:
     return Public("", lambda: FILES / f"{name}.safetensors")
 
 
-def fitting(settings: Mapping[str, Any]) -> str | None:
-    """Public weights for a network of this project, by its settings: of videos before images; None if none fit."""
+def fitting(settings: Mapping[str, Any], network: str = "ResNet3d") -> str | None:
+    """Public weights for a network of this project, of videos before images; None if none fit.
+
+    Args:
+        settings: The network's.
+        network: Name of its class.
+    """
     sizes = (settings.get("depth"), settings.get("width"))
     preactivated = settings.get("arch") in [name for name, arch in ARCHS.items() if arch.preactivated]
     if preactivated or settings.get("weight_standardization"):
         fits = preactivated and norm_of(settings) == f"gn{STANDARDIZED}"
         return f"timm:resnetv2_{sizes[0]}x1_bit.goog_in21k" if fits and sizes in ((50, 64), (101, 64)) else None
     batch_norm = settings.get("norm") in BATCH_NORMS
+    if network != "ResNet3d":
+        return NAMED.get(network) if batch_norm else None
     divided = settings.get("norm") == "gn" and not settings.get("channels_per_group")
     groups = settings.get("num_groups") if divided else None
     if settings.get("arch") == "i3d_small" and sizes == (11, 16):
@@ -146,11 +155,17 @@ def fitting(settings: Mapping[str, Any]) -> str | None:
     return {50: "timm:resnet50_gn.a1h_in1k", 101: "detectron:R-101-GN"}[sizes[0]] if groups == 32 else None
 
 
+def _pytorchvideo_urls() -> dict[str, str]:
+    published = (pytorchvideo.resnet, pytorchvideo.r2plus1d, pytorchvideo.x3d, pytorchvideo.slowfast, pytorchvideo.csn)
+    urls = {name: url for module in published for name, url in module.checkpoint_paths.items()}
+    return {name: urls[name] for name in PYTORCHVIDEO}
+
+
 HUBS: dict[str, Callable[[str], Public]] = {
     "video_gn": _packaged,
     "torchvision": _torchvision,
     "timm": _timm,
-    "pytorchvideo": _listed("pytorchvideo", {name: checkpoint_paths[name] for name in PYTORCHVIDEO}),
+    "pytorchvideo": _listed("pytorchvideo", _pytorchvideo_urls()),
     "detectron": _listed("detectron", DETECTRON),
     "nonlocal": _listed("nonlocal", NONLOCAL),
 }

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from video_gn.errors import InputError
-from video_gn.models.contract import resnet
+from video_gn.models.contract import known
+from video_gn.models.interface import Known
 from video_gn.models.norm import STANDARDIZED
-from video_gn.models.resnet3d import ResNet3d
+from video_gn.models.resnet3d import ResNet3d, norm_of
 from video_gn.weights.layouts import IMAGENET, KINETICS
 from video_gn.weights.match import match
 from video_gn.weights.reader import Weights
@@ -48,8 +49,8 @@ def start_net(
     """
     scale = set_input_scale(net, weights, mean, std)
     if weights:
-        ours = resnet(net, "model.start.init")
-        check_norm(weights, ours.norm, file_norm)
+        ours = known(net, "model.start.init")
+        check_norm(weights, norm_of(ours.settings), file_norm)
         log.info(start_from(ours, weights, class_names, scale[1]))
     return list(scale[0]), list(scale[1])
 
@@ -66,24 +67,24 @@ def set_input_scale(
         InputError: Another mean is given than the weights were trained with. The padding's zeros stand for it, so that
             no change of the first kernel makes up for another one; another standard deviation is made up for exactly.
     """
-    known = (weights.scale if weights else None) or (
+    usual = (weights.scale if weights else None) or (
         IMAGENET if weights and weights.kind == "torchvision" else KINETICS
     )
-    if mean and weights and weights.scale and max(abs(a - b) for a, b in zip(mean, known[0], strict=True)) > 1e-4:
+    if mean and weights and weights.scale and max(abs(a - b) for a, b in zip(mean, usual[0], strict=True)) > 1e-4:
         raise InputError(
-            f"{weights.source} was trained on inputs less the mean {_numbers(known[0])}, and model.start.mean is "
+            f"{weights.source} was trained on inputs less the mean {_numbers(usual[0])}, and model.start.mean is "
             f"{_numbers(mean)}; set model.start.mean to null, which takes the file's"
         )
-    if isinstance(net, ResNet3d) and not weights:  # it may have been made with some
-        known = (net.mean, net.std)
-    scale: Any = (tuple(mean or known[0]), tuple(std or known[1]))
-    if isinstance(net, ResNet3d):
+    if isinstance(net, Known) and not weights:  # it may have been made with some
+        usual = (net.mean, net.std)
+    scale: Any = (tuple(mean or usual[0]), tuple(std or usual[1]))
+    if isinstance(net, Known):
         net.mean, net.std = scale
     return scale
 
 
 def start_from(
-    net: ResNet3d,
+    net: Known,
     weights: Weights,
     class_names: Sequence[str],
     std: Sequence[float],
@@ -107,12 +108,13 @@ def start_from(
                 f"{_numbers(std)}, and standardised kernels cannot make up for that; set model.start.std to null, "
                 "which takes the file's"
             )
-        first = next(iter(matched))
         ratio = torch.tensor([ours / theirs for ours, theirs in zip(std, weights.scale[1], strict=True)])
-        matched[first] = matched[first] * ratio.view(3, 1, 1, 1)
+        for first in net.first:
+            name = f"{net.prefix}{first}"
+            matched[name] = matched[name] * ratio.view(3, 1, 1, 1)
         said += f"; its first kernel rescaled from std {_numbers(weights.scale[1])} to {_numbers(std)}"
     net.load_state_dict(matched, strict=False)  # `match` has accounted for every name
-    if weights.archs and net.arch not in weights.archs and not inflated:
+    if isinstance(net, ResNet3d) and weights.archs and net.arch not in weights.archs and not inflated:
         log.warning(
             "%s is of arch %s, the model's is %s: equal kernels but other strides, a start for training, not the "
             "same network", weights.source, " or ".join(weights.archs), net.arch,

@@ -6,9 +6,11 @@ from pytorchvideo.models.resnet import ResStage
 from torch import Tensor
 
 from video_gn.errors import InputError
-from video_gn.models.resnet3d import Net
+from video_gn.models.interface import Known
+from video_gn.models.resnet3d import Net, ResNet3d
 from video_gn.weights.layouts import NONLOCAL, Place
 from video_gn.weights.nonlocal_blocks import count_blocks, joining_blocks, other_blocks
+from video_gn.weights.public import NAMED
 from video_gn.weights.reader import Weights
 
 
@@ -28,23 +30,15 @@ def places(net: Net) -> dict[str, Place]:
     return found
 
 
-def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[str, Tensor], int, str]:
+def match(weights: Weights, net: Known, class_names: Sequence[str]) -> tuple[dict[str, Tensor], int, str]:
     """The weights under the network's names and in its shapes, how many were inflated, and what of the classifier.
 
     Raises:
         InputError: Names that only one of the two has, or a shape that differs in more than T.
     """
     target, source = net.state_dict(), weights.tensors
-    if weights.preactivated == ("blocks.0.norm.weight" in target):
-        which = "with" if weights.preactivated else "without"
-        remedy = "resnetv2 or resnetv2_flat" if weights.preactivated else "another one, as i3d"
-        raise InputError(
-            f"{weights.source} is of a network {which} pre-activation, and the model is not: model.net.arch has to be "
-            f"{remedy}"
-        )
-    named = {name: weights.layout(place) for name, place in places(net).items()}
-    head = {name for name in target if ".proj." in name}
-    theirs = {weights.layout(Place(5, 0, "proj", what)) for what in ("weight", "bias")} & source.keys()
+    named, head = _names(weights, net), _classifier(net)
+    theirs = {named[name] for name in head} & source.keys()
     classes = max((source[name].shape[0] if source[name].ndim else 0 for name in theirs), default=0)
     new = _new_classifier(weights, classes, class_names)
     kept = set(target) - head if new else set(target)
@@ -56,7 +50,7 @@ def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[
     if missing or unused:
         raise InputError(
             f"{weights.source} is another architecture: {_few('without', missing)}{_few('with unknown', unused)}"
-            f"the model's depth, width and norm have to be those of the file{other_blocks(weights.tensors, net)}"
+            f"{_wanted(net)}{other_blocks(weights.tensors, net)}"
         )
     found = {name: source[named[name]] for name in target if name in kept and named[name] in source}
     inflated = {name for name in found if target[name].ndim == 5 and _frames(found[name]) < target[name].shape[2]}
@@ -67,6 +61,42 @@ def match(weights: Weights, net: Net, class_names: Sequence[str]) -> tuple[dict[
         name: _inflate(name, weight, target[name], weights, name in standardized) for name, weight in found.items()
     }
     return shaped, len(inflated), said
+
+
+def _names(weights: Weights, net: Known) -> dict[str, str]:
+    """The name in the file of each of a network's tensors.
+
+    Raises:
+        InputError: The file is of another kind of network.
+    """
+    if not isinstance(net, ResNet3d):
+        prefix = "" if weights.kind == "ours" else net.prefix
+        return {name: name.removeprefix(prefix) for name in net.state_dict()}
+    if weights.as_in_library:
+        raise InputError(
+            f"{weights.source} is another architecture: {weights.kind}'s own network; name that one as the model, as "
+            f"--model.net {next(iter(NAMED))} does (video-gn models lists them)"
+        )
+    if weights.preactivated == ("blocks.0.norm.weight" in net.state_dict()):
+        which = "with" if weights.preactivated else "without"
+        remedy = "resnetv2 or resnetv2_flat" if weights.preactivated else "another one, as i3d"
+        raise InputError(
+            f"{weights.source} is of a network {which} pre-activation, and the model is not: model.net.arch has to be "
+            f"{remedy}"
+        )
+    return {name: weights.layout(place) for name, place in places(net).items()}
+
+
+def _wanted(net: Known) -> str:
+    if isinstance(net, ResNet3d):
+        return "the model's depth, width and norm have to be those of the file"
+    return f"it is not {net.library}'s {type(net).__name__}"
+
+
+def _classifier(net: Known) -> set[str]:
+    """Names of the tensors whose outputs are the classes."""
+    layer = next(name for name, module in net.named_modules() if module is net.classifier)
+    return {f"{layer}.{name}" for name in net.classifier.state_dict()}
 
 
 def _new_classifier(weights: Weights, classes: int, class_names: Sequence[str]) -> str:
@@ -120,7 +150,7 @@ def _sound(name: str, weight: Tensor, target: Tensor, source: str) -> Tensor:
     return value
 
 
-def own_state(weights: Weights, net: Net, class_names: Sequence[str]) -> dict[str, Tensor]:
+def own_state(weights: Weights, net: Known, class_names: Sequence[str]) -> dict[str, Tensor]:
     """The state of a network out of a file that describes it: every tensor of it, and no other.
 
     Args:
@@ -131,7 +161,7 @@ def own_state(weights: Weights, net: Net, class_names: Sequence[str]) -> dict[st
     Raises:
         InputError: The weights are not those of that network, its classifier included.
     """
-    source, target = weights.source, net.state_dict()
+    source, target, head = weights.source, net.state_dict(), _classifier(net)
     found = weights.tensors
     missing = [name for name in target if name not in found and not name.endswith("num_batches_tracked")]
     unknown = sorted(found.keys() - target.keys())
@@ -141,7 +171,7 @@ def own_state(weights: Weights, net: Net, class_names: Sequence[str]) -> dict[st
             "the file is damaged, or was put together from two"
         )
     for name, weight in found.items():
-        outputs = weight.shape[0] if ".proj." in name and weight.ndim else len(class_names)
+        outputs = weight.shape[0] if name in head and weight.ndim else len(class_names)
         if outputs != len(class_names):
             raise InputError(
                 f"{source} has a classifier of {outputs} outputs and names {len(class_names)} classes, so nothing says "

@@ -33,6 +33,14 @@ FIRST = {
     "s1.pathway0_stem.conv.weight": "s1.pathway0_stem.conv.weight",
     "blocks.0.conv.weight": "blocks.0.conv.weight",
 }
+# Of networks that are here as in their libraries, under the names there: the first name, and another one.
+LIBRARIES = {
+    "stem.0.weight": "layer1.0.conv1.1.weight",  # torchvision's r3d_18, mc3_18 and r2plus1d_18
+    "features.0.0.0.weight": "features.5.branch0.0.weight",  # its s3d
+    "blocks.0.conv.conv_t.weight": "blocks.0.conv.conv_t.weight",  # pytorchvideo's X3D
+    "blocks.0.multipathway_blocks.0.conv.weight": "blocks.0.multipathway_blocks.1.conv.weight",  # its SlowFast
+}
+BODY = "body."  # before them in this project's own files
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 
@@ -93,7 +101,7 @@ def _of_one_network(tensors: dict[str, Tensor], path: str, whole: bool) -> dict[
     named = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}  # torch.compile's
     above = {
         name.removesuffix(first)
-        for first, second in FIRST.items()
+        for first, second in (FIRST | LIBRARIES).items()
         for name in named
         if name.endswith(first) and name.removesuffix(first) + second in named
     }
@@ -102,6 +110,7 @@ def _of_one_network(tensors: dict[str, Tensor], path: str, whole: bool) -> dict[
         which = f" ({', '.join(repr(prefix) for prefix in sorted(above))} before the name)" if len(above) > 1 else ""
         raise InputError(f"{path} has the tensors of more than one network{which}; save the one that is meant alone")
     prefix = next(iter(above), "")
+    prefix = prefix.removesuffix(BODY) if whole else prefix
     if whole and prefix not in ("", "net.", "module.", "module.net."):
         return named
     other = [name for name in named if not name.startswith(prefix)]

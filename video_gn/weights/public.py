@@ -5,7 +5,14 @@ DETECTRON = {
     name: f"{_FACEBOOK}/detectron/ImageNetPretrained/{number}/{name}.pkl"
     for name, number in {"R-50-GN": 47261647, "R-101-GN": 47592356}.items()
 }
-PYTORCHVIDEO = ("i3d_r50", "c2d_r50", "slow_r50")
+_NAMED = ("r2plus1d_r50", "x3d_xs", "x3d_s", "x3d_m", "x3d_l", "slowfast_r50", "slowfast_r101", "csn_r101")
+PYTORCHVIDEO = ("i3d_r50", "c2d_r50", "slow_r50", *_NAMED)
+TORCHVISION = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
+# By the networks that are called as in their libraries.
+NAMED = {
+    **{name: f"torchvision:{name}" for name in TORCHVISION},
+    **{name: f"pytorchvideo:{name}" for name in _NAMED},
+}
 NONLOCAL = {
     f"{name}_400k": f"{_FACEBOOK}/video-nonlocal/{name}_400k.pkl"
     for kind in ("baseline", "nonlocal")
@@ -19,7 +26,12 @@ PUBLIC = {
     "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
     "timm:resnetv2_50x1_bit.goog_in21k": "ImageNet-21k, GN and weight_standardization, resnetv2_flat",
     **{f"detectron:{name}": "ImageNet, GN, flat" for name in DETECTRON},
-    **{f"pytorchvideo:{name}": f"Kinetics-400, BN, {name.partition('_')[0]}_8x8" for name in PYTORCHVIDEO},
+    **{
+        f"pytorchvideo:{name}": f"Kinetics-400, BN, {name.partition('_')[0]}_8x8"
+        for name in PYTORCHVIDEO
+        if name not in _NAMED
+    },
+    **{public: f"Kinetics-400, BN, {name}" for name, public in NAMED.items()},
     **{
         f"nonlocal:{name}": f"Kinetics-400, BN, i3d_nonlocal{', nonlocal_blocks 5' if '_nonlocal_' in name else ''}"
         for name in NONLOCAL

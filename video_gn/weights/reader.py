@@ -9,6 +9,7 @@
 | PySlowFast   | its `.pyth` of C2D, I3D and Slow                                    | `s1.pathway0_stem.conv.weight` |
 | pytorchvideo | its `.pyth`; this project's exports                                 | `blocks.0.conv.weight`   |
 | ours         | this project's checkpoints                                          | `net.blocks.0.conv.weight` |
+| by library   | torchvision's video networks, pytorchvideo's X3D and SlowFast       | those of `LIBRARIES`     |
 
 Names and shapes were read in torchvision 0.29 and timm 1.0; Detectron `detectron/modeling/ResNet.py` and `detector.py`
 (04155a0); video-nonlocal-net `lib/models/resnet_video_org.py`, `{resnet,nonlocal}_helper.py` and
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from video_gn.errors import InputError
 from video_gn.models.norm import STANDARDIZED
+from video_gn.models.published import TORCHVISION_VIDEO
 from video_gn.models.resnet3d import norm_of
 from video_gn.weights.layouts import (
     DETECTRON_MEAN,
@@ -43,7 +45,7 @@ from video_gn.weights.layouts import (
     torchvision_name,
 )
 from video_gn.weights.nonlocal_blocks import count_blocks
-from video_gn.weights.opening import read_tensors
+from video_gn.weights.opening import BODY, LIBRARIES, read_tensors
 from video_gn.weights.stored import model_settings, net_settings
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ class Weights:
             trained with; empty for 2D ones and where it is unknown.
         preactivated: Whether they are of a network with pre-activation.
         settings: The model's hyper-parameters, of this project's own.
+        as_in_library: Whether they have the names of a network that is here as its library has it, and no places in a
+            ResNet.
     """
 
     source: str
@@ -77,6 +81,7 @@ class Weights:
     archs: tuple[str, ...] = ()
     preactivated: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    as_in_library: bool = False
 
 
 def read_weights(path: str | Path, opened: Any = None) -> Weights:
@@ -106,15 +111,10 @@ def read_weights(path: str | Path, opened: Any = None) -> Weights:
         return _bit(weights)
     if "conv1_w" in found:
         return _caffe2(weights)
-    if "s1.pathway0_stem.conv.weight" in found:
-        if any("pathway1" in name for name in found):
-            raise InputError(f"{path} is a SlowFast network with two pathways; only C2D, I3D and Slow can be read")
-        if count_blocks(found):  # no tensor says so, and its default is another one
-            log.warning(
-                "%s has non-local blocks, which are taken for embedded Gaussians (PySlowFast's NONLOCAL.INSTANTIATION "
-                "softmax); trained as dot_product they are another network", path,
-            )  # fmt: skip
-        return replace(weights, layout=pyslowfast_name, kind="PySlowFast", scale=KINETICS, archs=ZOO)
+    if any(name.startswith("s1.pathway0_stem.conv") for name in found):
+        return _pyslowfast(weights)
+    if any(name in LIBRARIES or name.startswith(BODY) for name in found):
+        return _of_library(weights, settings)
     if "blocks.0.conv.weight" in found:
         return _pytorchvideo(weights, settings)
     raise InputError(
@@ -154,6 +154,32 @@ def _caffe2(weights: Weights) -> Weights:
     )  # fmt: skip
 
 
+def _pyslowfast(weights: Weights) -> Weights:
+    path, found = weights.source, weights.tensors
+    if any("pathway1" in name for name in found):
+        raise InputError(
+            f"{path} is a SlowFast network with two pathways under PySlowFast's names, of which C2D, I3D and Slow "
+            "alone are read; pytorchvideo:slowfast_r50 and pytorchvideo:slowfast_r101 are read"
+        )
+    if "s1.pathway0_stem.conv.weight" not in found:
+        raise InputError(f"{path} is an X3D under PySlowFast's names, which are not read; pytorchvideo:x3d_m is read")
+    if count_blocks(found):  # no tensor says so, and its default is another one
+        log.warning(
+            "%s has non-local blocks, which are taken for embedded Gaussians (PySlowFast's NONLOCAL.INSTANTIATION "
+            "softmax); trained as dot_product they are another network", path,
+        )  # fmt: skip
+    return replace(weights, layout=pyslowfast_name, kind="PySlowFast", scale=KINETICS, archs=ZOO)
+
+
+def _of_library(weights: Weights, settings: Any) -> Weights:
+    """Of a network that is here as its library has it: the library's file, or one of this project."""
+    if settings:
+        return replace(_ours(weights, settings), as_in_library=True)
+    if any(name.startswith("blocks.") for name in weights.tensors):
+        return replace(weights, kind="pytorchvideo", scale=KINETICS, as_in_library=True)
+    return replace(weights, scale=TORCHVISION_VIDEO, as_in_library=True)
+
+
 def _pytorchvideo(weights: Weights, settings: Any) -> Weights:
     block = re.compile(r"blocks\.(\d{1,3})\.(res_blocks)?")
     found = [match.groups() for match in map(block.match, weights.tensors) if match]
@@ -164,14 +190,17 @@ def _pytorchvideo(weights: Weights, settings: Any) -> Weights:
         return replace(weights, layout=layout, kind="pytorchvideo")
     if not settings:
         return replace(weights, layout=layout, kind="pytorchvideo", scale=KINETICS, archs=ZOO)
+    return _ours(replace(weights, layout=layout), settings)
+
+
+def _ours(weights: Weights, settings: Any) -> Weights:
     settings = model_settings(settings, weights.source)
     net = net_settings(settings, weights.source)
     return replace(
         weights,
-        layout=layout,
         kind="ours",
         norm=norm_of(net),
         scale=(tuple(settings["start"]["mean"]), tuple(settings["start"]["std"])),
-        archs=(net["arch"],),
+        archs=(net["arch"],) if "arch" in net else (),
         settings=settings,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from video_gn.console import printable
 from video_gn.errors import InputError
-from video_gn.models.resnet3d import RULES as NET
+from video_gn.models.known import CLASSES as NETWORKS
 from video_gn.rules import (
     CLIP,
     EVALUATION,
@@ -31,7 +31,7 @@ from video_gn.weights.upgrade import upgrade_clip, upgrade_model
 
 # The classes that a file may name, with the rules of their settings.
 CLASSES: dict[str, dict[str, dict[str, Rule]]] = {
-    "net": {"video_gn.models.resnet3d.ResNet3d": NET},
+    "net": {path: one.rules for path, one in NETWORKS.items()},
     "optimizer": {
         f"video_gn.train.optim.{name}": {one: OPTIMIZER[one] for one in settings}
         for name, settings in {
