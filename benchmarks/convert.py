@@ -36,7 +36,7 @@ from video_gn.data.video_data import VideoData
 from video_gn.errors import InputError
 from video_gn.files.text import write_text
 from video_gn.models.convert import FITTED, convert
-from video_gn.models.resnet3d import ResNet3d
+from video_gn.models.known import CLASSES
 from video_gn.train.checkpoint import Checkpoint, read_checkpoint
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.optim import SGD
@@ -112,7 +112,8 @@ class Bench:
                 yield from self._rows(net, norm, f"{count} clips", done.refitted, train=count == counts[-1])
             if self.given.steps:
                 torch.manual_seed(self.seed)
-                new = ResNet3d(len(self.before.class_names), **{**self.settings, "norm": norm})
+                make: Any = CLASSES[self.checkpoint.model["net"]["class_path"]]
+                new = make(len(self.before.class_names), **{**self.settings, "norm": norm})
                 yield self._row(self._trained(new), norm, RANDOM, self.given.steps)
 
     def _rows(
