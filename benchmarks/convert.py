@@ -142,7 +142,7 @@ class Bench:
         )
 
     def _trained(self, net: nn.Module) -> VideoClassifier:
-        model = self._classifier(net)
+        model = self._classifier(net.train())  # a checkpoint's is in evaluation, and Lightning leaves it so
         data = data_of(self.checkpoint, self.given, self.seed)
         trainer(max_steps=self.given.steps, max_epochs=-1, limit_val_batches=0).fit(model, data)
         return model

@@ -147,14 +147,26 @@ def trained(pictures, tmp_path):
     return make
 
 
-def test_conversion(trained, tmp_path, capsys):
+def test_conversion(trained, tmp_path, capsys, monkeypatch):
     """BN is as it was tested when it was trained; frozen BN is BN; a seed gives the same figures again."""
     path, top1 = trained("bn")
+    train, moved = convert.Bench._trained, []
+
+    def watched(bench, net):
+        before = [value.clone() for name, value in net.named_buffers() if name.endswith("running_mean")]
+        model = train(bench, net)
+        after = [value for name, value in model.net.named_buffers() if name.endswith("running_mean")]
+        moved.append([not torch.equal(*pair) for pair in zip(before, after, strict=True)])
+        return model
+
+    monkeypatch.setattr(convert.Bench, "_trained", watched)
     options = ["--to", "frozen_bn", "gn", "--clips", "6", "2", "--steps", "2", "--seeds", "0", "0"]
     found = convert.main([path, *options, "--json", str(tmp_path / "out.json")])
     assert found["runs"] == json.loads((tmp_path / "out.json").read_text())["runs"]
     rows, again = found["runs"]
     assert rows == again
+    assert all(moved[0]) and moved[0]  # BN learns its statistics, frozen BN does not
+    assert not any(moved[1]) and moved[1]
     by_name = {(row["norm"], row["begun"], row["steps"]): row for row in rows}
     of_gn = [("blind", 0), ("blind", 2), ("2 clips", 0), ("6 clips", 0), ("6 clips", 2), ("random", 2)]
     exact = [("bn", "BN"), ("frozen_bn", "exact")]
