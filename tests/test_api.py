@@ -48,6 +48,15 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     assert len(found) == 24 and all(abs(sum(one.scores) - 1) < 1e-4 and len(one.classes) == 12 for one in found)
 
 
+def test_the_page_on_conversion_runs(capsys):
+    """And prints what it says that it prints, but for the percentages of random weights."""
+    page = (REPO / "docs" / "convert.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\n\n    ([^\n]*\n)", page, re.DOTALL).groups()
+    exec(compile(code, "docs/convert.md", "exec"), {})
+    said, expected = (re.sub(r"[\d.]+%", "%", text) for text in (capsys.readouterr().out, printed))
+    assert said == expected and "53 BatchNorm2d are gn now" in said
+
+
 class Mean(nn.Module):
     """The least that a network can be."""
 

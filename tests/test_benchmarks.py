@@ -1,7 +1,7 @@
 """The benchmarks run, on one small video: their figures are for people to take on real ones."""
 
 import json
-from functools import partialmethod
+from functools import partial, partialmethod
 
 import numpy as np
 import pytest
@@ -10,6 +10,10 @@ from conftest import script
 from torch import nn
 
 from video_gn.data.decoding.open import BACKENDS
+from video_gn.data.image_data import ImageData
+from video_gn.data.settings import Loading
+from video_gn.models.resnet3d import ResNet3d
+from video_gn.train.classifier import VideoClassifier
 
 script("benchmarks/machine.py")  # which the others import
 loader = script("benchmarks/loader.py")
@@ -17,6 +21,7 @@ prepared = script("benchmarks/prepared.py")
 steps = script("benchmarks/step.py")
 memory = script("benchmarks/memory.py")
 reading = script("benchmarks/reading.py")
+convert = script("benchmarks/convert.py")
 
 
 @pytest.fixture
@@ -123,3 +128,51 @@ def test_reading(monkeypatch, capsys):
     assert all(set(sizes) == {"", *reading.VIEWS} for sizes in found["memory"].values())
     assert 0 < found["list"] < 60 and 0 < found["folders"] < 60
     assert "folders: 400 videos in" in capsys.readouterr().out
+
+
+@pytest.fixture
+def trained(pictures, tmp_path):
+    """Makes a checkpoint of a network with a norm, trained on pictures for an epoch; gives its test's top-1 too."""
+
+    def make(norm):
+        data = ImageData(str(pictures), crop_size=16, short_side=16, loading=Loading(num_workers=0), batch_size=4)
+        net = partial(ResNet3d, arch="flat_small", depth=11, width=8, norm=norm, num_groups=4)
+        model = VideoClassifier(data.class_names, net, batch_size=4, crop_size=16)
+        trainer = convert.trainer(max_epochs=1, limit_val_batches=0)
+        trainer.fit(model, data)
+        trainer.test(model, data, verbose=False)
+        trainer.save_checkpoint(path := tmp_path / f"{norm}.ckpt")
+        return str(path), model.results["test"]["top1"]
+
+    return make
+
+
+def test_conversion(trained, tmp_path, capsys):
+    """BN is as it was tested when it was trained; frozen BN is BN; a seed gives the same figures again."""
+    path, top1 = trained("bn")
+    options = ["--to", "frozen_bn", "gn", "--clips", "6", "2", "--steps", "2", "--seeds", "0", "0"]
+    found = convert.main([path, *options, "--json", str(tmp_path / "out.json")])
+    assert found["runs"] == json.loads((tmp_path / "out.json").read_text())["runs"]
+    rows, again = found["runs"]
+    assert rows == again
+    by_name = {(row["norm"], row["begun"], row["steps"]): row for row in rows}
+    of_gn = [("blind", 0), ("blind", 2), ("2 clips", 0), ("6 clips", 0), ("6 clips", 2), ("random", 2)]
+    exact = [("bn", "BN"), ("frozen_bn", "exact")]
+    assert list(by_name) == [*((*name, steps) for name in exact for steps in (0, 2)), *(("gn", *key) for key in of_gn)]
+    for name in exact:
+        row = by_name[*name, 0]
+        assert (row["top1"], row["as_bn"], row["fitted"]) == (top1, 1, None)
+    fitted = [by_name["gn", f"{count} clips", 0]["fitted"] * count for count in (2, 6)]
+    assert fitted == pytest.approx([round(right) for right in fitted])  # of so many clips
+    assert "top-1          as BN   on its clips\nbn         BN              0" in capsys.readouterr().out
+
+
+def test_what_is_no_bn_is_not_converted(trained, capsys):
+    path, _ = trained("gn")
+    with pytest.raises(SystemExit):
+        convert.main([path])
+    assert f"the network in {path} has norm=gn; give one with bn" in capsys.readouterr().err
+
+
+def test_spread():
+    assert [convert.spread(values) for values in ([0.5, 1.0], [0.25], [None, None])] == ["75.0 +- 35.4", "25.0", ""]

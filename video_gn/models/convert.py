@@ -142,8 +142,7 @@ class _Both(Fused, nn.Module):
             for layer in (self.bare, self.new):
                 layer.running_mean.copy_(x.mean(rest))
                 layer.running_var.copy_(x.var(rest))
-        z, t = self.bare(x).double(), target.double()
-        sums = torch.stack([torch.ones_like(z), z, t, z * z, z * t]).sum([axis + 1 for axis in rest])
+        sums = _sums(self.bare(x), target)
         self.sums = sums if self.sums is None else self.sums + sums  # of a layer that is called again, of all calls
         count, *sums_of = self.sums
         mean_z, mean_t, mean_zz, mean_zt = (value / count for value in sums_of)
@@ -152,6 +151,18 @@ class _Both(Fused, nn.Module):
         gamma = torch.where(flat, 0.0, (mean_zt - mean_z * mean_t) / torch.where(flat, 1.0, var))
         self.new.weight.copy_(gamma)
         self.new.bias.copy_(mean_t - gamma * mean_z)
+
+
+def _sums(z: Tensor, t: Tensor) -> Tensor:
+    """Over clips and positions, float64 `[5, C]`: count, z, t, z^2, z t.
+
+    Clip by clip: all of them in float64 would take twenty times the memory of the features.
+    """
+    sums = torch.zeros(5, z.shape[1], dtype=torch.float64, device=z.device)
+    for features, given in zip(z, t, strict=True):
+        a, b = (one.reshape(len(one), -1).double() for one in (features, given))
+        sums += torch.stack([torch.ones_like(a).sum(1), a.sum(1), b.sum(1), (a * a).sum(1), (a * b).sum(1)])
+    return sums
 
 
 def _bare(layer: Any) -> Any:
