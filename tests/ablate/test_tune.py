@@ -61,6 +61,7 @@ def test_a_list_that_is_divided_already_keeps_its_shares(tmp_path):
     assert config["data.val"] == "auto" and config["data.shares"] == [0.7, 0.15, 0.15]
 
 
+@pytest.mark.slow
 def test_each_cell_gets_its_best_value_by_top1_then_by_loss(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml"), ["--data.loading.num_workers", "1"])
     trials = tune.make_trials(grid, tmp_path / "out")
@@ -93,6 +94,7 @@ def test_each_cell_gets_its_best_value_by_top1_then_by_loss(tmp_path):
     assert said["cells"][0]["tried"]["0.2"] == pytest.approx({"top1": 0.7, "loss": 2.0})
 
 
+@pytest.mark.slow
 def test_a_trial_that_failed_otherwise_says_nothing(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml"))
     trials = tune.make_trials(grid, tmp_path)
@@ -101,6 +103,7 @@ def test_a_trial_that_failed_otherwise_says_nothing(tmp_path):
     assert tune.untuned(grid, trials) == {"bn", "gn"} and not tune.tuning_table(grid, trials).rows
 
 
+@pytest.mark.slow
 def test_the_report_has_what_was_tried(tmp_path, capsys):
     path, out = write(tmp_path / "g.yaml"), tmp_path / "out"
     grid = read_grid(path)

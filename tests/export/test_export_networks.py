@@ -60,6 +60,7 @@ def test_scores_of_exports_are_the_checkpoint_s(name, tmp_path):
     assert f"{name} as {model.net.library} has it, norm `{model.net.norm}`" in card
 
 
+@pytest.mark.slow
 def test_what_an_architecture_has_not_is_one_line(tmp_path, capsys):
     path = tmp_path / "checkpoints" / "last.ckpt"
     model = checkpoint(path, "x3d_s")

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from conftest import few
 from samples import randomize, resnet3d
 from torch import nn
 
@@ -65,7 +66,7 @@ def _trained(name):
     return net.eval(), x
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, ("1d", "ours")))
 def test_each_layer_is_the_least_squares_fit_to_what_bn_gave(name):
     """Against numpy's solver, in the order of the calls, on what the converted layers before give."""
     net, x = trained(name)
@@ -94,7 +95,7 @@ def test_each_layer_is_the_least_squares_fit_to_what_bn_gave(name):
             assert new.bias[channel].item() == pytest.approx(beta, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, ("1d", "2d", "ours")))
 def test_the_fit_brings_the_network_nearer_and_says_how_near(name, capsys):
     net, x = trained(name)
     with torch.no_grad():
@@ -114,7 +115,7 @@ def test_the_fit_brings_the_network_nearer_and_says_how_near(name, capsys):
 
 
 @pytest.mark.parametrize("to", ["frozen_bn", "brn", "bn"])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, ("1d", "2d")))
 def test_from_bn_to_its_kin_is_exact(name, to):
     net, x = trained(name)
     with torch.no_grad():
@@ -133,7 +134,7 @@ def test_from_frozen_bn_back_is_exact():
     assert isinstance(net.bn1, video_gn.BatchNorm3d)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, ("1d", "ours")))
 @pytest.mark.parametrize("to", NORMS)
 def test_every_network_trains_with_every_norm(name, to):
     make, size = NETS[name]
