@@ -437,8 +437,8 @@ def test_a_killed_ablation_leaves_no_orphan_and_goes_on(make_runs, tmp_path):
     script = tmp_path / "ablation.py"
     script.write_text(
         "import os, sys; sys.path[0] = sys.argv[1]; os.chdir(sys.argv[1])\n"
-        "from pathlib import Path; from video_gn.ablate import grid, local, plan\n"
-        "folder = Path(sys.argv[2]); runs = plan.make_plan(grid.read_grid(folder / 'g.yaml'), folder / 'out')\n"
+        "from pathlib import Path; from video_gn.ablate import grid_file, local, plan\n"
+        "folder = Path(sys.argv[2]); runs = plan.make_plan(grid_file.read_grid(folder / 'g.yaml'), folder / 'out')\n"
         "os.chdir(folder); local.run_all(runs, [local.Slot()], print)\n"
     )
     process = subprocess.Popen([sys.executable, str(script), str(REPO), str(tmp_path)])

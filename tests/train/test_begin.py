@@ -3,16 +3,19 @@
 import re
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from command_lines import tiny
 from conftest import few
 from samples import SMALL, checkpoint, classifier
 from states import stopped_and_resumed
 
+from video_gn.data.image_data import ImageData
+from video_gn.data.settings import Loading
 from video_gn.models import mabn
 from video_gn.models.convert import convert
 from video_gn.models.input import normalize
-from video_gn.train import cli
+from video_gn.train import begin, cli
 from video_gn.train.classifier import VideoClassifier
 
 MABN = {"model.net.norm": "mabn", "model.net.average_batches": 3, "model.net.drop_path": 0.5}
@@ -94,3 +97,35 @@ def test_every_norm_resumes_exactly(settings, pictures, tmp_path, monkeypatch):
     """In the middle of an epoch, with averages over batches, and clips that pass blocks by."""
     monkeypatch.setattr(mabn, "WARM_UP", 2)
     stopped_and_resumed(("training_step", 7), pictures, tmp_path, monkeypatch, **settings)
+
+
+@pytest.mark.slow
+def test_clips_that_do_not_fit_on_the_device_are_fitted_to_on_the_cpu(pictures, tmp_path, with_bn, monkeypatch, capsys):
+    calls, real = [], begin.refit
+
+    def refit(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError
+        return real(*args)
+
+    monkeypatch.setattr(begin, "refit", refit)
+    assert cli.main(converting(pictures, tmp_path, with_bn, **{"trainer.max_epochs": 1})) == 0
+    said = capsys.readouterr().err
+    assert "has no memory for 6 clips at once; they are fitted to on the CPU" in said and "re-fitted on" in said
+
+
+def test_a_model_out_of_a_checkpoint_trains_in_training_mode(with_bn, pictures, monkeypatch):
+    """Lightning leaves the mode as it is, and a checkpoint's is evaluation."""
+    model, modes = VideoClassifier.load_from_checkpoint(with_bn[0]), []
+    monkeypatch.setattr(
+        VideoClassifier, "on_train_end", lambda self: modes.append({m.training for m in self.modules()})
+    )
+    data = ImageData(
+        str(pictures), "train", "val", crop_size=32, short_side=32, batch_size=2, loading=Loading(num_workers=0)
+    )
+    trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, limit_val_batches=0)  # fmt: skip
+    assert not model.training
+    trainer.fit(model, data)
+    assert modes == [{True}]

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.models import contract
-from video_gn.models.convert import FITTED, refit
+from video_gn.models.convert import FITTED, Conversion, refit
 from video_gn.models.replace import Replaced
 from video_gn.train.settings import Start
 from video_gn.weights.hub import load_weights
@@ -73,9 +73,19 @@ def convert_start(model: Any, before: nn.Module) -> None:
     steps = -(-count // data.batch_size)
     clips = torch.cat(list(data.training_clips(steps, alone=True)))[:count]
     device = trainer.strategy.root_device
+    try:
+        done = _refitted(model, before, clips, device)
+    except torch.OutOfMemoryError:
+        log.warning(
+            "%s has no memory for %d clips at once; they are fitted to on the CPU, which is slow", device, count
+        )
+        done = _refitted(model, before, clips, torch.device("cpu"))
+    log.info("weights of BN: %s", done)
+
+
+def _refitted(model: Any, before: nn.Module, clips: Tensor, device: torch.device) -> Conversion:
     old, new = (dict(net.to(device).named_modules()) for net in (before, model.net))
     names = [name for name, layer in old.items() if isinstance(layer, nn.BatchNorm3d)]
     replaced = Replaced(contract.settings_of(model.net)["norm"], {name: (old[name], new[name]) for name in names})
     with torch.no_grad():
-        done = refit(model.net, replaced, model.call.normalize(clips.to(device)))
-    log.info("weights of BN: %s", done)
+        return refit(model.net, replaced, model.call.normalize(clips.to(device)))

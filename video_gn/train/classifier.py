@@ -156,6 +156,8 @@ class VideoClassifier(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if self._trainer:
             check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
+        if stage == "fit" and not self.training:  # out of a checkpoint; Lightning would train it in evaluation
+            self.train()
         if stage == "fit" and self.init is None:
             contract.check_random_start(self.net, len(self.frozen))
         if stage == "fit" and self._to_convert and not self.trainer.ckpt_path:
