@@ -130,12 +130,14 @@ def _scores(grid: Grid, trials: Sequence[Trial]) -> dict[str, dict[str, tuple[fl
         if all(trial.ended for trial in own):
             values = dict.fromkeys(trial.value for trial in own)
             scores = {value: [trial.score() for trial in own if trial.value == value] for value in values}
-            found[cell.name] = {
-                value: (min(top1) if min(top1) < 0 else statistics.fmean(top1), statistics.fmean(loss))
-                for value, pairs in scores.items()
-                for top1, loss in [([one for one, _ in pairs], [one for _, one in pairs])]
-            }
+            found[cell.name] = {value: _mean(of_seeds) for value, of_seeds in scores.items()}
     return found
+
+
+def _mean(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Over seeds; of a value with which one of them diverged, the least."""
+    top1, loss = [score[0] for score in scores], [score[1] for score in scores]
+    return min(top1) if min(top1) < 0 else statistics.fmean(top1), statistics.fmean(loss)
 
 
 def _best(scores: Mapping[str, tuple[float, float]]) -> str:

@@ -160,7 +160,7 @@ def _sums(z: Tensor, t: Tensor) -> Tensor:
     """
     sums = torch.zeros(5, z.shape[1], dtype=torch.float64, device=z.device)
     for features, given in zip(z, t, strict=True):
-        a, b = (one.reshape(len(one), -1).double() for one in (features, given))
+        a, b = (side.reshape(len(side), -1).double() for side in (features, given))
         sums += torch.stack([torch.ones_like(a).sum(1), a.sum(1), b.sum(1), (a * a).sum(1), (a * b).sum(1)])
     return sums
 

@@ -268,8 +268,8 @@ def _no_map(net: nn.Module, why: str) -> str:
 
 
 NETWORKS: dict[str, type[Network]] = {
-    one.__name__: one
-    for one in (
+    kind.__name__: kind
+    for kind in (
         *(r3d_18, mc3_18, r2plus1d_18, s3d, r2plus1d_r50, x3d_xs, x3d_s, x3d_m, x3d_l),
         *(slowfast_r50, slowfast_r101, csn_r101),
     )

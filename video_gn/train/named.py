@@ -39,7 +39,7 @@ def with_networks(args: Sequence[str], clips: bool) -> list[str]:
 
     Args:
         args: A command line, its configs by their paths.
-        clips: Whether it is about data that clips are made of anew: fit, of videos.
+        clips: Whether its clips may be others than a checkpoint's: fit, of videos.
     """
     found: list[str] = []
     last_config, before = min(len(args), 1), ""
