@@ -77,7 +77,9 @@ def test_table_8_prints_six_commands_that_are_the_papers_cells(capsys):
     ("name", "cells", "seeds", "reported"),
     [
         ("table8", 6, 1, 6), ("uneven", 5, 3, 0),
-        pytest.param("norms", 36, 3, 0, marks=pytest.mark.slow),
+        pytest.param("norms", 36, 3, 0, marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("norms_start", 10, 3, 0, marks=pytest.mark.slow),
+        pytest.param("gn_regularized", 6, 3, 0, marks=pytest.mark.slow),
         pytest.param("motion", 12, 3, 6, marks=pytest.mark.slow),
         pytest.param("start", 6, 3, 0, marks=pytest.mark.slow),
         pytest.param("groups", 14, 1, 9, marks=pytest.mark.slow),
@@ -107,6 +109,14 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
         "motion": {"model.net.norm", "data.clip.num_frames", "data.clip.frame_interval", "data.batch_size"},
         "start": {"model.start.init", "model.optimizer.base_lr"},
         "norms": {"model.net.norm", "model.net.weight_standardization", "model.freeze_bn_after", "data.batch_size"},
+        "norms_start": {
+            "model.net.norm",
+            "model.freeze_bn_after",
+            "model.start.init",
+            "model.start.convert",
+            "data.batch_size",
+        },
+        "gn_regularized": {"model.net.dropout", "model.net.drop_path", "data.batch_size"},
         "uneven": {"model.loss.class_weights", "model.loss.beta", "data.sampling"},
         "imagenet/norms": {"model.net.norm", "data.batch_size"},
         "imagenet/groups": {"model.net.num_groups", "model.net.channels_per_group"},
@@ -119,6 +129,8 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
         "batch",
         "motion",
         "norms",
+        "norms_start",
+        "gn_regularized",
         "start",
         "uneven",
     }
@@ -214,7 +226,7 @@ def test_an_ablation_anywhere(tmp_path, monkeypatch, capsys):
 def test_a_missing_or_broken_grid(tmp_path, capsys):
     assert main(["configs/ablations/no.yaml"]) == 2
     assert (
-        "there is no grid configs/ablations/no.yaml; name a YAML file, or one of: batch, groups"
+        "there is no grid configs/ablations/no.yaml; name a YAML file, or one of: batch, gn_regularized"
         in capsys.readouterr().err
     )
     (tmp_path / "bad.yaml").write_text("a: [1")

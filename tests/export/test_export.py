@@ -66,7 +66,16 @@ def test_round_trip(exported, motion_folder, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "ws"), [*((norm, False) for norm in NORMS), ("bn", True)])
+@pytest.mark.parametrize(
+    ("norm", "ws"),
+    [
+        *(
+            pytest.param(norm, False, marks=[pytest.mark.long] if norm in ("in", "ln", "evonorm_s0") else [])
+            for norm in NORMS
+        ),
+        ("bn", True),
+    ],
+)
 def test_every_norm_and_any_size(norm, ws, tmp_path):
     """Graphs take any batch, height and width, and give logits and scores."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -97,7 +106,7 @@ NONLOCAL = {"depth": 50, "width": 8, "num_groups": 4, "nonlocal_blocks": 5}
 
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", [("safetensors", "torch"), pytest.param(("onnx",), marks=pytest.mark.long)])
+@pytest.mark.parametrize("wanted", [("safetensors",), pytest.param(("onnx", "torch"), marks=pytest.mark.long)])
 def test_nonlocal_blocks_in_every_graph(wanted, tmp_path):
     """Each file is compared with the checkpoint at two sizes before it is kept; here at others."""
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -111,8 +120,9 @@ def test_nonlocal_blocks_in_every_graph(wanted, tmp_path):
         for n, height, width in ((1, 32, 32), (3, 40, 72), (2, 33, 64), (2, 31, 25)):
             x = clips(8, height, width, n)
             torch.testing.assert_close(graph.scores(x), model.scores(x[None])[0], rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match=r"takes frames from 25 pixels a side"):  # 4 of res4, pooled 2
-        graph.scores(clips(8, 40, 24))
+    if "torch" in wanted:
+        with pytest.raises(InputError, match=r"takes frames from 25 pixels a side"):  # 4 of res4, pooled 2
+            graph.scores(clips(8, 40, 24))
 
 
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
@@ -122,8 +132,8 @@ def test_pre_activation_in_every_graph(tmp_path):
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     settings = {"depth": 14, "width": 8, "num_groups": 4, "arch": "resnetv2", "weight_standardization": True}
     model = checkpoint(path, **settings, crop_size=32)  # tested on 72, and a graph takes 33 at least
-    card = formats.export(path, ["safetensors", "onnx", "torch"], tmp_path / "out")
-    for suffix in (".safetensors", ".onnx", ".pt2"):
+    card = formats.export(path, ["safetensors", "torch"], tmp_path / "out")
+    for suffix in (".safetensors", ".pt2"):
         graph = open_trained(str(card.with_suffix(suffix)), trust=True)
         for n, height, width in ((1, 64, 64), (3, 80, 72), (2, 33, 90)):
             x = clips(8, height, width, n)

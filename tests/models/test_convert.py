@@ -47,6 +47,9 @@ NETS = {
 }
 
 
+LONG_3D = pytest.param("3d", marks=[pytest.mark.slow, pytest.mark.long])
+
+
 def trained(name):
     """A network whose statistics and parameters are of some training, and clips of it."""
     net, x = _trained(name)
@@ -67,7 +70,7 @@ def _trained(name):
     return net.eval(), x
 
 
-@pytest.mark.parametrize("name", few(NETS, ("1d", "ours")))
+@pytest.mark.parametrize("name", [*few(("1d", "2d", "ours"), ("1d", "ours")), LONG_3D])
 def test_each_layer_is_the_least_squares_fit_to_what_bn_gave(name):
     """Against numpy's solver, in the order of the calls, on what the converted layers before give."""
     net, x = trained(name)

@@ -81,7 +81,7 @@ def test_the_flat_network_gives_timms_logits(size, narrow):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.long)])
 def test_by_its_name(depth, tmp_path):
     net = shaken(timm.create_model(f"resnetv2_{depth}x1_bit", pretrained=False, num_classes=7))
     torch.save(net.state_dict(), tmp_path / "bit.pth")
