@@ -71,6 +71,7 @@ TIMEOUT = Rule(lambda x: number(0, 1e6).holds(x) and x > 0, "above 0 seconds, an
 
 FORMAT = 2  # of the settings in a checkpoint and an export; those of 1 are flat and have no number
 _FRACTION = number(0, 1)
+BELOW_1 = Rule(lambda x: _FRACTION.holds(x) and x < 1, "a number from 0 up to, and below, 1")
 # Of clips, evaluation, loading, and the rest of the data's settings.
 CLIP: dict[str, Rule] = {
     "num_frames": whole(1, 4096),
@@ -123,7 +124,7 @@ OPTIMIZER: dict[str, Rule] = {
     "base_lr": number(0, 1e12),
     "head_lr": Rule(lambda x: number(0, 1e6).holds(x) and x > 0, "a number above 0"),
     "momentum": number(0, 1),
-    "betas": list_of(Rule(lambda x: number(0, 1).holds(x) and x < 1, ""), 2, "2 numbers from 0 up to, and below, 1"),
+    "betas": list_of(BELOW_1, 2, "2 numbers from 0 up to, and below, 1"),
     "weight_decay": number(0, 1e6),
     "norm_weight_decay": number(0, 1e6),
     "layer_decay": Rule(lambda x: _FRACTION.holds(x) and x > 0, "a number above 0, and at most 1"),
@@ -131,8 +132,8 @@ OPTIMIZER: dict[str, Rule] = {
 LOSS: dict[str, Rule] = {
     "multi_label": FLAG,
     "class_weights": one_of(("none", "inverse", "effective")),
-    "beta": Rule(lambda x: _FRACTION.holds(x) and x < 1, "a number from 0 up to, and below, 1"),
-    "label_smoothing": Rule(lambda x: _FRACTION.holds(x) and x < 1, "a number from 0 up to, and below, 1"),
+    "beta": BELOW_1,
+    "label_smoothing": BELOW_1,
 }
 _FREEZE = or_none(Rule(lambda x: _FRACTION.holds(x) and x < 1, "a fraction of training, from 0 up to, and below, 1"))
 SCHEDULE: dict[str, Rule] = {

@@ -29,9 +29,8 @@ from video_gn.models.build import make_blocks
 from video_gn.models.conv_weights import form_weights
 from video_gn.models.interface import Known
 from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
-from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
+from video_gn.rules import BELOW_1, FLAG, Rule, check, number, one_of, or_none, whole
 
-_BELOW_1 = Rule(lambda x: number(0, 1).holds(x) and x < 1, "a number from 0 up to, and below, 1")
 # Of the network's settings.
 RULES: dict[str, Rule] = {
     "arch": one_of(ARCHS),
@@ -46,8 +45,8 @@ RULES: dict[str, Rule] = {
     "freeze_affine": FLAG,
     "average_batches": whole(1, 1024),
     "weight_standardization": FLAG,
-    "dropout": _BELOW_1,
-    "drop_path": _BELOW_1,
+    "dropout": BELOW_1,
+    "drop_path": BELOW_1,
     "zero_init_gamma": FLAG,
     "nonlocal_blocks": one_of(sorted({0, *(count for _, count in NONLOCAL)})),
 }
