@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.compat import transforming
-from video_gn.models.norm_layers import EPS, Fused, finish, without_autocast
+from video_gn.models.norm_layers import EPS, Fused, channelwise, finish, without_autocast
 
 
 class EvoNormS0(Fused, nn.Module):
@@ -36,7 +36,7 @@ class EvoNormS0(Fused, nn.Module):
         self.v = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        shape = (-1, *(1,) * (x.ndim - 2))
+        shape, _ = channelwise(x)
         if self.v is None:
             y = torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
             return finish(y, residual, relu, x.dtype)
@@ -62,7 +62,7 @@ def _evonorm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result in the type of the parameters at least; mean and `1 / sqrt(var + eps)` of each group."""
     x = x.to(torch.promote_types(x.dtype, weight.dtype))
-    shape, grouped = (-1, *(1,) * (x.ndim - 2)), x.unflatten(1, (groups, -1))
+    (shape, _), grouped = channelwise(x), x.unflatten(1, (groups, -1))
     var, mean = torch.var_mean(grouped, list(range(2, grouped.ndim)), correction=0, keepdim=True)
     inverse = (var + eps).rsqrt()
     swish = x * torch.sigmoid(x * v.view(shape))
@@ -85,7 +85,7 @@ class _EvoNorm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
         kept, weight, v, mean, inverse = ctx.saved_tensors
         x, dy = kept.to(mean.dtype), dy.to(mean.dtype)
-        shape, rest = (-1, *(1,) * (x.ndim - 2)), [0, *range(2, x.ndim)]
+        shape, rest = channelwise(x)
 
         def grouped(full: Tensor) -> Tensor:
             return full.unflatten(1, (ctx.groups, -1))

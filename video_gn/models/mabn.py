@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from video_gn.models.norm_layers import EPS, BatchNorm3d, Fused, by_given, finish, without_autocast
+from video_gn.models.norm_layers import EPS, BatchNorm3d, Fused, by_given, channelwise, finish, without_autocast
 
 N = TypeVar("N", bound=nn.Module)
 MOMENTUM = 0.02  # of the running moment (0.98 of it stays)
@@ -102,7 +102,7 @@ class _MovingAverage(torch.autograd.Function):
         layer.num_batches_tracked.add_(1)
         count = layer.num_batches_tracked.clone()
         kept, x = x, x.to(torch.promote_types(x.dtype, weight.dtype))
-        shape, rest = (-1, *(1,) * (x.ndim - 2)), [0, *range(2, x.ndim)]
+        shape, rest = channelwise(x)
         moment = _remember(layer.moments, x.square().mean(rest), count)
         ratio = ((moment + layer.eps) / (layer.moment + layer.eps)).sqrt().clamp(1 / LARGEST, LARGEST)
         ratio = torch.where(count <= WARM_UP, torch.ones_like(ratio), ratio)
@@ -119,7 +119,7 @@ class _MovingAverage(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
         kept, weight, inverse, ratio, count = ctx.saved_tensors
         x, dy = kept.to(inverse.dtype), dy.to(inverse.dtype)
-        shape, rest = (-1, *(1,) * (x.ndim - 2)), [0, *range(2, x.ndim)]
+        shape, rest = channelwise(x)
         dbias, dweight = dy.sum(rest), (dy * x).sum(rest) * inverse * ratio
         projection = _remember(ctx.layer.projections, weight * dweight / (x.numel() // x.shape[1]), count)
         dx = dy * (weight * ratio * inverse).view(shape) - x * (projection * inverse**2).view(shape)
