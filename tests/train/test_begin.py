@@ -74,6 +74,7 @@ def test_a_resumed_run_does_not_convert_again(pictures, tmp_path, monkeypatch, w
     [
         ({"model.start.convert": 0}, "was trained with norm bn, the model has gn2.*--model.start.convert 32"),
         ({"model.net.norm": "mabn"}, "model.start.convert fits gamma and beta of: gn, ln, in; model.net.norm is mabn"),
+        ({"model.start.init": "null"}, "model.start.convert is 6, and model.start.init null; name the weights of BN"),
         ({"model.start.convert": -1}, "model.start.convert is -1; it has to be a whole number from 0 to 4096"),
     ],
 )

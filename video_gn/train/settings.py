@@ -43,6 +43,10 @@ class Start:
 
     def __post_init__(self) -> None:
         check(vars(self), START, "model.start")
+        if self.convert and self.init is None:
+            raise InputError(
+                f"model.start.convert is {self.convert}, and model.start.init null; name the weights of BN to convert"
+            )
 
 
 def found_start(start: Start, net: nn.Module) -> Start:
@@ -53,7 +57,7 @@ def found_start(start: Start, net: nn.Module) -> Start:
     log.info(
         "model.start.init is %s%s", found or "null", "" if found else ": no public weights fit this network and norm"
     )
-    return replace(start, init=found)
+    return replace(start, init=found, convert=start.convert if found else 0)
 
 
 @dataclass(frozen=True)
