@@ -292,3 +292,21 @@ def test_on_two_processes_parameters_are_one_and_mabn_has_the_firsts_history(tmp
     for rank in (0, 1):
         torch.testing.assert_close(moments[rank][1], own[0][0])  # sent by the first process before the second step
         torch.testing.assert_close(moments[rank][2], own[rank][1])
+
+
+@pytest.mark.parametrize("layer", [EvoNormS0(2, 4), MovingAverageBatchNorm(4)])
+def test_squares_of_half_precision_do_not_overflow(layer):
+    layer, x = copy.deepcopy(layer), torch.randn(2, 4, 2, 4, 4) * 300
+    expected = copy.deepcopy(layer)(x)
+    x = x.half().requires_grad_()
+    y = layer.half()(x)
+    assert y.dtype == torch.float16
+    torch.testing.assert_close(y.float(), expected, rtol=2e-2, atol=2e-2)
+    y.sum().backward()
+    assert x.grad.isfinite().all() and all(p.grad.dtype == torch.float16 for p in layer.parameters())
+
+
+@pytest.mark.parametrize("layer", [EvoNormS0(2, 4), MovingAverageBatchNorm(4)])
+def test_an_empty_batch_has_gradients_of_zero(layer):
+    layer(torch.empty(0, 4, 2, 4, 4)).sum().backward()
+    assert all(not p.grad.any() for p in layer.parameters())

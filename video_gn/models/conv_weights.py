@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from video_gn.models.norm_layers import without_autocast
+from video_gn.models.norm_layers import wide, without_autocast
 
 EPS = 1e-8
 N = TypeVar("N", bound=nn.Module)
@@ -53,8 +53,7 @@ class Formed:
         return self._formed(self.weight)
 
     def _formed(self, weight: Tensor) -> Tensor:
-        weight = weight if weight.dtype == torch.float64 else weight.float()
-        return standardized(weight) if self.form == "standardized" else centered(weight)
+        return standardized(wide(weight)) if self.form == "standardized" else centered(wide(weight))
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         with without_autocast(x):
@@ -69,26 +68,28 @@ class Formed:
 
 
 def form_weights(net: nn.Module, form: str) -> int:
-    """Has every convolution without a bias, which is one before a norm, use its kernel in a form; gives their number.
+    """Has every convolution without a bias use its kernel in a form; gives their number.
 
-    Those of a single number an output, which would all become 0, keep theirs. Names and values of the parameters stay.
+    A convolution before a norm has none by custom; one that has a bias keeps its kernel. So do those of a single number
+    an output, which would all become 0. Names and values of the parameters stay.
 
     Args:
         net: Any network, changed in place.
         form: A word of `FORMS`.
     """
-    count = 0
-    for module in net.modules():
-        if (
-            isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-            and module.bias is None
-            and module.weight[0].numel() > 1
-        ):
-            if not isinstance(module, Formed):
-                module.__class__ = _formed(type(module))  # type: ignore[arg-type]
-            module.form = form  # type: ignore[assignment]
-            count += 1
-    return count
+    found = formable(net)
+    for module in found:
+        if not isinstance(module, Formed):
+            module.__class__ = _formed(type(module))  # type: ignore[arg-type]
+        module.form = form
+    return len(found)
+
+
+def formable(net: nn.Module) -> list[Any]:
+    """The convolutions whose kernels `form_weights` forms."""
+    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d
+    convolutions: list[Any] = [module for module in net.modules() if isinstance(module, kinds)]
+    return [conv for conv in convolutions if conv.bias is None and conv.weight[0].numel() > 1]
 
 
 def fold_weights(net: N) -> N:

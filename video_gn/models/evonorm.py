@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.compat import transforming
-from video_gn.models.norm_layers import EPS, Fused, channelwise, finish, without_autocast
+from video_gn.models.norm_layers import EPS, Fused, channelwise, finish, wide, without_autocast
 
 
 class EvoNormS0(Fused, nn.Module):
@@ -40,6 +40,8 @@ class EvoNormS0(Fused, nn.Module):
         if self.v is None:
             y = torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
             return finish(y, residual, relu, x.dtype)
+        if not x.numel():
+            return finish(x * self.weight.sum() + self.bias.sum() + self.v.sum(), residual, False, x.dtype)
         with without_autocast(x):
             args = (x, self.weight, self.bias, self.v, self.num_groups, self.eps)
             keeps = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not transforming()
@@ -60,8 +62,8 @@ def without_activation(layer: nn.Module) -> nn.Module:
 def _evonorm(
     x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The result in the type of the parameters at least; mean and `1 / sqrt(var + eps)` of each group."""
-    x = x.to(torch.promote_types(x.dtype, weight.dtype))
+    """The result in float32 at least; mean and `1 / sqrt(var + eps)` of each group."""
+    x, weight, bias, v = map(wide, (x, weight, bias, v))
     (shape, _), grouped = channelwise(x), x.unflatten(1, (groups, -1))
     var, mean = torch.var_mean(grouped, list(range(2, grouped.ndim)), correction=0, keepdim=True)
     inverse = (var + eps).rsqrt()
@@ -83,8 +85,8 @@ class _EvoNorm(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
-        kept, weight, v, mean, inverse = ctx.saved_tensors
-        x, dy = kept.to(mean.dtype), dy.to(mean.dtype)
+        kept, gamma, gate_by, mean, inverse = ctx.saved_tensors
+        x, weight, v, dy = map(wide, (kept, gamma, gate_by, dy))
         shape, rest = channelwise(x)
 
         def grouped(full: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from video_gn.models.norm_layers import EPS, BatchNorm3d, Fused, by_given, channelwise, finish, without_autocast
+from video_gn.models.norm_layers import EPS, BatchNorm3d, Fused, by_given, channelwise, finish, wide, without_autocast
 
 N = TypeVar("N", bound=nn.Module)
 MOMENTUM = 0.02  # of the running moment (0.98 of it stays)
@@ -101,7 +101,7 @@ class _MovingAverage(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: MovingAverageBatchNorm) -> Tensor:  # type: ignore[override]
         layer.num_batches_tracked.add_(1)
         count = layer.num_batches_tracked.clone()
-        kept, x = x, x.to(torch.promote_types(x.dtype, weight.dtype))
+        kept, x, weight, bias = x, wide(x), wide(weight), wide(bias)
         shape, rest = channelwise(x)
         moment = _remember(layer.moments, x.square().mean(rest), count)
         ratio = ((moment + layer.eps) / (layer.moment + layer.eps)).sqrt().clamp(1 / LARGEST, LARGEST)
@@ -118,7 +118,7 @@ class _MovingAverage(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
         kept, weight, inverse, ratio, count = ctx.saved_tensors
-        x, dy = kept.to(inverse.dtype), dy.to(inverse.dtype)
+        x, dy = wide(kept), wide(dy)
         shape, rest = channelwise(x)
         dbias, dweight = dy.sum(rest), (dy * x).sum(rest) * inverse * ratio
         projection = _remember(ctx.layer.projections, weight * dweight / (x.numel() // x.shape[1]), count)

@@ -41,6 +41,11 @@ def finish(y: Tensor, residual: Tensor | None, relu: bool, dtype: torch.dtype) -
     return y.relu_() if relu else y
 
 
+def wide(x: Tensor) -> Tensor:
+    """A tensor in float32 at least, in which squares of features are finite."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def channelwise(x: Tensor) -> tuple[tuple[int, ...], list[int]]:
     """The shape that `[C]` has beside features `[N, C, ...]`, and the dimensions of these but C."""
     return (-1, *(1,) * (x.ndim - 2)), [0, *range(2, x.ndim)]
