@@ -78,6 +78,19 @@ def test_networks_of_this_project_by_name(tmp_path):
     ]  # made for no clip of its own
 
 
+def test_a_network_of_the_users_own_is_not_taken_for_one_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "mynets.py").write_text(
+        "from torch import nn\n\nclass i3d_r50(nn.Linear):\n    def __init__(self, num_classes: int):\n"
+        "        super().__init__(3, num_classes)\n\n\nclass x3d_m(i3d_r50):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("mynets.i3d_r50", "mynets.x3d_m"):
+        for words in (("--model.net", name), ("-c", written(tmp_path, model={"net": name}))):
+            found = resolved("-c", "demo", *words)
+            net = found["model"]["net"]
+            assert (net if isinstance(net, str) else net["class_path"]) == name and clip(found)[:3] == [16, 4, 32]
+
+
 def test_published_clips_are_settings():
     for published in (*OURS.values(), *(kind.published for kind in NETWORKS.values())):
         values = published._asdict()

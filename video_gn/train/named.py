@@ -47,7 +47,7 @@ def with_networks(args: Sequence[str], clips: bool) -> list[str]:
         is_config = option.name in ("-c", "--config")
         config = config_at(option.value) if is_config else {}
         name = _named_in(config) if is_config else option.value if option.name == "--model.net" else ""
-        named, words = NAMES.get(name.rpartition(".")[2]), option.words
+        named, words = NAMES.get(_without_module(name)), option.words
         if named and named.kind is ResNet3d:
             words = ["--config", _text(_spelled_out(config, named))]
         if named and named.clip and clips and name != before:
@@ -80,7 +80,13 @@ def _named_in(config: Mapping[str, Any]) -> str:
     path = net.get("class_path") if isinstance(net, dict) else net
     if not isinstance(path, str):
         return ""
-    return path.rpartition(".")[2] if path in CLASSES and path.rpartition(".")[2] in NETWORKS else path
+    return _without_module(path)
+
+
+def _without_module(path: str) -> str:
+    """The name of a network of other libraries in the place of its class; any other path as it is."""
+    name = path.rpartition(".")[2]
+    return name if path in CLASSES and name in NETWORKS else path
 
 
 def _spelled_out(config: Mapping[str, Any], named: Named) -> dict[str, Any]:
