@@ -9,14 +9,17 @@ from command_lines import tiny
 from conftest import few
 from samples import SMALL, checkpoint, classifier
 from states import stopped_and_resumed
+from torch import nn
 
 from video_gn.data.image_data import ImageData
 from video_gn.data.settings import Loading
+from video_gn.errors import InputError
 from video_gn.models import mabn
 from video_gn.models.convert import convert
 from video_gn.models.input import normalize
 from video_gn.train import begin, cli
 from video_gn.train.classifier import VideoClassifier
+from video_gn.train.settings import Start
 
 MABN = {"model.net.norm": "mabn", "model.net.average_batches": 3, "model.net.drop_path": 0.5}
 FLAT = {"arch": "flat_small", "width": 4, "num_groups": 2}
@@ -130,3 +133,16 @@ def test_a_model_out_of_a_checkpoint_trains_in_training_mode(with_bn, pictures, 
     assert not model.training
     trainer.fit(model, data)
     assert modes == [{True}]
+
+
+def test_what_is_not_converted_yet_is_not_tested(with_bn, pictures):
+    model = classifier(with_bn[1].class_names, norm="gn", init=with_bn[0], convert=6, **SMALL | FLAT)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    data = ImageData(str(pictures), "train", "val", crop_size=32, short_side=32, loading=Loading(num_workers=0))
+    with pytest.raises(InputError, match=r"model\.start\.convert is done by fit; test what it trained"):
+        trainer.validate(model, data, verbose=False)
+
+
+def test_a_network_that_convert_does_not_know_is_one_line(with_bn):
+    with pytest.raises(InputError, match=r"model\.start\.convert needs a network of video_gn, and this one is Linear"):
+        VideoClassifier(with_bn[1].class_names, lambda k: nn.Linear(3, k), start=Start(init=with_bn[0], convert=4))

@@ -92,15 +92,25 @@ def formable(net: nn.Module) -> list[Any]:
     return [conv for conv in convolutions if conv.bias is None and conv.weight[0].numel() > 1]
 
 
-def fold_weights(net: N) -> N:
-    """Has the convolutions keep the kernels that they use, and no longer form them: the same outputs; gives `net`."""
+def fold_weights(net: N, form: str | None = None) -> N:
+    """Has the convolutions keep the kernels that they use, and no longer form them: the same outputs; gives `net`.
+
+    Args:
+        net: Changed in place.
+        form: The form whose kernels are kept; None for any.
+    """
     for module in net.modules():
-        if isinstance(module, Formed):
+        if isinstance(module, Formed) and form in (None, module.form):
             with torch.no_grad():
                 module.weight.copy_(module.formed_weight)  # type: ignore[operator]
             module.__class__ = _plain(type(module))
             del module.form
     return net
+
+
+def is_formed(conv: nn.Module, form: str) -> bool:
+    """Whether a convolution uses its kernel in a form."""
+    return isinstance(conv, Formed) and conv.form == form
 
 
 @cache

@@ -12,7 +12,7 @@ old norms and once through the new ones; everything else in a network in evaluat
 called several times is fitted to all of its calls, of which the first have passed with an earlier fit.)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.models.norm_layers import Fused, finish
-from video_gn.models.replace import Replaced, has_statistics, replace_norms
+from video_gn.models.replace import Replaced, has_statistics, norms_of, replace_norms
 
 # Norms that are gamma * z + beta in evaluation, with a z that knows nothing of gamma and beta.
 FITTED = ("gn", "ln", "in", "bn", "brn", "frozen_bn")
@@ -38,12 +38,14 @@ class Conversion:
         clips: How many clips it was compared on; 0 without any.
         agreement: Of the clips, the fraction with the class of before, as the norms were replaced.
         refitted: That after gamma and beta were fitted; None where they were not.
+        uncalled: How many norms the clips did not pass, which are not fitted.
     """
 
     replaced: Replaced
     clips: int = 0
     agreement: float | None = None
     refitted: float | None = None
+    uncalled: int = 0
 
     def __str__(self) -> str:
         said = [str(self.replaced)]
@@ -51,6 +53,8 @@ class Conversion:
             said.append(f"the class of before on {self.agreement:.1%} of {self.clips} clips")
         if self.refitted is not None:
             said.append(f"with gamma and beta re-fitted on {self.refitted:.1%}")
+        if self.uncalled:
+            said.append(f"{self.uncalled} norms are not called in evaluation, and not fitted")
         return "; ".join(said)
 
 
@@ -65,7 +69,7 @@ def convert_norm(model: nn.Module, to: str = "gn", clips: Any = None, **options:
         model: Any network, with norms for 1, 2 or 3 dimensions; what it is replaced by is said at `replace_norms`.
         to: A word of `video_gn.models.norm.NORMS`.
         clips: Inputs as the network takes them, `[N, C, ...]`, or several batches of them; a few dozen are enough, of
-            training. All go through at once, twice, without gradients.
+            training. All go through at once, without gradients.
         options: Of the norm: `num_groups` and the like, `weight_standardization`.
 
     Returns:
@@ -85,9 +89,16 @@ def convert(model: nn.Module, to: str = "gn", clips: Any = None, **options: Any)
     """As `convert_norm`, and says what was done instead of printing it."""
     if clips is not None and to not in FITTED:
         raise InputError(f"clips re-fit gamma and beta of: {', '.join(FITTED)}; {to} is to be trained: leave clips out")
-    batch = None if clips is None else _joined(clips)
+    if clips is None:
+        model, replaced = replace_norms(model, to, **options)
+        return model, Conversion(replaced)
+    batch = _joined(clips)
+    calls = _calls(model, batch)
+    _check_calls(model, calls, to)
     model, replaced = replace_norms(model, to, **options)
-    return model, Conversion(replaced) if batch is None else refit(model, replaced, batch)
+    done = refit(model, replaced, batch)
+    done.uncalled = len(replaced.pairs) - len(calls)
+    return model, done
 
 
 def refit(model: nn.Module, replaced: Replaced, clips: Tensor) -> Conversion:
@@ -103,7 +114,6 @@ def refit(model: nn.Module, replaced: Replaced, clips: Tensor) -> Conversion:
     replaced = replace(replaced, pairs=pairs)
     done = Conversion(replaced, len(clips), _compare(model, replaced, clips))
     if replaced.unlike:
-        _check_tied(replaced)
         _compare(model, replaced, clips, fit=True)
         done.refitted = _compare(model, replaced, clips)
     return done
@@ -119,12 +129,13 @@ def _joined(clips: Any) -> Tensor:
 class _Both(Fused, nn.Module):
     """The old norm on the first half of a batch, the new one on the second, fitted to the first before or not."""
 
-    def __init__(self, name: str, old: nn.Module, new: Any, fit: bool) -> None:
+    def __init__(self, old: nn.Module, new: Any, fit: bool) -> None:
         super().__init__()
-        self.name, self.old, self.new = name, old, new
+        self.old, self.new = old, new
         self.bare = _bare(new) if fit else None
         self.learns = has_statistics(new) and not has_statistics(old)
         self.sums: Tensor | None = None  # float64 [5, C]: count, of z, t, z^2, z t
+        self.own: Tensor | None = None  # of the input, likewise
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         before, now = x.chunk(2)
@@ -135,13 +146,13 @@ class _Both(Fused, nn.Module):
 
     def _fit(self, x: Tensor, target: Tensor) -> None:
         assert self.bare is not None
-        if x[0, 0].numel() == 1 and getattr(self.bare, "num_groups", 0) == x.shape[1]:
-            raise InputError(f"{self.name} has a single number a clip and channel, which no norm of its own can keep")
-        rest = [0, *range(2, x.ndim)]
-        if self.learns:
+        if self.learns:  # of all its calls
+            own = _sums(x, x)
+            self.own = own if self.own is None else self.own + own
+            count, total, _, squares, _ = self.own
             for layer in (self.bare, self.new):
-                layer.running_mean.copy_(x.mean(rest))
-                layer.running_var.copy_(x.var(rest))
+                layer.running_mean.copy_(total / count)
+                layer.running_var.copy_((squares - total**2 / count).clamp_min(0) / (count - 1))
         sums = _sums(self.bare(x), target)
         self.sums = sums if self.sums is None else self.sums + sums  # of a layer that is called again, of all calls
         count, *sums_of = self.sums
@@ -191,12 +202,37 @@ def _compare(model: nn.Module, replaced: Replaced, clips: Tensor, fit: bool = Fa
     return (before.argmax(1) == now.argmax(1)).double().mean().item()
 
 
-def _check_tied(replaced: Replaced) -> None:
+def _calls(model: nn.Module, clips: Tensor) -> dict[str, list[torch.Size]]:
+    """The shapes of what passes each norm of a network in evaluation, by the norm's name, call by call."""
+    found: dict[str, list[torch.Size]] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, x, name=name: found.setdefault(name, []).append(x[0].shape))
+        for name, layer in norms_of(model).items()
+    ]
+    try:
+        with torch.no_grad(), _evaluated(model):
+            model(clips)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _check_calls(model: nn.Module, calls: Mapping[str, Sequence[torch.Size]], to: str) -> None:
+    """Raises InputError for norms that cannot be fitted; nothing is changed yet."""
     owners: dict[int, str] = {}
-    for name, (_, new) in replaced.pairs.items():
-        for parameter in new.parameters(recurse=False):
+    for name, layer in norms_of(model).items():
+        for parameter in layer.parameters(recurse=False):
             if (other := owners.setdefault(id(parameter), name)) != name:
                 raise InputError(f"the norms {other} and {name} share parameters, so they cannot be fitted one by one")
+    for name, shapes in calls.items():
+        numbers = [shape.numel() // shape[1] for shape in shapes]
+        if to == "in" and any(count == shape[0] for count, shape in zip(numbers, shapes, strict=True)):
+            raise InputError(f"{name or 'the norm'} has a single number a clip and channel, of which IN leaves nothing")
+        if to in ("bn", "brn") and sum(numbers) == 1:
+            raise InputError(
+                f"{name or 'the norm'} has a single number a channel, which has no variance; give more clips"
+            )
 
 
 @contextmanager
@@ -215,8 +251,8 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
 def _both(model: nn.Module, replaced: Replaced, fit: bool) -> Iterator[None]:
     """Within it, each norm of a network is the old one on the first half of a batch, and the new one on the second."""
     both: dict[int, nn.Module] = {}
-    for name, (old, new) in replaced.pairs.items():
-        both[id(new)] = _Both(name, old, new, fit).eval()
+    for old, new in replaced.pairs.values():
+        both[id(new)] = _Both(old, new, fit).eval()
     at = _places(model, both)
     try:
         _put(model, {name: both[id(module)] for name, module in at.items()})

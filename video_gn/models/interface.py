@@ -19,6 +19,7 @@ class Known(nn.Module):
         mean: Of each colour on the scale from 0 to 1, less which its input is; Kinetics', unless weights say another.
         std: Of each colour, by which its input is divided.
         rules: Of its settings.
+        fits_groups: Whether GN has fewer groups than its settings say where channels are not divisible.
         library: Where it comes from.
         prefix: Of the names of its state dict, which its public weights do not have.
         first: The kernels that see the colours, in its state dict without the prefix.
@@ -29,6 +30,7 @@ class Known(nn.Module):
     mean: tuple[float, ...] = (0.45, 0.45, 0.45)
     std: tuple[float, ...] = (0.225, 0.225, 0.225)
     rules: ClassVar[dict[str, Rule]]
+    fits_groups: ClassVar[bool] = False
     library: ClassVar[str] = "video_gn"
     prefix: ClassVar[str] = ""
     first: ClassVar[tuple[str, ...]] = ("blocks.0.conv.weight",)

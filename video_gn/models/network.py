@@ -58,6 +58,7 @@ class Network(Known):
     """
 
     rules = RULES
+    fits_groups = True
     prefix = "body."
     published: ClassVar[PublishedClip]
     stride: ClassVar[int] = 32

@@ -12,17 +12,16 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from video_gn.compat import BatchNorm, InstanceNorm, hooked
 from video_gn.errors import InputError
-from video_gn.models.conv_weights import form_weights
-from video_gn.models.evonorm import EvoNormS0, without_activation
+from video_gn.models.activations import take_activations
+from video_gn.models.conv_weights import fold_weights, form_weights, formable, is_formed
+from video_gn.models.evonorm import EvoNormS0
+from video_gn.models.interface import Known
 from video_gn.models.norm import NORMS, OPTIONS, make_norm
 from video_gn.models.norm_layers import Fused
 
 # What is replaced; what is not, because it is over the last dimension and no channels.
 _REPLACED: Any = (BatchNorm, InstanceNorm, nn.GroupNorm, FrozenBatchNorm2d, Fused)
 _LEFT = (nn.LayerNorm, nn.RMSNorm)
-_ACTIVATIONS = ("ReLU", "ReLU6", "LeakyReLU", "SiLU", "Swish", "Hardswish", "GELU", "Mish", "ELU")
-# In blocks of pytorchvideo, and in this project's, the activation that follows a norm.
-_FOLLOWS = {"norm": "activation", "norm_a": "act_a", "norm_b": "act_b", "pre_norm": "pre_act"}
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 FEWEST = 4  # channels of a group, where the number of groups does not divide a layer's channels
 
@@ -77,7 +76,8 @@ def replace_norms(model: nn.Module, to: str, **options: Any) -> tuple[nn.Module,
     Gamma and beta are the same parameters as before, so what is tied stays tied, and optimisers keep what they have;
     eps, momentum, device, type, training flags and, where both have them, running statistics stay. Where GN's or
     EvoNorm-S0's number of groups does not divide a layer's channels, it is the largest divisor that leaves groups of 4
-    channels at least. LayerNorm and RMSNorm stay: they are over the last dimension.
+    channels at least. LayerNorm and RMSNorm stay: they are over the last dimension. A network of this project says its
+    new norm in its settings; it takes EvoNorm-S0 when it is made alone.
 
     Args:
         model: Any module, not yet wrapped for several processes.
@@ -91,17 +91,9 @@ def replace_norms(model: nn.Module, to: str, **options: Any) -> tuple[nn.Module,
     Raises:
         InputError: There is no such norm, nothing to replace, or something that would be lost.
     """
-    _check_words(to, options)
-    norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, _REPLACED)}
-    for name, layer in norms.items():
-        _check(name, layer)
-    done = Replaced(to, {name: (layer, _layer(name, layer, to, options)) for name, layer in norms.items()})
-    done.left = sum(isinstance(layer, _LEFT) for layer in model.modules())
-    if not done.pairs:
-        raise InputError(f"{type(model).__name__} has no batch, group or instance norm to replace")
-    done.unlearned = _missing(done)
+    done = _made(model, to, options)
     if to == "evonorm_s0":
-        done.activations = _take_activations(model, done)
+        done.activations = take_activations(model, done.pairs.values())
     new = {id(old): layer for old, layer in done.pairs.values()}
     for name, child in list(model.named_modules(remove_duplicate=False)):
         if name and id(child) in new:
@@ -110,10 +102,57 @@ def replace_norms(model: nn.Module, to: str, **options: Any) -> tuple[nn.Module,
     if to == "frozen_bn" and options.get("freeze_affine"):
         for layer in new.values():
             layer.requires_grad_(False)
-    if options.get("weight_standardization") or to == "mabn":
-        done.form = "standardized" if options.get("weight_standardization") else "centered"
+    if to != "mabn":
+        fold_weights(model, "centered")
+    if done.form:
         done.formed = form_weights(model, done.form)
+    for net in _known(model):
+        net.settings |= {"norm": to, **{name: value for name, value in options.items() if name in net.settings}}
     return new.get(id(model), model), done
+
+
+def norms_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The norms of a network that can be replaced, by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, _REPLACED)}
+
+
+def _made(model: nn.Module, to: str, options: dict[str, Any]) -> Replaced:
+    """What is to be done to a network, which is not yet changed.
+
+    Raises:
+        InputError: As `replace_norms`.
+    """
+    _check_words(to, options)
+    if "num_groups" in options:
+        options.setdefault("channels_per_group", None)
+    norms = norms_of(model)
+    if not norms:
+        raise InputError(f"{type(model).__name__} has no batch, group or instance norm to replace")
+    for name, layer in norms.items():
+        _check(name, layer)
+    owners = {id(layer): net for net in _known(model) for layer in net.modules()}
+    where = next((value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()), None)
+    done = Replaced(to, left=sum(isinstance(layer, _LEFT) for layer in model.modules()))
+    for name, layer in norms.items():
+        own = _options(to, _channels(layer), options, owners.get(id(layer)))
+        done.pairs[name] = layer, _layer(name, layer, to, own, where)
+    done.unlearned = _missing(done)
+    if options.get("weight_standardization") or to == "mabn":
+        convolutions = formable(model)
+        standardized = options.get("weight_standardization") or any(is_formed(c, "standardized") for c in convolutions)
+        done.form = "standardized" if standardized else "centered"
+        if not convolutions:
+            raise InputError(
+                f"{type(model).__name__} has no convolution without a bias, whose kernel could be {done.form}; those "
+                "before a norm need none (bias=False)"
+            )
+    if to == "evonorm_s0" and _known(model):
+        raise InputError(f"make the network with norm=evonorm_s0; {type(model).__name__} cannot be converted to it")
+    return done
+
+
+def _known(model: nn.Module) -> list[Known]:
+    return [module for module in model.modules() if isinstance(module, Known)]
 
 
 def _check_words(to: str, options: Mapping[str, Any]) -> None:
@@ -132,6 +171,8 @@ def _check(name: str, layer: nn.Module) -> None:
             f"the norm {name or 'itself'} is {type(layer).__name__}, with a forward of its own that may do more than "
             "normalize; put a plain norm and what it does besides in its place"
         )
+    if isinstance(layer, EvoNormS0) and layer.v is not None:
+        raise InputError(f"the norm {name or 'itself'} is an EvoNorm-S0, whose activation would be lost with it")
     if isinstance(layer, LazyModuleMixin):
         raise InputError(f"the norm {name} does not know its channels yet; call the network once before")
     if hooked([layer], layer.parameters()) or is_parametrized(layer):
@@ -146,10 +187,10 @@ def _channels(layer: Any) -> int:
     return given or len(layer.weight)
 
 
-def _layer(name: str, old: Any, to: str, options: dict[str, Any]) -> nn.Module:
-    channels = _channels(old)
+def _layer(name: str, old: Any, to: str, options: dict[str, Any], where: Any) -> nn.Module:
+    """A norm in the place of an old one; `where` is a tensor of the network, for one that has none."""
     try:
-        new: Any = make_norm(to, **_fitting(to, channels, options))(channels)
+        new: Any = make_norm(to, **options)(_channels(old))
     except InputError as error:
         raise InputError(f"layer {name}: {error}") from None
     for part in ("weight", "bias"):
@@ -159,7 +200,8 @@ def _layer(name: str, old: Any, to: str, options: dict[str, Any]) -> nn.Module:
         else:  # none, or a buffer of constants: constants it stays
             made = getattr(new, part).requires_grad_(False)
             made.data = made.data if value is None else value.clone()
-    like = next((value for value in (*old.parameters(False), *old.buffers(False)) if value.is_floating_point()), None)
+    tensors = (*old.parameters(False), *old.buffers(False))
+    like = next((value for value in tensors if value.is_floating_point()), where)
     if like is not None:
         new.to(device=like.device, dtype=like.dtype)
     new.eps = old.eps
@@ -168,15 +210,21 @@ def _layer(name: str, old: Any, to: str, options: dict[str, Any]) -> nn.Module:
     kept = {part: getattr(old, part, None) for part in _STATISTICS if hasattr(new, part)}
     for part, value in kept.items():
         if value is not None:
-            getattr(new, part).copy_(value)
+            setattr(new, part, value.clone())  # of whatever type
+    if isinstance(new, EvoNormS0):
+        new.v.requires_grad_(new.weight.requires_grad)  # type: ignore[union-attr]
     if hasattr(old, "kernels"):
         new.kernels = old.kernels
     return new.train(old.training)
 
 
-def _fitting(to: str, channels: int, options: dict[str, Any]) -> dict[str, Any]:
-    """A norm's options, with a number of groups that divides the channels."""
+def _options(to: str, channels: int, options: dict[str, Any], net: Known | None) -> dict[str, Any]:
+    """A norm's options: those given, else its network's settings; with groups that divide the channels."""
+    if net is not None:
+        options = {name: net.settings[name] for name in OPTIONS.get(to, ()) if name in net.settings} | options
     if to not in ("gn", "evonorm_s0") or options.get("channels_per_group") is not None:
+        return options
+    if net is not None and not net.fits_groups:
         return options
     groups = options.get("num_groups", 32)
     return options | {"num_groups": groups if channels % groups == 0 else fitting_groups(channels, groups)}
@@ -215,41 +263,3 @@ def _equal(old: Any, new: Any) -> bool:
 def has_statistics(layer: Any) -> bool:
     """Whether a norm normalizes in evaluation by what it learned in training."""
     return getattr(layer, "running_var", None) is not None or getattr(layer, "moment", None) is not None
-
-
-def _take_activations(model: nn.Module, done: Replaced) -> int:
-    """Removes the activation behind each norm, and gives their number; norms without one are affine alone."""
-    parents = {id(child): (parent, name) for parent in model.modules() for name, child in parent.named_children()}
-    count = 0
-    for old, new in done.pairs.values():
-        if found := _following(old, parents):
-            setattr(found[0], found[1], nn.Identity())
-            count += 1
-        elif not (isinstance(old, EvoNormS0) and old.v is not None):
-            without_activation(new)
-    if not count:
-        raise InputError(
-            "evonorm_s0 takes the place of a norm and of the activation behind it, and in this network no norm is "
-            "followed by a module that is an activation (within nn.Sequential, or a block of pytorchvideo)"
-        )
-    return count
-
-
-def _following(layer: nn.Module, parents: dict[int, tuple[nn.Module, str]]) -> tuple[nn.Module, str] | None:
-    """Where the activation that follows a module is: its parent, and its name there."""
-    if id(layer) not in parents:
-        return None
-    parent, name = parents[id(layer)]
-    if type(parent).forward is nn.Sequential.forward:
-        children = dict(parent.named_children())
-        for follower in list(children)[list(children).index(name) + 1 :]:
-            other = children[follower]
-            if type(other).__name__ in _ACTIVATIONS:
-                return parent, follower
-            if type(other).__name__ not in ("Identity", "SqueezeExcitation"):  # X3D's, between norm and Swish
-                return None
-        return _following(parent, parents)
-    if type(parent).__module__.partition(".")[0] not in ("pytorchvideo", "video_gn"):
-        return None
-    follows = _FOLLOWS.get(name, "")
-    return (parent, follows) if type(getattr(parent, follows, None)).__name__ in _ACTIVATIONS else None

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from video_gn.errors import InputError
 from video_gn.models import contract
 from video_gn.models.convert import FITTED, Conversion, refit
+from video_gn.models.norm import STANDARDIZED
 from video_gn.models.replace import Replaced
 from video_gn.train.settings import Start
 from video_gn.weights.hub import load_weights
-from video_gn.weights.inflate import BATCH_NORMS, set_input_scale, start_net
+from video_gn.weights.inflate import BATCH_NORMS, batch_norm_of, set_input_scale, start_net
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +36,19 @@ def begin(
     Raises:
         InputError: The weights are not of this network, norm or mean.
     """
-    settings = contract.settings_of(net)
     weights = None if start.init is None else load_weights(start.init)
     rest = (class_names, start.init_norm, start.mean, start.std)
-    norm = settings.get("norm")
-    if not start.convert or weights is None or weights.norm not in BATCH_NORMS or norm in BATCH_NORMS:
+    if not start.convert or weights is None:
+        return *start_net(net, weights, *rest), None
+    settings = contract.known(net, "model.start.convert").settings
+    norm, theirs = settings["norm"], batch_norm_of(weights.norm or "")
+    if not theirs or norm in BATCH_NORMS:
         return *start_net(net, weights, *rest), None
     if norm not in FITTED:
         fitted = ", ".join(name for name in FITTED if name not in BATCH_NORMS)
         raise InputError(f"model.start.convert fits gamma and beta of: {fitted}; model.net.norm is {norm}")
-    before = type(net)(len(class_names), **settings | {"norm": "bn", "weight_standardization": False})  # type: ignore[arg-type]
+    of_file = {"norm": "bn", "weight_standardization": theirs.endswith(STANDARDIZED)}
+    before = type(net)(len(class_names), **settings | of_file)  # type: ignore[arg-type]
     scale = start_net(before, weights, *rest)
     set_input_scale(net, weights, start.mean, start.std)
     net.load_state_dict(before.state_dict(), strict=False)  # but for the running statistics, names are the same
@@ -59,8 +63,10 @@ def convert_start(model: Any, before: nn.Module) -> None:
         before: Its network with BN.
 
     Raises:
-        InputError: There is no data module to take clips from.
+        InputError: It is not in training, or there is no data module to take clips from.
     """
+    if model.trainer.state.fn != "fit":
+        raise InputError("model.start.convert is done by fit; test what it trained")
     trainer, count = model.trainer, model.hparams["start"]["convert"]
     data = getattr(trainer, "datamodule", None)
     if data is None:

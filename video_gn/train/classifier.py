@@ -160,7 +160,7 @@ class VideoClassifier(pl.LightningModule):
             self.train()
         if stage == "fit" and self.init is None:
             contract.check_random_start(self.net, len(self.frozen))
-        if stage == "fit" and self._to_convert and not self.trainer.ckpt_path:
+        if self._to_convert and not self.trainer.ckpt_path:
             convert_start(self, *self._to_convert)
         self._to_convert = ()
 

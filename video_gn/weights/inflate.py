@@ -136,11 +136,11 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
         InputError: The norm is another one, or not that of the file.
     """
     theirs = file_norm or weights.norm or "gn"
-    if _batch_norm(theirs) and not _batch_norm(weights.norm or ""):
+    if batch_norm_of(theirs) and not batch_norm_of(weights.norm or ""):
         raise InputError(f"{weights.source} has no running statistics, so it was not trained with init_norm={theirs}")
     word = theirs.removesuffix(STANDARDIZED)
     take = theirs if theirs == word else f"{word} with --model.net.weight_standardization true"
-    if norm != theirs and not (_batch_norm(norm) and _batch_norm(norm) == _batch_norm(theirs)):
+    if norm != theirs and not (batch_norm_of(norm) and batch_norm_of(norm) == batch_norm_of(theirs)):
         raise InputError(
             f"{weights.source} was trained with norm {theirs}, the model has {norm}, and weights do not carry over "
             f"between norms; take a checkpoint trained with {norm}, or give the model the norm {take}"
@@ -151,12 +151,12 @@ def check_norm(weights: Weights, norm: str, file_norm: str | None = None) -> Non
 def _remedy(weights: Weights, norm: str, theirs: str) -> str:
     if not weights.norm:
         return "; if the file was trained with another norm, name it with --model.start.init_norm"
-    if _batch_norm(theirs) and norm.startswith(("gn", "ln", "in")):
+    if batch_norm_of(theirs) and norm.startswith(("gn", "ln", "in")):
         return "; or have gamma and beta re-fitted on training clips: --model.start.convert 32"
     return ""
 
 
-def _batch_norm(norm: str) -> str:
+def batch_norm_of(norm: str) -> str:
     """What weights of BatchNorm, renormalized or frozen, have in common; empty for other norms."""
     word = norm.removesuffix(STANDARDIZED)
     return norm.replace(word, "bn") if word in BATCH_NORMS else ""

@@ -6,6 +6,7 @@ from pytorchvideo.models.resnet import ResStage
 from torch import Tensor
 
 from video_gn.errors import InputError
+from video_gn.models.conv_weights import is_formed
 from video_gn.models.interface import Known
 from video_gn.models.resnet3d import Net, ResNet3d
 from video_gn.weights.layouts import NONLOCAL, Place
@@ -56,7 +57,7 @@ def match(weights: Weights, net: Known, class_names: Sequence[str]) -> tuple[dic
     inflated = {name for name in found if target[name].ndim == 5 and _frames(found[name]) < target[name].shape[2]}
     said = f"the classifier starts at random ({new})" if new else "the classifier carried over"
     said += f"; the {added} non-local blocks, of which the file has none, start as the identity" if added else ""
-    standardized = {f"{name}.weight" for name, m in net.named_modules() if getattr(m, "form", "") == "standardized"}
+    standardized = {f"{name}.weight" for name, m in net.named_modules() if is_formed(m, "standardized")}
     shaped = {
         name: _inflate(name, weight, target[name], weights, name in standardized) for name, weight in found.items()
     }
