@@ -107,6 +107,9 @@ def test_a_trial_that_failed_otherwise_says_nothing(tmp_path):
 def test_the_report_has_what_was_tried(tmp_path, capsys):
     path, out = write(tmp_path / "g.yaml"), tmp_path / "out"
     grid = read_grid(path)
+    assert main([str(path), "--out", str(out), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 more runs, whose settings their trials decide" in said and said.count("video_gn fit") == 12
     for trial in tune.make_trials(grid, out):
         finish(trial, 0.9 if trial.value == "0.6" else 0.5)
     for run in make_plan(grid, out):

@@ -1,5 +1,7 @@
 """Networks of other libraries against the libraries: logits, sizes, costs; what any norm makes of them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import few
@@ -190,6 +192,20 @@ def test_costs_are_torchvision_s(name):
     net = of_400(name)
     assert parameters(net) == meta["num_params"]
     assert round(multiply_adds(net, 16, net.published.crop_size) / 1e9, 3) == meta["_ops"]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_costs_in_the_docs():
+    table = Path("docs/networks.md").read_text().splitlines()
+    rows = {row[1].strip(" `"): row for line in table if (row := line.split("|"))[1:2]}
+    found = {name: (rows[name][3].strip(), rows[name][4].strip()) for name in NETWORKS}
+    expected = {}
+    for name in NETWORKS:
+        net = of_400(name)
+        cost = multiply_adds(net, net.published.num_frames, net.published.crop_size)
+        expected[name] = f"{parameters(net) / 1e6:.2f}", f"{cost / 1e9:.2f}"
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", few(PUBLISHED, ("x3d_xs", "slowfast_r50")))

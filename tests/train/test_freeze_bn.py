@@ -88,6 +88,10 @@ SWA = {"class_path": "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.1, 
             "model.freeze_bn_after is 0.5 of a training without end",
         ),
         ({"trainer.callbacks": json.dumps([SWA])}, "StochasticWeightAveraging takes new statistics of BatchNorm when"),
+        (
+            {"model.freeze_bn_after": "null", "model.net.norm": "mabn", "trainer.callbacks": json.dumps([SWA])},
+            "StochasticWeightAveraging takes new statistics of BatchNorm alone",
+        ),
         ({"model.freeze_bn_after": 1}, "model.freeze_bn_after is 1.0; it has to be a fraction of training"),
     ],
 )

@@ -65,7 +65,9 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     work = _Work(grid, out)
     if given.dry_run:
         print(work.plan, end="\n\n")
-        print("\n".join(shell(run.command) for run in (*work.trials, *work.runs)))
+        print("\n".join(shell(run.command) for run in (*work.trials, *work.ready)))
+        if rest := len(work.runs) - len(work.ready):
+            print(f"\n{rest} more runs, whose settings their trials decide")
         return 0
     optional("matplotlib")  # before hours of work that would end without a report
     if given.report:

@@ -1,11 +1,13 @@
 """What weights, exports, pictures and the command line ask of a network of this project, whatever it is made of."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from video_gn.rules import Rule
+from video_gn.errors import InputError
+from video_gn.rules import Rule, check
 
 
 class Known(nn.Module):
@@ -35,6 +37,13 @@ class Known(nn.Module):
     prefix: ClassVar[str] = ""
     first: ClassVar[tuple[str, ...]] = ("blocks.0.conv.weight",)
     blocks: Any
+
+    @classmethod
+    def check_settings(cls, num_classes: int, settings: Mapping[str, Any]) -> None:
+        """Raises InputError for a setting that breaks its rule, or a network without classes."""
+        check(settings, cls.rules, "model.net")
+        if num_classes < 1:
+            raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
 
     @property
     def window(self) -> int | None:

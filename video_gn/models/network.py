@@ -13,7 +13,7 @@ from video_gn.models.published import PublishedClip
 from video_gn.models.replace import replace_norms
 from video_gn.models.resnet3d import RULES as RESNET
 from video_gn.models.resnet3d import norm_of
-from video_gn.rules import Rule, check, or_none
+from video_gn.rules import Rule, or_none
 
 # Of the settings, which are those of `ResNet3d` but for what makes its architecture.
 _SHARED = (
@@ -84,9 +84,7 @@ class Network(Known):
     ) -> None:
         given = locals()
         settings = {name: given[name] for name in self.rules}
-        check(settings, self.rules, "model.net")
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
+        self.check_settings(num_classes, settings)
         super().__init__()
         settings["dropout"] = self.usual_dropout if dropout is None else dropout
         self.settings: dict[str, Any] = settings

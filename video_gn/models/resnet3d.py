@@ -22,14 +22,13 @@ from typing import Any
 from pytorchvideo.models.net import Net
 from torch import nn
 
-from video_gn.errors import InputError
 from video_gn.models.architectures import ARCHS, DEPTHS, MAX_WIDTH, NONLOCAL, nonlocal_places
 from video_gn.models.blocks import Bottleneck, NonLocal, PreActBottleneck
 from video_gn.models.build import make_blocks
 from video_gn.models.conv_weights import form_weights
 from video_gn.models.interface import Known
 from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
-from video_gn.rules import BELOW_1, FLAG, Rule, check, number, one_of, or_none, whole
+from video_gn.rules import BELOW_1, FLAG, Rule, number, one_of, or_none, whole
 
 # Of the network's settings.
 RULES: dict[str, Rule] = {
@@ -114,9 +113,8 @@ class ResNet3d(Net, Known):
         given = locals()
         settings = {name: given[name] for name in RULES}
         settings["norm"] = norm if isinstance(norm, str) else getattr(norm, "__name__", "a function")
-        check({name: settings[name] for name in RULES if name != "norm" or isinstance(norm, str)}, RULES, "model.net")
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
+        ruled = settings if isinstance(norm, str) else {name: settings[name] for name in RULES if name != "norm"}
+        self.check_settings(num_classes, ruled)
         layer = norm if callable(norm) else make_norm(norm, **settings)
         places = nonlocal_places(depth, nonlocal_blocks)
         super().__init__(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +23,8 @@ log = logging.getLogger(__name__)
 # What a checkpoint has to have in common with the model that it is loaded into.
 ARCHITECTURE = (
     *("arch", "depth", "width", "norm", "num_groups", "channels_per_group", "weight_standardization"),
-    "nonlocal_blocks",
+    *("nonlocal_blocks", "average_batches"),
 )
-# What those have that were written before the setting was.
-BEFORE = {"weight_standardization": False, "nonlocal_blocks": 0}
 
 
 class Checkpoint(NamedTuple):
@@ -128,9 +127,11 @@ def check_architecture(path: str, settings: Mapping[str, Any]) -> None:
 
 
 def _network(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells networks apart."""
+    """What tells networks apart; a file from before a setting has the setting's default."""
     net = model["net"]
-    settings = {name: net["init_args"].get(name, BEFORE.get(name)) for name in ARCHITECTURE} if net["init_args"] else {}
+    kind = NETWORKS.get(net["class_path"])
+    usual = {name: parameter.default for name, parameter in signature(kind).parameters.items()} if kind else {}
+    settings = {name: net["init_args"].get(name, usual.get(name)) for name in ARCHITECTURE} if net["init_args"] else {}
     rest = {"class_names": list(model["class_names"]), "multi_label": model.get("loss", {}).get("multi_label", False)}
     return {"net": net["class_path"]} | settings | rest
 

@@ -19,7 +19,7 @@ from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.begin import begin, convert_start
 from video_gn.train.callbacks.bars import asks_each_step
-from video_gn.train.freeze_bn import check_freeze, freeze_if_due
+from video_gn.train.freeze_bn import check_statistics, freeze_if_due
 from video_gn.train.loss import Loss, class_weights, targets_of
 from video_gn.train.metrics import Accuracy, EpochSums, MultiLabelAccuracy, means, ranks, top
 from video_gn.train.network_call import NetworkCall, seed_step
@@ -292,7 +292,7 @@ class VideoClassifier(pl.LightningModule):
         take_given(self.trainer, self._given, self._lr_factor(self.trainer.global_step))
         check_end(self.trainer, self.schedule)
         check_accumulation(self.trainer)
-        check_freeze(self)
+        check_statistics(self)
         self._class_weights = class_weights(self)
         for name, value in self._figures.items():  # which callbacks may ask for before the next batch
             self.trainer.callback_metrics.setdefault(name, torch.tensor(value, device=self.device))

@@ -10,26 +10,33 @@ from typing import Any
 from pytorch_lightning.callbacks import StochasticWeightAveraging
 
 from video_gn.errors import InputError
+from video_gn.models.mabn import MovingAverageBatchNorm
 from video_gn.models.norm import batch_norms
 from video_gn.train.schedule import fraction_done, has_end
 
 log = logging.getLogger(__name__)
 
 
-def check_freeze(model: Any) -> None:
+def check_statistics(model: Any) -> None:
     """Says where it can have no effect.
 
     Raises:
         InputError: Training has no end, or averages weights in a way that needs the statistics to move.
     """
     after, trainer = model.freeze_bn_after, model.trainer
+    averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
+    if averages and any(isinstance(layer, MovingAverageBatchNorm) for layer in model.net.modules()):
+        raise InputError(
+            "StochasticWeightAveraging takes new statistics of BatchNorm alone when training ends, and those of mabn "
+            "would be of other weights; take EMAWeightAveraging"
+        )
     if after is None:
         return
     if not has_end(trainer):
         raise InputError(
             f"model.freeze_bn_after is {after:g} of a training without end; set trainer.max_epochs or trainer.max_steps"
         )
-    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
+    if averages:
         raise InputError(
             "StochasticWeightAveraging takes new statistics of BatchNorm when training ends, and model.freeze_bn_after "
             f"is {after:g}; take null, or EMAWeightAveraging"
