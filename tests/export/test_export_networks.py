@@ -10,7 +10,9 @@ from samples import NAMES, randomize, video_data
 
 from video_gn.errors import InputError
 from video_gn.export.__main__ import main as export
-from video_gn.models.networks import NETWORKS
+from video_gn.models.known import NAMES as NETWORKS
+from video_gn.models.norm import NORMS
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.predict.model_file import open_trained
 from video_gn.predict.pictures import class_activation
 from video_gn.train.classifier import VideoClassifier
@@ -20,7 +22,9 @@ FRAMES, SIDE, TESTED = 8, 64, 80
 
 def checkpoint(path, name, **settings):
     """A checkpoint as Lightning writes them, of random weights; gives the classifier."""
-    model = VideoClassifier(NAMES, partial(NETWORKS[name], **settings), crop_size=SIDE).eval()
+    kind, own, _ = NETWORKS[name]
+    small = {"width": 8, "num_groups": 4} if kind is ResNet3d else {}
+    model = VideoClassifier(NAMES, partial(kind, **own, **small, **settings), crop_size=SIDE).eval()
     randomize(model.net)
     torch.nn.init.normal_(model.net.classifier.weight, std=1e-3)  # so that no score is all of 1
     clip = {"num_frames": FRAMES, "crop_size": SIDE, "short_side": (SIDE, SIDE), "test_short_side": TESTED}
@@ -37,6 +41,8 @@ CASES = {
     "r2plus1d_r50": {"norm": "in"}, "x3d_s": {"norm": "gn", "weight_standardization": True},
     "x3d_l": {"norm": "mabn"}, "slowfast_r50": {"norm": "gn"}, "csn_r101": {"norm": "frozen_bn"},
 }  # fmt: skip
+# The others have the norms by turns.
+CASES |= {name: {"norm": list(NORMS)[i % len(NORMS)]} for i, name in enumerate(NETWORKS) if name not in CASES}
 BRIEF = ("mc3_18",)
 
 
@@ -57,7 +63,7 @@ def test_scores_of_exports_are_the_checkpoint_s(name, tmp_path):
         for found in exported.values():
             torch.testing.assert_close(found.scores(clips), expected, atol=2e-5, rtol=1e-4)
     card = (tmp_path / "run" / "export" / "run.md").read_text()
-    assert f"{name} as {model.net.library} has it, norm `{model.net.norm}`" in card
+    assert f"{model.net.summary(model.net.settings)}, norm `{model.net.norm}`" in card
 
 
 @pytest.mark.slow

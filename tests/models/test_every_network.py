@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from video_gn.models.known import NAMES
 from video_gn.models.norm import NORMS
 from video_gn.weights.zoo import create_model, list_models
 
@@ -56,7 +55,3 @@ def test_it_trains_two_steps_at_batch_1_and_2_and_resumes(name, norm):
         torch.manual_seed(5)
         assert step(again, rest, batch, 2) == loss
         assert all(torch.equal(value, net.state_dict()[key]) for key, value in again.state_dict().items())
-
-
-def test_every_name_is_here():
-    assert list_models() == list(NAMES) and len(NAMES) > 80

@@ -56,8 +56,8 @@ def reduced(root, init, run_dir):
 def parse(*files):
     words = [word for file in files for word in ("-c", str(CONFIGS / f"{file}.yaml"))]
     config = cli.resolve(["fit", *words])
-    run = cli._run(cli._Parsed, ["fit", *words])
-    config["name"] = run_name(run.config.fit, run._data)
+    words = cli._words(["fit", *words])
+    config["name"] = run_name(cli._parse(words), cli._kind(words))
     for part in ("net", "optimizer", "schedule"):  # as a config has them
         one = config["model"][part]
         config["model"][part] = {"class": one["class_path"].rpartition(".")[2], **one["init_args"]}
@@ -267,7 +267,7 @@ def test_slips_in_lightnings_settings(name, value, words, tmp_path, capsys):
 def test_seeds_that_lightning_knows(given, seed):
     resolved = cli.resolve(["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given])
     assert str(resolved["seed_everything"]).lower() == given
-    config = cli._run(cli._Parsed, ["fit", "-c", str(CONFIGS / "demo.yaml"), "--seed_everything", given]).config.fit
+    config = cli._parse(["fit", "--config", str(CONFIGS / "demo.yaml"), "--seed_everything", given])
     assert config.data.seed == config.model.seed == seed and type(config.data.seed) is int
 
 

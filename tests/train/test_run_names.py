@@ -3,7 +3,7 @@
 import pytest
 
 from video_gn.console import set_up_messages
-from video_gn.train.cli import _kind, _make, _Parsed
+from video_gn.train.cli import _kind, _parse
 from video_gn.train.names import MOST, run_name
 from video_gn.train.shipped import with_configs
 
@@ -13,7 +13,7 @@ OWN = "i3d_small_r11w16_gn8_16x4_b8"
 def name(*words):
     set_up_messages()
     args = with_configs(["fit", *words])
-    return run_name(_make(_Parsed, args).config.fit, _kind(args), args)
+    return run_name(_parse(args), _kind(args), args)
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ import itertools
 import os
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -25,7 +26,7 @@ from video_gn.train.callbacks.interrupt import Stopped
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.commands import CLI, LAUNCHER
 from video_gn.train.compat import describe_attributes
-from video_gn.train.configs import config_at
+from video_gn.train.configs import SAFE_LOADER, config_at
 from video_gn.train.from_checkpoint import with_checkpoint
 from video_gn.train.help import Short, explain, known_keys
 from video_gn.train.named import with_networks
@@ -40,8 +41,11 @@ RESUME = "resume with --ckpt_path last"
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can correct
 
 
-class _Parsed(CLI):
-    """Parses, and makes and runs nothing."""
+class _Parser(CLI):
+    """Has a parser, and parses, makes and runs nothing by itself."""
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        self.config = Namespace(subcommand=self._first)
 
     def _set_seed(self) -> None: ...
     def before_instantiate_classes(self) -> None: ...
@@ -58,10 +62,11 @@ def resolve(args: list[str]) -> dict[str, Any]:
     """
     set_up_messages()
     try:
-        cli = _run(_Parsed, args)
+        args = _words(args)
+        parser = _parser(args[0], _images(args))
+        return yaml.load(parser.dump(_parse(args), skip_none=False, skip_validation=True), SAFE_LOADER)
     except SLIPS as error:
         raise InputError(_explain(error)) from None
-    return yaml.safe_load(cli.dump(cli.config[cli.subcommand]))
 
 
 def make_data(args: list[str]) -> DataModule:
@@ -100,7 +105,7 @@ def main(args: list[str] | None = None, prog: str = "train.py") -> int:
 
 def _job(args: list[str], prog: str) -> int:
     try:
-        _run(CLI, args, prog)
+        _make(CLI, _words(args), prog)
     except Stopped as stop:
         said, number = f"{stop}; {RESUME}", stop.number
     except SIGTERMException:  # Lightning's, where nothing is trained; it is a SystemExit with code 0
@@ -121,10 +126,21 @@ def _stopped(number: int, args: list[str]) -> str:
     return f"stopped by {signal.Signals(number).name}{left}"
 
 
-def _run(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
+def _words(args: list[str]) -> list[str]:
+    """A command line with all that its words stand for."""
     args = with_configs([_at_home(word) for word in args])
     args = with_networks(args, clips=args[:1] == ["fit"] and not _images(args))
-    return _make(cli, with_checkpoint(_with_file(args)), prog)
+    return with_checkpoint(_with_file(args))
+
+
+@cache
+def _parser(command: str, images: bool) -> ArgumentParser:
+    """The parser of a command's own words, which takes as long to make as many of them to parse."""
+    return _make(_Parser, [command, "--images", str(images)])._parser(command)
+
+
+def _parse(args: list[str]) -> Namespace:
+    return _parser(args[0], _images(args)).parse_args(args[1:])
 
 
 def _make(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
@@ -151,8 +167,7 @@ def _with_file(args: list[str]) -> list[str]:
     if name not in ("best", "last") or Path(name).exists():
         return args
     rest = args[: given[-1]] + args[given[-1] + (1 if value else 2) :]
-    cli = _make(_Parsed, rest)
-    config = cli.config[cli.subcommand]
+    config = _parse(rest)
     run_dir = Path(config.run_dir or Path("runs", run_name(config, _kind(rest), rest)))
     if not (path := run_dir / "checkpoints" / f"{name}.ckpt").is_file():
         raise InputError(f"there is no {path}; name the run by --run_dir FOLDER, or the file by {option}")

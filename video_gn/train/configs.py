@@ -18,7 +18,7 @@ from video_gn.files.names import from_home
 MAX_DEPTH = 50
 MAX_VALUES = 1_000_000  # with every alias written out
 MAX_BYTES = 2**24
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Refused(yaml.YAMLError):
@@ -29,7 +29,7 @@ def look_through(text: str) -> None:
     """Raises yaml.YAMLError where text is no YAML, has a key twice, or grows beyond all bounds."""
     open_nodes: list[_Node] = [_Node()]
     sizes: dict[str, int] = {}
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=SAFE_LOADER):
         node = open_nodes[-1]
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append(_Node(isinstance(event, yaml.MappingStartEvent), event.anchor))
@@ -100,7 +100,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
             raise _Refused(f"more than {MAX_BYTES >> 20} MiB")
         text = content.decode()
         look_through(text)
-        found = yaml.load(text, _Loader)
+        found = yaml.load(text, SAFE_LOADER)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:

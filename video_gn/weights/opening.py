@@ -45,7 +45,7 @@ _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.in
 
 
 def read_tensors(path: str, opened: Any = None) -> tuple[dict[str, Tensor], Any]:
-    """Names and tensors of a file, and the model's settings, as they stand there, if it is one of this project's.
+    """Names and tensors of a file, and the model's settings, as the file has them, if it is one of this project's.
 
     Args:
         path: The file.
