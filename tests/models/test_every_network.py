@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from video_gn.models.known import NAMES
 from video_gn.models.norm import NORMS
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.weights.zoo import create_model, list_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -15,18 +17,16 @@ FAMILY = {**{norm: {"norm": norm} for norm in NORMS}, "gn_ws": {"norm": "gn", "w
 
 def made(name, settings):
     torch.manual_seed(0)
-    small = {"width": 8, "num_groups": 4} if name.startswith(("i3d", "c2d", "slow_", "flat", "resnetv2")) else {}
-    net = create_model(name, 3, **small, **settings)
-    net.set_crop_size(SIDE)
+    ours = issubclass(NAMES[name].kind, ResNet3d)
+    net = create_model(name, 3, **({"width": 8, "num_groups": 4} if ours else {}), **settings)
+    net.set_crop_size(32 if ours else 64)
     return net.train()
 
 
-SIDE = 64
-
-
 def step(net, optimizer, batch, seed):
-    frames = max(net.min_frames, 4 if "x3d" in type(net).__name__ else 8)
-    x = torch.randn(batch, 3, frames, SIDE, SIDE, generator=torch.manual_seed(seed))
+    ours = isinstance(net, ResNet3d)
+    frames, side = (16, 32) if ours else (max(net.min_frames, 4 if "x3d" in type(net).__name__ else 8), 64)
+    x = torch.randn(batch, 3, frames, side, side, generator=torch.manual_seed(seed))
     loss = nn.functional.cross_entropy(net(x).flatten(2).mean(2), torch.arange(batch))
     optimizer.zero_grad()
     loss.backward()
