@@ -96,6 +96,12 @@ def script(path: str):
     return module
 
 
-def few(values, fast):
-    """Cases for every value, those beyond the fast ones marked as slow."""
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+def few(values, fast, slow=None):
+    """Cases for every value: those beyond the fast ones marked as slow, and those beyond the slow ones as long too."""
+    cases = []
+    for value in values:
+        marks = [] if value in fast else [pytest.mark.slow]
+        if slow is not None and value not in (*fast, *slow):
+            marks.append(pytest.mark.long)
+        cases.append(pytest.param(value, marks=marks))
+    return cases

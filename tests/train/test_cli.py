@@ -601,7 +601,7 @@ ON_THREE = ("--trainer.accelerator", "cpu", "--trainer.devices", "3", "--trainer
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "launcher"),
-    [("bn", None), ("gn", ("train.py",)), ("bn", TORCHRUN)],
+    [("bn", None), pytest.param("gn", ("train.py",), marks=pytest.mark.long), ("bn", TORCHRUN)],
 )
 def test_processes_train_and_count_every_video_once(norm, launcher, motion_folder, tmp_path):
     """24 validation videos and a damaged one divide by neither 2 nor 3; the same figures on 1, 2 and 3 processes."""

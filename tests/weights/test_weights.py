@@ -91,7 +91,7 @@ def detectron_blobs(net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", few([50, 101], (50,)))
+@pytest.mark.parametrize("depth", few([50, 101], (), (50,)))
 def test_detectron(depth, tmp_path):
     """The original sees BGR from 0 to 255 less a mean; ours RGB, normalized."""
     blocks = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]

@@ -6,7 +6,7 @@ import signal
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -38,11 +38,17 @@ DESCRIPTION = (
     "%(prog)s test --ckpt_path FILE, %(prog)s predict --ckpt_path FILE --videos FILE FOLDER ..."
 )
 RESUME = "resume with --ckpt_path last"
+C = TypeVar("C", bound=CLI)
 SLIPS = (InputError, MisconfigurationException, ArgumentError)  # what a user can correct
 
 
 class _Parser(CLI):
     """Has a parser, and parses, makes and runs nothing by itself."""
+
+    @property
+    def own_parser(self) -> ArgumentParser:
+        """Of the words behind the command."""
+        return self._parser(self._first)
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         self.config = Namespace(subcommand=self._first)
@@ -136,14 +142,14 @@ def _words(args: list[str]) -> list[str]:
 @cache
 def _parser(command: str, images: bool) -> ArgumentParser:
     """The parser of a command's own words, which takes as long to make as many of them to parse."""
-    return _make(_Parser, [command, "--images", str(images)])._parser(command)
+    return _make(_Parser, [command, "--images", str(images)]).own_parser
 
 
 def _parse(args: list[str]) -> Namespace:
     return _parser(args[0], _images(args)).parse_args(args[1:])
 
 
-def _make(cli: type[CLI], args: list[str], prog: str = "train.py") -> CLI:
+def _make(cli: type[C], args: list[str], prog: str = "train.py") -> C:
     describe_attributes(any(word in ("-h", "--help") or word.endswith(".help") for word in args))  # it takes time
     return cli(
         args=args,
