@@ -214,7 +214,10 @@ def test_layernorms_stay_and_are_counted(capsys):
     net = convert_norm(Speech(), "gn", num_groups=4)
     assert isinstance(net.last, nn.LayerNorm)
     said = capsys.readouterr().out
-    assert "2 BatchNorm1d are gn now; 1 norms over the last dimension stay" in said and "train it" in said
+    assert (
+        "2 BatchNorm1d are gn now; groups: 4 in 2 layers; 1 norms over the last dimension stay" in said
+        and "train it" in said
+    )
 
 
 def test_groups_where_their_number_does_not_divide_the_channels(capsys):
@@ -280,6 +283,30 @@ def test_clips_that_cannot_be_fitted_to_are_refused(clips, to, words):
     with pytest.raises(InputError, match=words):
         convert_norm(net, to, clips)
     assert type(net[0]) is nn.BatchNorm1d
+
+
+@pytest.mark.parametrize(
+    ("to", "clips", "options", "words"),
+    [
+        ("GN", torch.randn(2, 4), {}, "there is no norm 'GN'; the norms are: bn, gn"),
+        ("gn", None, {"num_groups": 0}, "norm.num_groups is 0; it has to be a whole number from 1"),
+        ("gn", None, {"num_groups": 2.5}, "norm.num_groups is 2.5; it has to be a whole number"),
+        ("gn", 32, {}, "clips have to be a tensor"),
+        ("gn", torch.tensor(1.0), {}, "clips have to be a tensor"),
+        ("gn", [torch.randn(2, 4), torch.randn(2, 4, 3)], {}, r"clips of several sizes: \[2, 4\], \[2, 4, 3\]"),
+        ("gn", torch.full((2, 4), torch.nan), {}, "clips have numbers that are not finite"),
+    ],
+)
+def test_slips(to, clips, options, words):
+    net = nn.Sequential(nn.BatchNorm1d(4))
+    with pytest.raises(InputError, match=words):
+        convert_norm(net, to, clips, **options)
+    assert type(net[0]) is nn.BatchNorm1d
+
+
+def test_groups_other_than_the_default_are_said(capsys):
+    convert_norm(nn.Sequential(nn.BatchNorm1d(64), nn.BatchNorm1d(32)), "gn", num_groups=7)
+    assert "2 BatchNorm1d are gn now; groups: 4 in 2 layers" in capsys.readouterr().out
 
 
 def test_clips_that_the_network_does_not_take_change_nothing():

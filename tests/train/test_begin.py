@@ -60,7 +60,7 @@ def test_fit_begins_with_what_convert_norm_gives(pictures, tmp_path, with_bn, mo
         if ".proj." not in name:  # of other classes
             assert torch.equal(value, begun[0][name]), name
     said_by_fit = capsys.readouterr().err
-    assert re.search(r"weights of BN: 13 BatchNorm3d are gn now; the class .* re-fitted on [\d.]+%", said_by_fit)
+    assert re.search(r"weights of BN: 13 BatchNorm3d are gn now; .*the class .* re-fitted on [\d.]+%", said_by_fit)
     assert said.clips == 6
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["hyper_parameters"]["start"]["convert"] == 6
@@ -68,8 +68,11 @@ def test_fit_begins_with_what_convert_norm_gives(pictures, tmp_path, with_bn, mo
 
 @pytest.mark.slow
 def test_a_resumed_run_does_not_convert_again(pictures, tmp_path, monkeypatch, with_bn):
+    converted, real = [], begin.refit
+    monkeypatch.setattr(begin, "refit", lambda *given: converted.append(1) or real(*given))
     settings = {"model.start.init": with_bn[0], "model.start.convert": 6, "model.net.norm": "gn"}
     stopped_and_resumed(("training_step", 6), pictures, tmp_path, monkeypatch, **settings)
+    assert len(converted) == 2  # in the run that is not stopped, and in the first part of the other one
 
 
 @pytest.mark.parametrize(

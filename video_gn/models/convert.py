@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.models.norm_layers import Fused, finish
-from video_gn.models.replace import Replaced, has_statistics, norms_of, replace_norms
+from video_gn.models.replace import Replaced, check_words, has_statistics, norms_of, replace_norms
 
 # Norms that are gamma * z + beta in evaluation, with a z that knows nothing of gamma and beta.
 FITTED = ("gn", "ln", "in", "bn", "brn", "frozen_bn")
@@ -87,6 +87,7 @@ def convert_norm(model: nn.Module, to: str = "gn", clips: Any = None, **options:
 
 def convert(model: nn.Module, to: str = "gn", clips: Any = None, **options: Any) -> tuple[nn.Module, Conversion]:
     """As `convert_norm`, and says what was done instead of printing it."""
+    check_words(to, options)
     if clips is not None and to not in FITTED:
         raise InputError(f"clips re-fit gamma and beta of: {', '.join(FITTED)}; {to} is to be trained: leave clips out")
     if clips is None:
@@ -120,10 +121,15 @@ def refit(model: nn.Module, replaced: Replaced, clips: Tensor) -> Conversion:
 
 
 def _joined(clips: Any) -> Tensor:
-    batches = [clips] if isinstance(clips, Tensor) else list(clips)
-    if not batches or not all(isinstance(batch, Tensor) and len(batch) for batch in batches):
+    batches = [clips] if isinstance(clips, Tensor) else list(clips) if isinstance(clips, Iterable) else []
+    if not batches or not all(isinstance(batch, Tensor) and batch.ndim and len(batch) for batch in batches):
         raise InputError("clips have to be a tensor [N, C, ...], or several, with at least one clip")
-    return torch.cat(batches)
+    if len({batch.shape[1:] for batch in batches}) > 1:
+        raise InputError(f"clips of several sizes: {', '.join(str(list(batch.shape)) for batch in batches[:3])}")
+    joined = torch.cat(batches)
+    if not joined.isfinite().all():
+        raise InputError("clips have numbers that are not finite; give clips as the network takes them")
+    return joined
 
 
 class _Both(Fused, nn.Module):

@@ -33,6 +33,7 @@ from video_gn.errors import InputError
 from video_gn.models.evonorm import EvoNormS0
 from video_gn.models.mabn import MovingAverageBatchNorm
 from video_gn.models.norm_layers import EPS, BatchNorm3d, BatchRenorm3d, FrozenBatchNorm3d, Fused, GroupNorm
+from video_gn.rules import FLAG, Rule, number, one_of, or_none, whole
 
 Norm = Callable[[int], nn.Module]
 STANDARDIZED = "_ws"  # behind the word of a norm, where kernels are standardised
@@ -86,6 +87,17 @@ OPTIONS = {
     "frozen_bn": ("freeze_affine",),
     "mabn": ("average_batches",),
     "evonorm_s0": ("num_groups", "channels_per_group"),
+}
+RULES: dict[str, Rule] = {
+    "norm": one_of(NORMS),
+    "num_groups": whole(1, 2**16),
+    "channels_per_group": or_none(whole(1, 2**16)),
+    "ghost_batch": or_none(whole(1, 2**20)),
+    "r_max": number(1, 1e6),
+    "d_max": number(0, 1e6),
+    "freeze_affine": FLAG,
+    "average_batches": whole(1, 1024),
+    "weight_standardization": FLAG,
 }
 
 

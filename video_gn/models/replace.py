@@ -16,8 +16,9 @@ from video_gn.models.activations import take_activations
 from video_gn.models.conv_weights import fold_weights, form_weights, formable, is_formed
 from video_gn.models.evonorm import EvoNormS0
 from video_gn.models.interface import Known
-from video_gn.models.norm import NORMS, OPTIONS, make_norm
+from video_gn.models.norm import NORMS, OPTIONS, RULES, make_norm
 from video_gn.models.norm_layers import Fused
+from video_gn.rules import check
 
 # What is replaced; what is not, because it is over the last dimension and no channels.
 _REPLACED: Any = (BatchNorm, InstanceNorm, nn.GroupNorm, FrozenBatchNorm2d, Fused)
@@ -57,7 +58,7 @@ class Replaced:
         before = Counter(type(old).__name__ for old, _ in self.pairs.values())
         parts = [f"{', '.join(f'{count} {name}' for name, count in before.items())} are {self.to} now"]
         groups = Counter(getattr(new, "num_groups", None) for _, new in self.pairs.values())
-        if len(groups) > 1 and self.to in ("gn", "evonorm_s0"):
+        if set(groups) != {32} and self.to in ("gn", "evonorm_s0"):
             parts.append(
                 f"groups: {', '.join(f'{number} in {count} layers' for number, count in groups.most_common())}"
             )
@@ -122,7 +123,7 @@ def _made(model: nn.Module, to: str, options: dict[str, Any]) -> Replaced:
     Raises:
         InputError: As `replace_norms`.
     """
-    _check_words(to, options)
+    check_words(to, options)
     if "num_groups" in options:
         options.setdefault("channels_per_group", None)
     norms = norms_of(model)
@@ -155,12 +156,14 @@ def _known(model: nn.Module) -> list[Known]:
     return [module for module in model.modules() if isinstance(module, Known)]
 
 
-def _check_words(to: str, options: Mapping[str, Any]) -> None:
+def check_words(to: str, options: Mapping[str, Any]) -> None:
+    """Raises InputError for a norm that there is not, or a setting that no norm has or can have."""
     if to not in NORMS:
         raise InputError(f"there is no norm {to!r}; the norms are: {', '.join(NORMS)}")
-    known = sorted({"weight_standardization", *(name for names in OPTIONS.values() for name in names)})
+    known = sorted(RULES.keys() - {"norm"})
     if unknown := options.keys() - set(known):
         raise InputError(f"a norm has no setting {min(unknown)}; settings are: {', '.join(known)}")
+    check(options, RULES, "norm")
 
 
 def _check(name: str, layer: nn.Module) -> None:

@@ -27,23 +27,16 @@ from video_gn.models.blocks import Bottleneck, NonLocal, PreActBottleneck
 from video_gn.models.build import make_blocks
 from video_gn.models.conv_weights import form_weights
 from video_gn.models.interface import Known
-from video_gn.models.norm import NORMS, Norm, make_norm, norm_label
-from video_gn.rules import BELOW_1, FLAG, Rule, number, one_of, or_none, whole
+from video_gn.models.norm import RULES as NORM_RULES
+from video_gn.models.norm import Norm, make_norm, norm_label
+from video_gn.rules import BELOW_1, FLAG, Rule, one_of, whole
 
 # Of the network's settings.
 RULES: dict[str, Rule] = {
     "arch": one_of(ARCHS),
     "depth": one_of(DEPTHS),
     "width": whole(1, MAX_WIDTH),
-    "norm": one_of(NORMS),
-    "num_groups": whole(1, 2**16),
-    "channels_per_group": or_none(whole(1, 2**16)),
-    "ghost_batch": or_none(whole(1, 2**20)),
-    "r_max": number(1, 1e6),
-    "d_max": number(0, 1e6),
-    "freeze_affine": FLAG,
-    "average_batches": whole(1, 1024),
-    "weight_standardization": FLAG,
+    **NORM_RULES,
     "dropout": BELOW_1,
     "drop_path": BELOW_1,
     "zero_init_gamma": FLAG,

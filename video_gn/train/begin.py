@@ -55,18 +55,18 @@ def begin(
     return *scale, before
 
 
-def convert_start(model: Any, before: nn.Module) -> None:
+def convert_start(model: Any) -> None:
     """Re-fits gamma and beta of a classifier's norms on training clips, on the first process; DDP sends them to others.
 
     Args:
-        model: The classifier, in its trainer.
-        before: Its network with BN.
+        model: The classifier, in its trainer, with the network with BN in `to_convert`, which is empty then.
 
     Raises:
         InputError: It is not in training, or there is no data module to take clips from.
     """
     if model.trainer.state.fn != "fit":
         raise InputError("model.start.convert is done by fit; test what it trained")
+    (before,), model.to_convert = model.to_convert, ()
     trainer, count = model.trainer, model.hparams["start"]["convert"]
     data = getattr(trainer, "datamodule", None)
     if data is None:

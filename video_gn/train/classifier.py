@@ -58,6 +58,7 @@ class VideoClassifier(pl.LightningModule):
         outcomes: Scores of the test's videos, by row.
         call: Of the network, by its `execution`.
         norm_layers: Distances of running from true statistics, where they were measured.
+        to_convert: The network with BN whose weights fit converts as it begins, if there is one.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class VideoClassifier(pl.LightningModule):
         self.net = contract.make_net(net, len(self.class_names), crop_size)
         start = found_start(start, self.net)
         self.mean, self.std, before = begin(self.net, start, self.class_names)
-        self._to_convert = (before,) if before else ()  # no module of this one
+        self.to_convert = (before,) if before else ()  # no module of this one
         start = replace(start, convert=start.convert if before else 0)
         select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)
@@ -160,9 +161,8 @@ class VideoClassifier(pl.LightningModule):
             self.train()
         if stage == "fit" and self.init is None:
             contract.check_random_start(self.net, len(self.frozen))
-        if self._to_convert and not self.trainer.ckpt_path:
-            convert_start(self, *self._to_convert)
-        self._to_convert = ()
+        if self.to_convert:
+            convert_start(self)
 
     def configure_model(self) -> None:
         self.call.prepare(self.trainer.strategy, self.trainer.state.fn == "fit")

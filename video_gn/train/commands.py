@@ -236,6 +236,7 @@ class CLI(LightningCLI):
             self._take_folder()
         if config.ckpt_path:
             check_architecture(config.ckpt_path, self.model.hparams)
+            self.model.to_convert = ()
 
     def _take_folder(self) -> None:
         """Keeps the run's folder for this run alone, and looks again what is in it: another one may have ended."""
