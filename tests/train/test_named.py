@@ -103,9 +103,15 @@ def test_published_clips_are_settings():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--model.net", "r3d_19"), "there is no model.net 'r3d_19'; the names are: .*mc3_18.*r3d_18"),
+        (("--model.net", "r3d_19"), "there is no model.net 'r3d_19'.*; the names are: .*mc3_18.*r3d_18"),
         (("--model.net", "r3d_18", "--model.net.arch", "i3d"), "model.net.arch is a setting of ResNet3d"),
-        (("--model.net", "i3d_r51"), "there is no model.net 'i3d_r51'"),
+        (("--model.net", "r3d_18", "--model.net.nonlocal_blocks", "5"), "nonlocal_blocks is a setting of ResNet3d"),
+        (("--model.net", "i3d_r51"), r"there is no model.net 'i3d_r51' \(did you mean i3d_r50\?\); the names are"),
+        (("--model.net", "R3D18"), r"there is no model.net 'R3D18' \(did you mean r3d_18\?\)"),
+        (
+            ("--model.net", "r3d_18_gn"),
+            "'r3d_18_gn'; take --model.net r3d_18 --model.net.norm gn",
+        ),
     ],
 )
 def test_slips(words, said):

@@ -17,6 +17,7 @@ from video_gn.data.protocols import PROTOCOLS
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import SETTINGS
 from video_gn.models.architectures import ARCHS, DEPTHS
+from video_gn.models.known import NAMES
 from video_gn.models.networks import NETWORKS
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import RULES, ResNet3d
@@ -116,7 +117,8 @@ def explain(error: str, keys: list[str]) -> str:
     text = " ".join(error.split())
     if match := re.search(r"[Kk]ey \"?(?:\w+\.)?((?:model|data)\.\w+)\"?: .*Option '([\w.]+)' is not accepted", text):
         name = f"{match[1]}.{match[2]}"
-        owners = [one.__name__ for key, one, _ in CLASSES if key == match[1] and match[2] in vars(one)]
+        own = {one: {*vars(one), *getattr(one, "rules", ())} for key, one, _ in CLASSES if key == match[1]}
+        owners = [one.__name__ for one, settings in own.items() if match[2] in settings]
         return f"{name} is a setting of {owners[0]}" if owners else f"there is no {name}{_meant(name, keys)}"
     if match := re.search(r"Expected '([\w.]+)' to be a function that returns", text):
         return (
@@ -127,8 +129,7 @@ def explain(error: str, keys: list[str]) -> str:
     if match := re.search(rf'[Kk]ey "(model\.(?:optimizer|schedule|net))": .*{no_class}(\S+)', text):
         if "." in match[2] and (why := _not_importable(match[2])):
             return f"{match[1]}: {why}"
-        known = ", ".join(sorted(map(str, CHOICES[match[1]])))
-        return f"there is no {match[1]} {match[2]!r}; the names are: {known}"
+        return _no_name(match[1], match[2])
     if match := re.search(r"[Kk]ey \"(model\.net)\": .*Parser key \"(\w+)\": (.*?)\.? Got value: Namespace", text):
         return f'Parser key "{match[1]}.{match[2]}": {match[3]}'
     unknown = "(?:unrecognized arguments: --|does not accept option '|[Kk]ey \"?)"
@@ -146,6 +147,15 @@ def refusal(error: Exception) -> InputError:
     """What a class says that jsonargparse could not make, without its list of all that it tried."""
     reason = re.search(r"Problem with given class_path '(\S+)':\n\s*(.*)", str(error))
     return InputError(f"{reason[1]}: {reason[2]}" if reason else " ".join(str(error).split())[:300])
+
+
+def _no_name(key: str, name: str) -> str:
+    known = ", ".join(sorted(map(str, CHOICES[key])))
+    names = NAMES if key == "model.net" else ()
+    for norm in NORMS:
+        if (bare := name.removesuffix(f"_{norm}")) != name and bare in names:
+            return f"there is no {key} {name!r}; take --model.net {bare} --model.net.norm {norm}"
+    return f"there is no {key} {name!r}{_close(name.lower(), names)}; the names are: {known}"
 
 
 def _not_importable(path: str) -> str | None:
