@@ -9,19 +9,14 @@ from video_gn.errors import InputError
 from video_gn.models.blocks import Conv3d
 from video_gn.models.interface import Known
 from video_gn.models.norm import OPTIONS
+from video_gn.models.norm import RULES as NORM_RULES
 from video_gn.models.published import PublishedClip
 from video_gn.models.replace import replace_norms
-from video_gn.models.resnet3d import RULES as RESNET
 from video_gn.models.resnet3d import norm_of
-from video_gn.rules import Rule, or_none
+from video_gn.rules import BELOW_1, FLAG, or_none
 
 # Of the settings, which are those of `ResNet3d` but for what makes its architecture.
-_SHARED = (
-    *("norm", "num_groups", "channels_per_group", "ghost_batch", "r_max", "d_max", "freeze_affine", "average_batches"),
-    *("weight_standardization", "dropout", "drop_path", "zero_init_gamma"),
-)
-RULES: dict[str, Rule] = {name: RESNET[name] for name in _SHARED}
-RULES["dropout"] = or_none(RESNET["dropout"])
+RULES = NORM_RULES | {"dropout": or_none(BELOW_1), "drop_path": BELOW_1, "zero_init_gamma": FLAG}
 
 
 class Network(Known):
