@@ -46,8 +46,8 @@ def with_networks(args: Sequence[str], clips: bool) -> list[str]:
     for option in _options(args):
         is_config = option.name in ("-c", "--config")
         config = config_at(option.value) if is_config else {}
-        name = _named_in(config) if is_config else option.value if option.name == "--model.net" else ""
-        named, words = NAMES.get(_without_module(name)), option.words
+        name = _named_in(config) if is_config else _without_module(option.value) if option.name == "--model.net" else ""
+        named, words = NAMES.get(name), option.words
         if named and named.kind is ResNet3d:
             words = ["--config", _text(_spelled_out(config, named))]
         if named and named.clip and clips and name != before:
