@@ -1,4 +1,4 @@
-"""Every network of `list_models()` with every norm of the family. Half an hour: pytest -m long FILE"""
+"""Every network of `list_models()` with every norm of the family. Two hours beside other work: pytest -m long FILE"""
 
 import copy
 

@@ -191,7 +191,7 @@ def _channels(layer: Any) -> int:
 
 
 def _layer(name: str, old: Any, to: str, options: dict[str, Any], where: Any) -> nn.Module:
-    """A norm in the place of an old one; `where` is a tensor of the network, for one that has none."""
+    """A norm in the place of an old one; `where` is a tensor of the network, for norms without any."""
     try:
         new: Any = make_norm(to, **options)(_channels(old))
     except InputError as error:

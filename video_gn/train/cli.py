@@ -141,7 +141,7 @@ def _words(args: list[str]) -> list[str]:
 
 @cache
 def _parser(command: str, images: bool) -> ArgumentParser:
-    """The parser of a command's own words, which takes as long to make as many of them to parse."""
+    """The parser of a command's own words, which takes as long to make as a command line to parse."""
     return _make(_Parser, [command, "--images", str(images)]).own_parser
 
 

@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def check_statistics(model: Any) -> None:
-    """Says where it can have no effect.
+    """Says where `model.freeze_bn_after` can have no effect.
 
     Raises:
-        InputError: Training has no end, or averages weights in a way that needs the statistics to move.
+        InputError: Training has no end, or averages weights in a way that such statistics do not allow.
     """
     after, trainer = model.freeze_bn_after, model.trainer
     averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)

@@ -117,8 +117,8 @@ def explain(error: str, keys: list[str]) -> str:
     text = " ".join(error.split())
     if match := re.search(r"[Kk]ey \"?(?:\w+\.)?((?:model|data)\.\w+)\"?: .*Option '([\w.]+)' is not accepted", text):
         name = f"{match[1]}.{match[2]}"
-        own = {one: {*vars(one), *getattr(one, "rules", ())} for key, one, _ in CLASSES if key == match[1]}
-        owners = [one.__name__ for one, settings in own.items() if match[2] in settings]
+        classes = [kind for key, kind, _ in CLASSES if key == match[1]]
+        owners = [kind.__name__ for kind in classes if match[2] in (*vars(kind), *getattr(kind, "rules", ()))]
         return f"{name} is a setting of {owners[0]}" if owners else f"there is no {name}{_meant(name, keys)}"
     if match := re.search(r"Expected '([\w.]+)' to be a function that returns", text):
         return (
