@@ -56,13 +56,14 @@ class Workload(NamedTuple):
 class Way(NamedTuple):
     """A norm and how it is run."""
 
-    norm: Callable[[int], nn.Module]
+    norm: str | Callable[[int], nn.Module]
     kernels: str = "torch"
     low_memory: bool = False
     compiled: bool = False
     channels_last: bool = True
     peer: bool = False  # pytorchvideo's own network
     foreign: bool = False  # another project's norm, which may fail
+    standardized: bool = False  # the kernels
 
 
 class NormSite(NamedTuple):
@@ -97,6 +98,8 @@ def gpu_ways() -> dict[str, Way]:
         "GN": Way(stock_group_norm),
         "GN ours": Way(group_norm, "triton"),
         "GN ours, low memory": Way(group_norm, "triton", low_memory=True),
+        "GN ours, WS": Way(group_norm, "triton", standardized=True),
+        **{f"{word} ours": Way(word, "triton") for word in ("frozen_bn", "brn", "mabn", "evonorm_s0")},
         "no norm": Way(lambda _: nn.Identity()),
         "pytorchvideo BN": Way(nn.BatchNorm3d, channels_last=False, peer=True),
     }
@@ -158,7 +161,8 @@ def network(way: Way, workload: Workload) -> nn.Module:
         settings: Any = SimpleNamespace(net=model, clip=clip, class_names=range(CLASSES))
         return create_resnet(**pytorchvideo_arguments(settings) | {"norm": nn.BatchNorm3d})
     size: dict[str, Any] = {"depth": 11, "width": 16, "arch": "i3d_small"} if workload.demo else {}
-    net = ResNet3d(CLASSES, norm=way.norm, zero_init_gamma=False, **size)
+    size |= {"zero_init_gamma": False, "weight_standardization": way.standardized}
+    net = ResNet3d(CLASSES, norm=way.norm, **size)
     net.set_crop_size(workload.size)
     select_kernels(net, way.kernels, way.low_memory)
     return net

@@ -2,6 +2,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 from children import assert_children_end
@@ -21,6 +22,11 @@ def job(item):
     return item * 2
 
 
+def wait(seconds):
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return "done"
+
+
 def test_every_item_ends_whatever_its_process_does():
     items = [1, "hang", 2, "crash", 3, 4, "memory", 5, 6]
     results = dict(run_jobs(job, items, 2, 1.0))
@@ -29,6 +35,13 @@ def test_every_item_ends_whatever_its_process_does():
     assert results["crash"] == Ended("crashed its decoder (exit code -11)", False)
     assert results["memory"] == Ended(KILLED, False)
     assert len(results) == len(items)
+
+
+def test_time_in_which_nothing_ran_is_not_counted(monkeypatch):
+    """On a machine that was asleep, the clock jumps."""
+    began, real = time.monotonic(), time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 1000 * (real() > began + 0.7))
+    assert list(run_jobs(wait, [2.0], 1, 10.0)) == [(2.0, "done")]
 
 
 def test_an_error_of_our_own_is_raised():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 PR_SET_PDEATHSIG = 1
+POLL = 0.5  # seconds
 KILLED = "its process was killed, as Linux does where memory runs out: start fewer at a time, by --workers"
 
 
@@ -46,10 +47,10 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.item: Any = None
-        self.began = 0.0
+        self.seconds = 0.0
 
     def give(self, item: Any) -> None:
-        self.item, self.began = item, time.monotonic()
+        self.item, self.seconds = item, 0.0
         self.pipe.send(item)
 
     def end(self) -> None:
@@ -67,9 +68,10 @@ def run_jobs(
         function: Of one item; what it raises is raised here.
         items: Everything to do; taken as needed.
         workers: Child processes. They inherit what is loaded, and stop with this one.
-        timeout: Seconds for one item, after which its process is killed.
+        timeout: Seconds for one item, after which its process is killed. Those in which this process did not run
+            either, on a machine that was asleep, are not counted.
     """
-    waiting = iter(items)
+    waiting, before = iter(items), time.monotonic()
     busy: list[_Worker] = []
     try:
         while True:
@@ -78,11 +80,14 @@ def run_jobs(
                 busy[-1].give(item)
             if not busy:
                 return
-            ready = wait([worker.pipe for worker in busy], timeout=0.5)
+            ready = wait([worker.pipe for worker in busy], timeout=POLL)
+            now = time.monotonic()
+            passed, before = min(now - before, 2 * POLL), now
             for worker in list(busy):
+                worker.seconds += passed
                 if worker.pipe in ready:
                     result = _receive(worker)
-                elif time.monotonic() - worker.began > timeout:
+                elif worker.seconds > timeout:
                     result = Ended(f"hung for {timeout:g} s", True)
                 else:
                     continue

@@ -322,9 +322,10 @@ def test_devices(tmp_path):
     slots = local.make_slots(["0,1", "2,3"], runs)
     assert [slot.env for slot in slots] == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
     assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in local.make_slots(["cpu", "cpu"], runs)] == ["", ""]
+    assert len(local.make_slots(["0,1", "0,1"], runs)) == 2  # which share them
     for devices, words in (
         (["0"], "add --trainer.devices 1"),
-        (["0,1", "1,2"], "names a GPU twice"),
+        (["0,1", "1,1"], "--devices 1,1 names a GPU twice"),
         (["gpu"], "is cpu,"),
     ):
         with pytest.raises(InputError, match=words):

@@ -134,8 +134,8 @@ def test_workers_by_the_cores(monkeypatch):
 @pytest.mark.parametrize(
     ("trap", "words"),
     [
-        (sleep_with_the_interpreter_locked, "its decoder hung for 0.5 s"),
-        (spin, "its decoder hung for 0.5 s"),
+        (sleep_with_the_interpreter_locked, "its decoder hung for 0.5 s, twice"),
+        (spin, "its decoder hung for 0.5 s, twice"),
         (crash, "its decoder crashed"),
     ],
 )
@@ -191,7 +191,23 @@ def test_who_hung_is_known_also_before_it_has_ended(videos):
     worker.start()
     loader._children = [worker]
     samples.in_hand[0] = torch.tensor([worker.pid, 7])
-    assert loader._blame() and told == {7: "its decoder hung for 0.5 s"}
+    loader._hung.add(7)
+    assert loader._blame() and told == {7: "its decoder hung for 0.5 s, twice"}
+
+
+def test_what_hung_once_is_read_again(videos, tmp_path, caplog):
+    """A machine was asleep, or its disk away: no video is bad for that, and nothing changes."""
+
+    def hang_once():
+        if not (tmp_path / "hung").exists():
+            (tmp_path / "hung").touch()
+            sleep_with_the_interpreter_locked()
+
+    marks, trap = [], Trap(VIEW, {videos.path(7): hang_once})
+    found = batches(videos, trap, 2, set_aside=lambda *mark: marks.append(mark), timeout=0.5)
+    assert not marks and f"reading {videos.path(7)} took over 0.5 s; it is read once more" in caplog.text
+    for ours, theirs in zip(found, batches(videos, VIEW), strict=True):
+        assert torch.equal(ours.rows, theirs.rows) and torch.equal(ours.clips, theirs.clips)
 
 
 def test_workers_of_a_killed_process_end_with_it(videos):

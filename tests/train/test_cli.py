@@ -361,12 +361,12 @@ def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp
     assert results["steps"] == 3 and (results["val"]["videos"], results["val"]["unreadable"]) == (24, 1)
     with open(tmp_path / "set/quarantine.csv", newline="") as file:
         listed = {(row["path"], row["reason"]) for row in csv.DictReader(file)}
-    assert listed == {(f"{split}/fast_up/0000.mp4", "its decoder hung for 1 s") for split in ("train", "val")}
+    assert listed == {(f"{split}/fast_up/0000.mp4", "its decoder hung for 1 s, twice") for split in ("train", "val")}
     monkeypatch.setattr(decord_reader.DecordVideo, "read", real)
     capsys.readouterr()
     assert cli.main(fit(tmp_path / "again", tmp_path / "set", *options)) == 0
     err = capsys.readouterr().err
-    assert "known to be bad" in err and "in quarantine: its decoder hung for 1 s" in err
+    assert "known to be bad" in err and "in quarantine: its decoder hung for 1 s, twice" in err
     assert json.loads((tmp_path / "again/results.json").read_text())["fit"]["val"]["unreadable"] == 1
 
 

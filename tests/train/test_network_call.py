@@ -96,10 +96,18 @@ def assert_equal(found, expected):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=str(name))
 
 
-@pytest.mark.parametrize("norm", ["gn", "bn", "brn", "frozen_bn"])
-def test_steps_by_graphs_are_the_same(norm, recorded):
-    """Running statistics and dropout too."""
-    settings = {"norm": norm} | ({} if norm == "gn" else {"num_groups": 32})
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"norm": "gn"},
+        {"norm": "gn", "weight_standardization": True, "drop_path": 0.5},
+        *({"norm": norm, "num_groups": 32} for norm in ("bn", "brn", "frozen_bn", "mabn")),
+        {"norm": "evonorm_s0"},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_steps_by_graphs_are_the_same(settings, recorded):
+    """Running statistics, mabn's history, dropout and stochastic depth too."""
     graphed = made(**settings)
     assert_equal(trained(graphed), trained(made(False, **settings)))
     assert len(recorded) == 1 and graphed.call.graphed

@@ -55,7 +55,9 @@ def make_slots(devices: Sequence[str], runs: Sequence[Run]) -> list[Slot]:
             continue
         if not re.fullmatch(r"\d+(,\d+)*", name):
             raise InputError(f"--devices has {name}; a device is cpu, the number of a GPU, or several as 0,1")
-        count = name.count(",") + 1
+        count = len(set(name.split(",")))
+        if count <= name.count(","):
+            raise InputError(f"--devices {name} names a GPU twice")
         for run in runs:
             if run.devices != count:
                 raise InputError(
@@ -64,9 +66,6 @@ def make_slots(devices: Sequence[str], runs: Sequence[Run]) -> list[Slot]:
                     "the clips per step by --trainer.accumulate_grad_batches)"
                 )
         slots.append(Slot(name, {"CUDA_VISIBLE_DEVICES": name}))
-    used = [gpu for slot in slots if slot.name != "cpu" for gpu in slot.name.split(",")]
-    if len(set(used)) < len(used):
-        raise InputError(f"--devices {' '.join(devices)} names a GPU twice")
     return slots or [Slot()]
 
 

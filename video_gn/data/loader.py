@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from video_gn.batch import NONE, Batch
 from video_gn.compat import end_workers
+from video_gn.console import printable
 from video_gn.data.dataset import VideoDataset, collate
 from video_gn.data.order import Rows, Shuffled, with_turns
 from video_gn.errors import InputError
@@ -125,6 +126,7 @@ class VideoLoader:
         self.position, self.set_aside = position, set_aside
         self._children: list[Any] = []
         self._killed: set[int] = set()  # rows in hand
+        self._hung: set[int] = set()  # likewise, once
         videos.in_hand = torch.full((max(num_workers, 1), 2), NONE)
         try:
             videos.in_hand.share_memory_()
@@ -211,8 +213,14 @@ class VideoLoader:
         for row, code in culprits.items():
             if code == -signal.SIGKILL:
                 continue
-            hung = code == -signal.SIGALRM
-            reason = f"its decoder hung for {self.videos.timeout:g} s" if hung else "its decoder crashed"
+            reason = "its decoder crashed"
+            if code == -signal.SIGALRM:
+                reason = f"its decoder hung for {self.videos.timeout:g} s, twice"
+                if row not in self._hung:  # the machine may have been asleep, or its disk away
+                    self._hung.add(row)
+                    path, seconds = printable(self.videos.videos.path(row)), self.videos.timeout
+                    log.warning("reading %s took over %g s; it is read once more", path, seconds)
+                    continue
             self.videos.videos.set_aside[row] = reason
             self.set_aside(row, reason)
         for child in self._children:  # one that ended may have left them waiting for each other
