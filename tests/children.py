@@ -4,11 +4,22 @@ import multiprocessing
 import time
 from pathlib import Path
 
+import pytest
+import torch
+
+
+def fork(work, *args):
+    """A process that does some work with what this one has loaded: it costs no imports."""
+    if torch.cuda.is_initialized():
+        pytest.skip("this process has used a GPU, which one that is forked from it cannot")
+    process = multiprocessing.get_context("fork").Process(target=work, args=args)
+    process.start()
+    return process
+
 
 def assert_children_end(work, least, timeout=10.0):
     """Does some work in a process, kills it when it has children, and looks at what becomes of them."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
+    process = fork(work)
     children = wait_for(lambda: len(found := children_of(process.pid)) >= least and found, 30)
     process.kill()
     process.join()

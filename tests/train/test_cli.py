@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from children import assert_children_end
+from children import assert_children_end, fork
 from command_lines import DEMO, fit, short, tiny
 from conftest import REPO
 from pytorch_lightning.utilities import rank_zero_only
@@ -251,8 +251,7 @@ def test_a_killed_run_goes_on_from_its_last_step(run, data_root, tmp_path, monke
         signal_at(monkeypatch, 5, signal.SIGKILL)
         cli.main(command)
 
-    process = multiprocessing.get_context("fork").Process(target=killed)
-    process.start()
+    process = fork(killed)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -582,9 +581,7 @@ def forked(count, command, folder):
             code = cli.main(list(map(str, command)))
         os._exit(code)
 
-    processes = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in range(count)]
-    for process in processes:
-        process.start()
+    processes = [fork(work, rank) for rank in range(count)]
     for process in processes:
         process.join(60)
     err = "".join((folder / f"{rank}.err").read_text() for rank in range(count))
@@ -669,8 +666,7 @@ def test_a_run_may_follow_one_by_ddp_in_the_same_process(pictures, tmp_path):
     def work():
         os._exit(max(cli.main(tiny(pictures, tmp_path / name, **by_ddp)) for name in ("first", "second")))
 
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
+    process = fork(work)
     process.join(60)
     assert process.exitcode == 0
 

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import signal
 
 import numpy as np
 import pytest
 import torch
+from children import fork
 from command_lines import fit, short, tiny
 from conftest import few
 from PIL import Image
@@ -71,8 +71,7 @@ def killed(words, step):
         VideoClassifier.training_step = dies
         cli.main(words)
 
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
+    process = fork(work)
     process.join(100)
     assert process.exitcode == -signal.SIGKILL
 

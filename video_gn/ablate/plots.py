@@ -53,7 +53,9 @@ def curves(grid: Grid, cells: Cells) -> str:
 
 
 def _curve(ax: Any, cell: CellResult, key: str, **style: Any) -> None:
-    histories = [{int(one["epoch"]): one[key] for one in run.history} for run in cell.runs.values()]
+    histories = [
+        {int(one["epoch"]): one[key] for one in run.history if np.isfinite(one[key])} for run in cell.runs.values()
+    ]
     epochs = sorted(set.intersection(*(set(history) for history in histories))) if histories else []
     if not epochs:
         return

@@ -109,9 +109,9 @@ def _tuning(grid: Grid, trials: Sequence[Trial]) -> list[Block]:
     return [
         Heading(f"Tuned before: {grid.tune.key}"),
         Text(
-            f"Each cell was trained with each value, seed {', '.join(map(str, grid.tune.seeds))}, without a share of "
-            f"its training list ({grid.tune.share:.0%} where it says none), on which it was validated; the test list "
-            "was not looked at. Validation top-1 in %; the value with the highest is taken."
+            f"Each cell was trained with each value and seed {', '.join(map(str, grid.tune.seeds))}, on its training "
+            f"list less a share ({grid.tune.share:.0%} where it says none) that it was validated on; the test list was "
+            "not looked at. Validation top-1 in %; the value with the highest is taken."
         ),
         tune.tuning_table(grid, trials),
     ]
@@ -166,12 +166,12 @@ def _differences(found: Sequence[Contrast]) -> list[Block]:
     if not found:
         return []
     rows = []
+    published = any(one.paper for one in found)
     for one in found:
-        mean, low, high = one.figures["top1"]
-        paper = f"{one.paper['top1']:+.1f}" if one.paper else ""
-        top5 = "{:+.1f} ({:+.1f} to {:+.1f})".format(*one.figures["top5"])
-        sign = "yes" if one.clear else "no"
-        rows.append([one.what, one.at, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})", sign, paper, top5, str(one.seeds)])
+        top1, top5 = ("{:+.1f} ({:+.1f} to {:+.1f})".format(*one.figures[name]) for name in ("top1", "top5"))
+        paper = [f"{one.paper['top1']:+.1f}" if one.paper else ""] if published else []
+        rows.append([one.what, one.at, top1, "yes" if one.clear else "no", *paper, top5, str(one.seeds)])
+    head = ["difference", "at", "top-1 (95 %)", "apart from 0", *["paper, top-1"] * published, "top-5 (95 %)", "seeds"]
     return [
         Heading("Differences"),
         Text(
@@ -179,7 +179,7 @@ def _differences(found: Sequence[Contrast]) -> list[Block]:
             "An interval that holds zero shows no effect. With few seeds the intervals understate how much other "
             "seeds would differ."
         ),
-        Table(["difference", "at", "top-1 (95 %)", "apart from 0", "paper, top-1", "top-5 (95 %)", "seeds"], rows),
+        Table(head, rows),
     ]
 
 
