@@ -95,12 +95,17 @@ def test_each_cell_gets_its_best_value_by_top1_then_by_loss(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_that_failed_otherwise_says_nothing(tmp_path):
-    grid = read_grid(write(tmp_path / "g.yaml"))
+def test_a_trial_that_failed_otherwise_says_nothing(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "g.yaml")
+    grid = read_grid(path)
     trials = tune.make_trials(grid, tmp_path)
     for trial in trials:
         fail(trial, "killed by SIGKILL; it may have run out of memory")
     assert tune.untuned(grid, trials) == {"bn", "gn"} and not tune.tuning_table(grid, trials).rows
+    monkeypatch.setattr("video_gn.ablate.__main__.run_all", lambda *_: None)
+    assert main([str(path), "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "2 runs cannot begin" in said and "0 of 0 runs" not in said
 
 
 @pytest.mark.slow
@@ -116,7 +121,7 @@ def test_the_report_has_what_was_tried(tmp_path, capsys):
         write_run(run.folder, range(20), [1, 2] * 10)
     assert main([str(path), "--out", str(out), "--report"]) == 0
     report = (out / "results.md").read_text()
-    assert "Tuned before: model.optimizer.base_lr" in report and "without a share of its training list (25%" in report
+    assert "Tuned before: model.optimizer.base_lr" in report and "its training list less a share (25%" in report
     assert "| gn | 50.0 | 90.0 | 50.0 | 0.6 |" in report
     assert json.loads((out / "results.json").read_text())["tuned"]["cells"][0]["taken"] == "0.6"
     assert main([str(path), "--out", str(out), "--dry-run"]) == 0

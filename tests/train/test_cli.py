@@ -170,7 +170,7 @@ def test_ctrl_c_that_comes_twice_at_once_is_one(later, pictures, tmp_path, monke
     monkeypatch.setattr(VideoClassifier, "training_step", sends)
     monkeypatch.setattr(interrupt, "TOGETHER", 0.0 if later else 1.0)
     assert cli.main(tiny(pictures, tmp_path)) == 130
-    said = "at once, without a checkpoint" if later else "with everything saved in"
+    said = "at once; what it saved before is kept" if later else "with everything saved in"
     assert f"stopped by SIGINT {said}" in capsys.readouterr().err
     assert (tmp_path / "checkpoints" / "last.ckpt").exists() != later
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on

@@ -81,7 +81,10 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
             _train(work.trials, len(work.open_trials), slots)
             work = _Work(grid, out)
             print(f"\n{work.plan}")
-        _train(work.ready, sum(not run.results() for run in work.ready), slots)
+        if rest := len(work.runs) - len(work.ready):
+            print(f"{rest} runs cannot begin: of their cells' trials some are not finished", flush=True)
+        if work.ready:
+            _train(work.ready, sum(not run.results() for run in work.ready), slots)
     finally:
         if any(run.results() for run in work.runs):
             _report(work, words)

@@ -128,7 +128,8 @@ def _job(args: list[str], prog: str) -> int:
 
 
 def _stopped(number: int, args: list[str]) -> str:
-    left = f" at once, without a checkpoint; {RESUME}" if "fit" in args else "; nothing of this evaluation is kept"
+    kept = f" at once; what it saved before is kept: {RESUME}"
+    left = kept if "fit" in args else "; nothing of this evaluation is kept"
     return f"stopped by {signal.Signals(number).name}{left}"
 
 

@@ -470,7 +470,7 @@ def test_ctrl_c_when_training_is_over_or_has_not_begun(at, pictures, tmp_path, m
         stop_at(patched, signal.SIGINT, (at, 1))
         assert cli.main(tiny(pictures, tmp_path, test_after_fit="true")) == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "stopped by SIGINT at once, without a checkpoint; resume with --ckpt_path last"
+        "stopped by SIGINT at once; what it saved before is kept: resume with --ckpt_path last"
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
     assert cli.main(tiny(pictures, tmp_path, test_after_fit="true")) == 0
