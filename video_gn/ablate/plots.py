@@ -15,7 +15,7 @@ from video_gn.ablate.grid import Grid, named
 from video_gn.ablate.statistics import CellResult, Cells, Measured, Values
 from video_gn.train.callbacks.bn_statistics import CHOICES
 
-# Colours of Okabe and Ito, and two of Tol, stay apart for the colour-blind; dashes and markers keep lines apart in grey.
+# Of Okabe and Ito, and two of Tol: apart for the colour-blind; dashes and markers keep lines apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#882255", "#999933")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
