@@ -68,7 +68,7 @@ def run_jobs(
         function: Of one item; what it raises is raised here.
         items: Everything to do; taken as needed.
         workers: Child processes. They inherit what is loaded, and stop with this one.
-        timeout: Seconds for one item, after which its process is killed. Those in which this process did not run
+        timeout: Seconds for an item, after which its process is killed. Those in which this process did not run
             either, on a machine that was asleep, are not counted.
     """
     waiting, before = iter(items), time.monotonic()

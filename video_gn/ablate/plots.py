@@ -54,7 +54,7 @@ def curves(grid: Grid, cells: Cells) -> str:
 
 def _curve(ax: Any, cell: CellResult, key: str, **style: Any) -> None:
     histories = [
-        {int(one["epoch"]): one[key] for one in run.history if np.isfinite(one[key])} for run in cell.runs.values()
+        {int(row["epoch"]): row[key] for row in run.history if np.isfinite(row[key])} for run in cell.runs.values()
     ]
     epochs = sorted(set.intersection(*(set(history) for history in histories))) if histories else []
     if not epochs:

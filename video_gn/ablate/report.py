@@ -166,11 +166,12 @@ def _differences(found: Sequence[Contrast]) -> list[Block]:
     if not found:
         return []
     rows = []
-    published = any(one.paper for one in found)
-    for one in found:
-        top1, top5 = ("{:+.1f} ({:+.1f} to {:+.1f})".format(*one.figures[name]) for name in ("top1", "top5"))
-        paper = [f"{one.paper['top1']:+.1f}" if one.paper else ""] if published else []
-        rows.append([one.what, one.at, top1, "yes" if one.clear else "no", *paper, top5, str(one.seeds)])
+    published = any(contrast.paper for contrast in found)
+    for contrast in found:
+        top1, top5 = ("{:+.1f} ({:+.1f} to {:+.1f})".format(*contrast.figures[name]) for name in ("top1", "top5"))
+        paper = [f"{contrast.paper['top1']:+.1f}" if contrast.paper else ""] if published else []
+        clear = "yes" if contrast.clear else "no"
+        rows.append([contrast.what, contrast.at, top1, clear, *paper, top5, str(contrast.seeds)])
     head = ["difference", "at", "top-1 (95 %)", "apart from 0", *["paper, top-1"] * published, "top-5 (95 %)", "seeds"]
     return [
         Heading("Differences"),
