@@ -32,10 +32,14 @@ def kernels_without_memory() -> Iterator[None]:
 
     def forward(x: Tensor, weight: Any, bias: Any, residual: Any, sets: Any, *_: Any) -> tuple[Tensor, Tensor]:
         statistics = x.new_empty((2, sets.sets, sets.groups), dtype=torch.float32)
-        return torch.empty_like(x, memory_format=LAST), statistics
+        return apply(x), statistics
+
+    def apply(x: Tensor, *_: Any) -> Tensor:
+        return torch.empty_like(x, memory_format=LAST)
 
     with (
         mock.patch.object(launch, "forward", forward),
+        mock.patch.object(launch, "apply", apply),
         mock.patch.object(max_pool, "_launch", lambda *_, **__: None),
         mock.patch.object(dispatch, "_able", lambda _: True),
         mock.patch.object(torch.cuda, "device_of", nullcontext),
