@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -279,6 +280,29 @@ def test_a_wrong_export_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="gives other logits than the checkpoint"):
         formats.export(path, ["safetensors"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("times", "kept"), [(1, True), (20, False)])
+def test_rounding_of_the_checkpoint_itself_is_no_wrong_export(times, kept, tmp_path, monkeypatch):
+    """Where its own logits are 1e-3 from float64, an export's may be, and not 20 times as far."""
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint(path, **SMALL)
+    content = torch.load(path, weights_only=True)
+    for name, value in content["state_dict"].items():  # two features are constant, and cancel
+        if "blocks.5" in name and name.endswith(("norm_c.weight", "norm_c.bias", "1_norm.weight", "1_norm.bias")):
+            value[:2] = 0 if name.endswith("weight") else 1 / 3
+    content["state_dict"]["net.blocks.6.proj.weight"][:, :2] = torch.tensor([1e4, -1e4])
+    torch.save(content, path)
+
+    def off(model, settings, part):
+        part.write_text("x")
+        exact = lambda clips: formats._exact(model, settings, clips)  # noqa: E731
+        return lambda clips: (logits := model(clips).mean(2)) + times * (exact(clips) - logits)
+
+    monkeypatch.setitem(formats.FORMATS, "safetensors", (".safetensors", off))
+    with nullcontext() if kept else pytest.raises(InputError, match="gives other logits than the checkpoint"):
+        formats.export(path, ["safetensors"], tmp_path / "out")
+    assert (tmp_path / "out" / "run.safetensors").exists() == kept
 
 
 # pytorchvideo's and torchvision's networks

@@ -24,6 +24,7 @@ def checkpoint(path, name, **settings):
     """A checkpoint as Lightning writes them, of random weights; gives the classifier."""
     kind, own, _ = NETWORKS[name]
     small = {"width": 8, "num_groups": 4} if kind is ResNet3d else {}
+    torch.manual_seed(1)
     model = VideoClassifier(NAMES, partial(kind, **own, **small, **settings), crop_size=SIDE).eval()
     randomize(model.net)
     torch.nn.init.normal_(model.net.classifier.weight, std=1e-3)  # so that no score is all of 1
