@@ -23,6 +23,7 @@ from conftest import REPO
 
 from video_gn.ablate import cluster, local, plan, plots, statistics
 from video_gn.ablate.__main__ import main
+from video_gn.ablate.contrasts import contrasts, highest, measure_contrasts
 from video_gn.ablate.grid_file import read_grid
 from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown
 from video_gn.errors import InputError
@@ -542,7 +543,8 @@ def outcomes(grid, cells):
     found = {tuple(cell.values.values()): statistics.CellResult(cell) for cell in grid.cells}
     for values, seeds in cells.items():
         for seed, ranks in seeds.items():
-            run = statistics.Measured(None, {})
+            top1 = float(np.mean(np.array(ranks) == 1))
+            run = statistics.Measured(None, {"tests": [{"top1": top1, "top5": 1.0, "clip_top1": top1}]})
             run.__dict__["ranks"] = ([f"video {i}" for i in range(len(ranks))], np.array(ranks))
             found[values].runs[seed] = run
     return found
@@ -553,7 +555,7 @@ def test_the_bootstrap_is_paired_and_has_the_width_that_theory_gives(tmp_path):
     rng = np.random.default_rng(1)
     bn = rng.choice([0, 1, 2, 6], 400, p=[0.1, 0.5, 0.2, 0.2])
     gn = np.where(rng.random(400) < 0.15, 1, bn)  # right on some more of the same videos
-    (one,) = statistics.measure_contrasts(grid, outcomes(grid, {("bn",): {0: bn}, ("gn",): {0: gn}}))
+    (one,) = measure_contrasts(grid, outcomes(grid, {("bn",): {0: bn}, ("gn",): {0: gn}}), contrasts(grid))
     difference = (gn == 1).astype(float) - (bn == 1)
     mean, low, high = one.figures["top1"]
     half = 100 * 1.96 * difference.std() / np.sqrt(400)
@@ -572,7 +574,7 @@ def test_seeds_widen_the_interval_and_only_common_ones_count(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml"))
     right, wrong = np.ones(200, int), np.full(200, 3)
     cells = {("bn",): {0: wrong, 1: right, 7: right}, ("gn",): {0: right, 1: right, 5: wrong}}
-    (one,) = statistics.measure_contrasts(grid, outcomes(grid, cells))
+    (one,) = measure_contrasts(grid, outcomes(grid, cells), contrasts(grid))
     # By seed +100 and 0 points: two draws of two give 0, 50 or 100; videos add nothing.
     assert one.figures["top1"] == pytest.approx((50, 0, 100)) and one.seeds == 2 and not one.clear
 
@@ -580,7 +582,7 @@ def test_seeds_widen_the_interval_and_only_common_ones_count(tmp_path):
 def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
     grid = read_grid(ABLATIONS / "table8.yaml")
     ranks = {tuple(cell.values.values()): {0: [1, 2, 0, 9]} for cell in grid.cells}
-    found = {(one.what, one.at): one for one in statistics.measure_contrasts(grid, outcomes(grid, ranks))}
+    found = {(one.what, one.at): one for one in measure_contrasts(grid, outcomes(grid, ranks), contrasts(grid))}
     expected = {
         ("norm gn − bn", "clip 32x2, batch 8"): -0.3,
         ("norm gn − bn", "clip 32x2, batch 4"): 0.7,
@@ -598,7 +600,23 @@ def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
 
 def test_cells_that_were_tested_on_different_videos_are_not_compared(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml"))
-    assert statistics.measure_contrasts(grid, outcomes(grid, {("bn",): {0: [1, 1]}, ("gn",): {0: [1, 1, 1]}})) == []
+    cells = outcomes(grid, {("bn",): {0: [1, 1]}, ("gn",): {0: [1, 1, 1]}})
+    assert measure_contrasts(grid, cells, contrasts(grid)) == []
+
+
+def test_the_highest_of_each_column_against_the_others(tmp_path):
+    """By the mean, of what is measured; of two, the differences have it."""
+    grid = read_grid(write(tmp_path / "g.yaml", axes={"norm": ["bn", "gn", "ln", "in"], "batch": [8, 1]}))
+    right, wrong = [1] * 50, [2] * 50
+    ranks = {("bn", "8"): right + wrong, ("gn", "8"): right + right, ("ln", "8"): wrong + wrong}
+    ranks |= {("bn", "1"): right + right, ("gn", "1"): wrong + wrong}
+    cells = outcomes(grid, {cell: {0: one} for cell, one in ranks.items()})
+    found = measure_contrasts(grid, cells, highest(grid, cells))
+    assert [(one.what, one.at, one.figures["top1"][0]) for one in found] == [
+        ("gn − bn", "batch 8", 50),
+        ("gn − ln", "batch 8", 100),
+    ]
+    assert found[0].clear and 38 < found[0].figures["top1"][1] < 50
 
 
 # Pages

@@ -9,10 +9,10 @@ from ablate_runs import write_run
 from conftest import REPO
 
 from video_gn.ablate import plan
+from video_gn.ablate.contrasts import contrasts, measure_contrasts
 from video_gn.ablate.folds import collect, pool_folds
 from video_gn.ablate.grid_file import read_grid
 from video_gn.ablate.report import write_report
-from video_gn.ablate.statistics import measure_contrasts
 
 FOLDS = 3
 
@@ -48,7 +48,7 @@ def test_each_video_counts_once(ablation, tmp_path):
         assert names == [f"v{i}.mp4 a" for i in order] and found.tolist() == [drawn[i] for i in order]
         assert run.history[0]["val/top1"] == pytest.approx(50 / 100 / FOLDS)
         assert run.val_median("top1") == pytest.approx(50 / FOLDS)
-    (contrast,) = measure_contrasts(pooled, cells)
+    (contrast,) = measure_contrasts(pooled, cells, contrasts(pooled))
     expected = 100 * np.mean([np.mean(ranks["gn", seed] == 1) - np.mean(ranks["bn", seed] == 1) for seed in (0, 1)])
     assert contrast.figures["top1"][0] == pytest.approx(expected, abs=1e-4) and contrast.seeds == 2
     text = write_report(grid, runs, tmp_path / "report", ["g"])

@@ -5,14 +5,25 @@ from datetime import UTC, datetime
 from math import isnan
 from typing import Any
 
+from video_gn.ablate.contrasts import Contrast
 from video_gn.ablate.grid import Grid
 from video_gn.ablate.plan import differing
 from video_gn.ablate.run import Run
-from video_gn.ablate.statistics import CellResult, Cells, Contrast, Values
+from video_gn.ablate.statistics import CellResult, Cells, Values
 
 
-def as_data(grid: Grid, runs: Sequence[Run], cells: Cells, differences: Sequence[Contrast]) -> dict[str, Any]:
-    """The content of `results.json`: each cell with its runs, and the differences between cells."""
+def as_data(
+    grid: Grid, runs: Sequence[Run], cells: Cells, differences: Sequence[Contrast], highest: Sequence[Contrast]
+) -> dict[str, Any]:
+    """The content of `results.json`: each cell with its runs, and the differences between cells.
+
+    Args:
+        grid: The ablation.
+        runs: All of its runs.
+        cells: What they measured.
+        differences: Between cells that differ in one axis.
+        highest: The highest cell of each column less the others.
+    """
     return {
         "name": grid.name,
         "title": grid.title,
@@ -21,18 +32,20 @@ def as_data(grid: Grid, runs: Sequence[Run], cells: Cells, differences: Sequence
         "seeds": grid.seeds,
         "differing_settings": differing(runs),
         "cells": [_cell_as_data(grid, values, cell, runs) for values, cell in cells.items()],
-        "differences": [
-            {
-                "kind": one.kind,
-                "difference": one.what,
-                "at": one.at,
-                "seeds": one.seeds,
-                **{f"{name}_mean_low_high": figures for name, figures in one.figures.items()},
-                **({"paper": one.paper} if one.paper else {}),
-            }
-            for one in differences
-        ],
+        "differences": [_contrast_as_data(contrast) for contrast in differences],
+        "highest": [_contrast_as_data(contrast) for contrast in highest],
         "unfinished": {run.name: run.note() or {"status": "not begun"} for run in runs if not run.results()},
+    }
+
+
+def _contrast_as_data(contrast: Contrast) -> dict[str, Any]:
+    return {
+        "kind": contrast.kind,
+        "difference": contrast.what,
+        "at": contrast.at,
+        "seeds": contrast.seeds,
+        **{f"{name}_mean_low_high": figures for name, figures in contrast.figures.items()},
+        **({"paper": contrast.paper} if contrast.paper else {}),
     }
 
 
