@@ -6,21 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from video_gn import rules
 from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.ablate.run import Run
 from video_gn.console import printable
+from video_gn.data.motion12 import RULES as MOTION
 from video_gn.errors import InputError
 from video_gn.models.resnet3d import RULES as NET
-from video_gn.rules import CLIP, DATA, EVALUATION, LOADING, OPTIMIZER, SCHEDULE, START, TRAINER, check, shown
+from video_gn.rules import check, shown
 from video_gn.train import cli
 from video_gn.train.configs import flat, read_yaml
 from video_gn.train.shipped import find_config
 
 # What each group of settings is checked by.
 GROUPS = {
-    "trainer": TRAINER, "data": DATA, "data.clip": CLIP, "data.evaluation": EVALUATION, "data.loading": LOADING,
-    "model.net": NET, "model.optimizer": OPTIMIZER, "model.schedule": SCHEDULE, "model.start": START,
+    "trainer": rules.TRAINER, "data": rules.DATA, "data.motion": MOTION, "data.clip": rules.CLIP,
+    "data.augment": rules.AUGMENT, "data.evaluation": rules.EVALUATION, "data.loading": rules.LOADING,
+    "model": rules.MODEL, "model.net": NET, "model.loss": rules.LOSS, "model.optimizer": rules.OPTIMIZER,
+    "model.schedule": rules.SCHEDULE, "model.start": rules.START,
 }  # fmt: skip
 # Settings of a run that do not change what it measures.
 FREE = (
@@ -109,9 +113,9 @@ def _within(key: str, keys: set[str]) -> bool:
 def _check_values(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises InputError for a value that a run would refuse before it makes its network."""
     for config in configs.values():
-        for owner, rules in GROUPS.items():
-            given = {name: config[f"{owner}.{name}"] for name in rules if f"{owner}.{name}" in config}
-            check({name: value for name, value in given.items() if value is not None}, rules, owner)
+        for owner, group in GROUPS.items():
+            given = {name: config[f"{owner}.{name}"] for name in group if f"{owner}.{name}" in config}
+            check({name: value for name, value in given.items() if value is not None}, group, owner)
 
 
 def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
