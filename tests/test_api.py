@@ -13,7 +13,7 @@ import torch
 from conftest import REPO
 from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, RichProgressBar
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import video_gn
 from video_gn.batch import as_batch
@@ -248,6 +248,45 @@ def test_a_plain_loader_of_clips_and_labels(keys, first):
     assert after["val/top1"] == pytest.approx((scores.argmax(1) == labels).double().mean().item())
     assert after["val/loss"] == pytest.approx(-scores.gather(1, labels[:, None]).log().mean().item(), rel=1e-5)
     assert before.keys() and model.results["val"]["videos"] == 8
+
+
+class Endless(IterableDataset):
+    """Clips of a stream, which has no length."""
+
+    def __iter__(self):
+        return ((torch.zeros(3, 4, 32, 32, dtype=torch.uint8), i % 2) for i in range(8))
+
+
+@LOADERS_OWN
+def test_a_loader_without_a_length_ends_by_steps():
+    """Where in a training of so many epochs a step is, is not known."""
+
+    def fit(after, schedule, **end):
+        model = video_gn.VideoClassifier(["a", "b"], Mean, schedule=schedule, crop_size=32, batch_size=4,
+                                         freeze_bn_after=after)  # fmt: skip
+        trainer = pl.Trainer(**end, accelerator="cpu", logger=False, enable_checkpointing=False,
+                             enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+        trainer.fit(model, DataLoader(Endless(), batch_size=4))
+        return trainer.optimizers[0].param_groups[0]["lr"]
+
+    with pytest.raises(InputError, match=r"freeze_bn_after is 0\.8 of a training without end; set .*without a length"):
+        fit(0.8, video_gn.Step(), max_epochs=2)
+    first = fit(None, video_gn.Cosine(), max_epochs=2)
+    assert first == fit(None, video_gn.Step(), max_epochs=2) > 0  # as it is at first
+    assert fit(None, video_gn.Cosine(), max_steps=4) == pytest.approx(0, abs=1e-9)
+
+
+@LOADERS_OWN
+def test_a_classifier_whose_norms_were_converted_later_is_saved_as_what_it_is(little, tmp_path):
+    model = video_gn.VideoClassifier(little.class_names, partial(video_gn.ResNet3d, arch="i3d_small", depth=11, width=8,
+                                     norm="gn", num_groups=4), crop_size=32, batch_size=4)  # fmt: skip
+    video_gn.convert_norm(model.net, "ln")
+    trainer = bare_trainer()
+    clips = torch.randint(0, 256, (4, 3, 8, 32, 32), dtype=torch.uint8)
+    trainer.fit(model, little)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = video_gn.VideoClassifier.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert again.net.settings["norm"] == "ln" and torch.equal(again(clips), model.eval()(clips))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,15 @@ def test_a_list_that_is_divided_already_keeps_its_shares(tmp_path):
     assert config["data.val"] == "auto" and config["data.shares"] == [0.7, 0.15, 0.15]
 
 
+def test_a_loss_that_is_no_number_is_the_greatest(tmp_path):
+    grid = read_grid(write(tmp_path / "g.yaml", axes={"norm": ["gn"]}))
+    trials = tune.make_trials(grid, tmp_path / "out")
+    for trial in trials:
+        finish(trial, 0.5, float("nan") if trial.value == "0.2" else 3.0)
+    found = tune.as_data(grid, trials)["cells"][0]
+    assert found["taken"] == "0.6" and found["tried"]["0.2"] == {"top1": 0.5, "loss": None}
+
+
 @pytest.mark.slow
 def test_each_cell_gets_its_best_value_by_top1_then_by_loss(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml"), ["--data.loading.num_workers", "1"])

@@ -11,13 +11,14 @@ import torchvision
 from conftest import few
 from samples import randomize, resnet3d
 from torch import nn
+from torch.nn.utils import spectral_norm
 
 import video_gn
 from video_gn.errors import InputError
 from video_gn.models.convert import convert, convert_norm
-from video_gn.models.norm import NORMS, make_norm
+from video_gn.models.norm import NORMS, batch_norms, make_norm
 from video_gn.models.norm_layers import FrozenBatchNorm3d, GroupNorm
-from video_gn.models.replace import fitting_groups, replace_norms
+from video_gn.models.replace import fitting_groups, norms_of, replace_norms
 from video_gn.models.resnet3d import ResNet3d
 
 
@@ -238,6 +239,17 @@ class Wide(nn.BatchNorm2d):
         return super().forward(x) * 2
 
 
+class Same(nn.Conv2d):
+    """As timm's, which pads by the size of what it is given."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1)), self.weight)
+
+
+def convolved(conv):
+    return nn.Sequential(conv, nn.BatchNorm2d(4))
+
+
 def hooked():
     net = nn.Sequential(nn.BatchNorm2d(4))
     net[0].register_forward_hook(lambda *_: None)
@@ -260,6 +272,8 @@ def hooked():
         (lambda: nn.Sequential(nn.BatchNorm2d(6)), "gn", {"channels_per_group": 4}, "layer 0: 6 channels cannot be"),
         (lambda: nn.Sequential(nn.BatchNorm2d(6)), "group", {}, "no norm 'group'; the norms are: bn, gn"),
         (lambda: nn.Sequential(nn.BatchNorm2d(6)), "gn", {"groups": 4}, "no setting groups; settings are: average"),
+        (lambda: convolved(Same(3, 4, 3, bias=False)), "mabn", {}, r"the convolution 0 \(Same\) makes its kernel or"),
+        (lambda: convolved(spectral_norm(nn.Conv2d(3, 4, 3, bias=False))), "mabn", {}, "0 .Conv2d. makes its kernel"),
     ],
 )  # fmt: skip
 def test_what_would_be_lost_is_refused_and_nothing_changed(make, to, options, words):
@@ -302,6 +316,124 @@ def test_slips(to, clips, options, words):
     with pytest.raises(InputError, match=words):
         convert_norm(net, to, clips, **options)
     assert type(net[0]) is nn.BatchNorm1d
+
+
+@pytest.mark.parametrize("given", [torchvision.models.resnet18, None])
+def test_what_is_no_network_is_refused(given):
+    with pytest.raises(InputError, match=r"is no torch\.nn\.Module; what makes one has to be called"):
+        convert_norm(given)
+
+
+class Around(nn.Module):
+    """A norm whose batches are other than the clips: a user's `way` of calling it."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.norm, self.fc = way, nn.BatchNorm1d(4), nn.Linear(4, 5)
+        self.listed = [self.norm]
+
+    def forward(self, x):
+        return self.fc(self.way(self, x).relu().mean(2))
+
+
+WAYS = {
+    "time first": lambda net, x: net.norm(x.permute(2, 0, 1).reshape(-1, 4, 1)).view(-1, len(x), 4).permute(1, 2, 0),
+    "mirrored": lambda net, x: torch.stack(net.norm(torch.cat([x, x.flip(2) ** 2])).chunk(2)).sum(0),
+    "one by one": lambda net, x: torch.cat([net.norm(clip[None]) for clip in x]),
+    "in a list": lambda net, x: net.listed[0](x),
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ("time first", "Around takes clips apart or puts them in another order on the way"),
+        ("mirrored", "Around takes clips apart or puts them in another order"),
+        ("one by one", "the norm norm is given batches of 1 for 12 clips and of 1 for 6"),
+        ("in a list", "the norm norm is called in another way than by its name"),
+    ],
+)
+def test_clips_that_cannot_pass_side_by_side_are_refused(way, words):
+    net = Around(WAYS[way]).eval()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(InputError, match=words):
+        convert_norm(net, "gn", torch.randn(6, 4, 8), num_groups=2)
+    assert type(net.norm) is nn.BatchNorm1d
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_norm_is_called_by_keyword():
+    net = Around(lambda net, x: net.norm(input=x)).eval()
+    x = torch.randn(6, 4, 8)
+    expected = net(x)
+    net = convert_norm(net, "gn", x, num_groups=4)
+    assert isinstance(net.norm, GroupNorm) and not torch.equal(net(x), expected)
+
+
+def test_kernels_that_become_standardised_are_compared_with_those_of_before():
+    net, x = trained("2d")
+    with torch.no_grad():
+        expected = net(x)
+        near, said = convert(copy.deepcopy(net), "gn", x, num_groups=4, weight_standardization=True)
+        blind, _ = convert(copy.deepcopy(net), "gn", num_groups=4, weight_standardization=True)
+        errors = [(one(x) - expected).square().mean().item() for one in (near, blind)]
+    assert said.refitted == (near(x).argmax(1) == expected.argmax(1)).double().mean().item()
+    assert errors[0] < 0.8 * errors[1] and near.conv1.form == "standardized"
+
+
+def test_kernels_are_no_longer_standardised_where_that_is_asked_for():
+    net = randomize(ResNet3d(5, **SMALL, norm="gn", weight_standardization=True))
+    x = torch.randn(1, 3, 8, 32, 32)
+    expected = net(x)
+    net, _ = replace_norms(net, "gn", weight_standardization=False)
+    torch.testing.assert_close(net(x), expected)
+    again = ResNet3d(5, **net.settings)
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.eval()(x), net(x)) and not net.settings["weight_standardization"]
+
+
+def test_a_kernel_without_a_norm_behind_is_neither_standardised_nor_centred():
+    net = video_gn.create_model("x3d_xs", 5, norm="bn")
+    (last,) = net.without_norm()
+    kernel = last.weight.clone()
+    for to in ("mabn", "bn"):
+        net, _ = replace_norms(net, to)
+        assert not hasattr(last, "form") and torch.equal(last.weight, kernel)
+
+
+def test_what_frozen_bn_fixes_learns_again_behind_it():
+    net = ResNet3d(5, **SMALL, norm="bn", freeze_affine=True)
+    for to, fixed in (("frozen_bn", True), ("gn", False), ("bn", False)):
+        net, done = replace_norms(net, to)
+        again = ResNet3d(5, **net.settings)
+        for one in (net, again):
+            assert all(norm.weight.requires_grad != fixed for norm in norms_of(one).values())
+        assert (f"gamma and beta of {len(done.pairs)} are fixed" in str(done)) == fixed
+
+
+def test_momentum_outlasts_norms_without_any():
+    net = nn.Sequential(nn.BatchNorm2d(4, momentum=0.001))
+    for to in ("frozen_bn", "gn", "bn"):
+        net, _ = replace_norms(net, to)
+    assert net[0].momentum == 0.001
+
+
+def test_a_norm_without_gamma_is_no_part_of_a_frozen_stage():
+    net, _ = replace_norms(nn.Sequential(nn.BatchNorm3d(8, affine=False)), "brn")
+    assert list(batch_norms(net)) == ["0"] and not net[0].weight.requires_grad
+
+
+def test_evonorm_where_modules_are_shared():
+    relu, norm = nn.ReLU(), nn.BatchNorm2d(32)
+    blocks = [nn.Sequential(nn.Conv2d(32, 32, 3), norm, nn.ReLU()) for _ in range(2)]
+    net = nn.Sequential(relu, nn.Conv2d(32, 32, 3), nn.BatchNorm2d(32), relu, *blocks)
+    net = convert_norm(net, "evonorm_s0")
+    assert isinstance(net[0], nn.ReLU) and isinstance(net[3], nn.Identity)  # which is the same one
+    assert net[2].v is not None and all(block[1].v is not None for block in blocks)
+    assert all(isinstance(block[2], nn.Identity) for block in blocks)
+    partly = nn.Sequential(nn.Sequential(norm, nn.ReLU()), nn.Sequential(norm, nn.Conv2d(32, 32, 3)))
+    with pytest.raises(InputError, match="a norm is used in several places, and an activation follows in some"):
+        convert_norm(partly, "evonorm_s0")
 
 
 def test_groups_other_than_the_default_are_said(capsys):

@@ -296,10 +296,32 @@ def test_own_statistics_are_used_and_not_kept():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize("options", [{"name": "bn", "ghost_batch": 0}, {"name": "brn", "r_max": 0.5}])
-def test_bad_batch_norm_settings(options):
-    with pytest.raises(InputError, match="at least 1"):
-        make_norm(**options)(8)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "bn", "ghost_batch": 0}, "norm.ghost_batch is 0; it has to be "),
+        ({"name": "brn", "r_max": 0.5}, "norm.r_max is 0.5; it has to be a number from 1"),
+        ({"name": "gn", "groups": 8}, "a norm has no setting groups; settings are: average_batches"),
+        ({"name": "gn", "num_groups": "8"}, "norm.num_groups is '8'; it has to be a whole number"),
+        ({"name": "mabn", "average_batches": 0}, "norm.average_batches is 0; it has to be a whole number from 1"),
+    ],
+)
+def test_bad_norm_settings(options, words):
+    with pytest.raises(InputError, match=words):
+        make_norm(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_trains_in_every_type(norm, dtype):
+    layer = make_norm(norm, num_groups=4)(8).to(dtype)
+    x = torch.randn(4, 8, 3, 5, 5, dtype=dtype, requires_grad=True)
+    y = layer(x)
+    y.float().square().sum().backward()
+    assert y.dtype == x.grad.dtype == dtype and x.grad.isfinite().all()
+    wide = make_norm(norm, num_groups=4)(8).double()
+    expected = wide(x.detach().double())
+    torch.testing.assert_close(y.double(), expected, atol={torch.float64: 1e-12}.get(dtype, 0.05), rtol=0.02)
 
 
 # Other people's hands on the layers

@@ -38,7 +38,8 @@ def converting(pictures, run_dir, with_bn, **settings):
     return tiny(pictures, run_dir, **given | settings)
 
 
-def test_fit_begins_with_what_convert_norm_gives(pictures, tmp_path, with_bn, monkeypatch, capsys):
+@pytest.mark.parametrize("standardized", few([False, True], [False]))
+def test_fit_begins_with_what_convert_norm_gives(standardized, pictures, tmp_path, with_bn, monkeypatch, capsys):
     begun, clips = [], []
     hook, norm = VideoClassifier.on_train_start, VideoClassifier.setup
 
@@ -52,10 +53,12 @@ def test_fit_begins_with_what_convert_norm_gives(pictures, tmp_path, with_bn, mo
 
     monkeypatch.setattr(VideoClassifier, "on_train_start", on_train_start)
     monkeypatch.setattr(VideoClassifier, "setup", setup)
-    assert cli.main(converting(pictures, tmp_path, with_bn)) == 0
+    settings = {"model.net.weight_standardization": str(standardized).lower()}
+    assert cli.main(converting(pictures, tmp_path, with_bn, **settings)) == 0
     _, model = with_bn
     scaled = normalize(torch.cat(clips)[:6], model.mean, model.std)
-    expected, said = convert(VideoClassifier.load_from_checkpoint(with_bn[0]).net, "gn", scaled, num_groups=2)
+    expected, said = convert(VideoClassifier.load_from_checkpoint(with_bn[0]).net, "gn", scaled, num_groups=2,
+                             weight_standardization=standardized)  # fmt: skip
     for name, value in expected.state_dict().items():
         if ".proj." not in name:  # of other classes
             assert torch.equal(value, begun[0][name]), name

@@ -9,6 +9,7 @@ the cell's in the runs that are compared.
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf, isinf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,8 @@ def _scores(grid: Grid, trials: Sequence[Trial]) -> dict[str, dict[str, tuple[fl
 
 
 def _mean(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Over seeds; of a value with which one of them diverged, the least."""
-    top1, loss = [score[0] for score in scores], [score[1] for score in scores]
+    """Over seeds; of a value with which one of them diverged, the least. A loss that is no number is the greatest."""
+    top1, loss = [score[0] for score in scores], [-inf if isnan(score[1]) else score[1] for score in scores]
     return min(top1) if min(top1) < 0 else statistics.fmean(top1), statistics.fmean(loss)
 
 
@@ -180,7 +181,8 @@ def as_data(grid: Grid, trials: Sequence[Trial]) -> Mapping[str, Any]:
         {
             **cell.values,
             "tried": {
-                value: {"top1": top1, "loss": -loss} if top1 >= 0 else None for value, (top1, loss) in found.items()
+                value: {"top1": top1, "loss": None if isinf(loss) else -loss} if top1 >= 0 else None
+                for value, (top1, loss) in found.items()
             },
             "taken": _best(found),
         }

@@ -12,7 +12,7 @@ from video_gn.console import as_code, as_markdown
 from video_gn.data.settings import Augment
 from video_gn.errors import InputError
 from video_gn.files.text import read_text, write_text
-from video_gn.models.norm import make_norm
+from video_gn.models.norm import make_norm, norm_options
 from video_gn.models.resnet3d import norm_of
 from video_gn.predict.programs import smallest_side
 from video_gn.predict.settings import Settings
@@ -238,7 +238,7 @@ def _pytorchvideo(settings: Settings) -> list[str]:
 
 def _detector(settings: Settings, file: Path) -> list[str]:
     hp, (mean, std) = settings.net, settings.scale
-    layer = make_norm(hp["norm"], **hp)(64)
+    layer = make_norm(hp["norm"], **norm_options(hp))(64)
     norm = f"lambda c: nn.GroupNorm({_groups(hp)}, c)" if isinstance(layer, nn.GroupNorm) else "nn.BatchNorm2d"
     classes = len(settings.class_names)
     return [

@@ -26,7 +26,7 @@ from video_gn.files.writing import make_folder
 from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.contract import resnet
 from video_gn.models.input import normalize
-from video_gn.models.norm import make_norm
+from video_gn.models.norm import make_norm, norm_options
 from video_gn.predict.programs import Program, smallest_side
 from video_gn.predict.settings import Settings
 from video_gn.train.callbacks.results import versions
@@ -164,7 +164,7 @@ def _norm(hp: Any) -> Callable[[int], nn.Module]:
         raise InputError(
             "this format is of networks with a ReLU behind each norm, and norm=evonorm_s0 is both; take another format"
         )
-    return make_norm("bn" if hp["norm"] == "mabn" else hp["norm"], **hp)
+    return make_norm("bn" if hp["norm"] == "mabn" else hp["norm"], **norm_options(hp))
 
 
 def _flat_norm(layer: nn.Module) -> nn.Module:

@@ -1,12 +1,14 @@
 """Activations behind norms, which EvoNorm-S0 takes the place of."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.models.evonorm import without_activation
 
+_Place = tuple[nn.Module, str]  # a parent, and a name there
 _ACTIVATIONS = ("ReLU", "ReLU6", "LeakyReLU", "SiLU", "Swish", "Hardswish", "GELU", "Mish", "ELU")
 # In blocks of pytorchvideo, and in this project's, the activation that follows a norm.
 _FOLLOWS = {"norm": "activation", "norm_a": "act_a", "norm_b": "act_b", "pre_norm": "pre_act"}
@@ -20,13 +22,25 @@ def take_activations(model: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Modul
         pairs: These, and the EvoNorm-S0 that is to be in their place.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none; or a norm that is used in several places has one in some of them.
     """
-    parents = {id(child): (parent, name) for parent in model.modules() for name, child in parent.named_children()}
+    places: dict[int, list[_Place]] = defaultdict(list)
+    for name, module in model.named_modules(remove_duplicate=False):
+        parent, _, last = name.rpartition(".")
+        place = model.get_submodule(parent), last
+        if name and place not in places[id(module)]:
+            places[id(module)].append(place)
     count = 0
-    for old, new in pairs:
-        if found := _following(old, parents):
-            setattr(found[0], found[1], nn.Identity())
+    behind = [(new, [_following(place, places) for place in places[id(old)]]) for old, new in pairs]
+    for _, found in behind:
+        if None in found and any(found):
+            raise InputError(
+                "a norm is used in several places, and an activation follows in some; use one norm for each"
+            )
+    for new, found in behind:
+        for place in filter(None, found):
+            setattr(*place, nn.Identity())
+        if any(found):
             count += 1
         else:
             without_activation(new)
@@ -38,20 +52,19 @@ def take_activations(model: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Modul
     return count
 
 
-def _following(layer: nn.Module, parents: dict[int, tuple[nn.Module, str]]) -> tuple[nn.Module, str] | None:
-    """Where the activation that follows a module is: its parent, and its name there."""
-    if id(layer) not in parents:
-        return None
-    parent, name = parents[id(layer)]
+def _following(place: _Place, places: Mapping[int, Sequence[_Place]]) -> _Place | None:
+    """Where the activation is that follows what is at a place."""
+    parent, name = place
     if type(parent).forward is nn.Sequential.forward:
-        children = dict(parent.named_children())
+        children = {n: child for n, child in parent.named_modules(remove_duplicate=False) if n and "." not in n}
         for follower in list(children)[list(children).index(name) + 1 :]:
             other = children[follower]
             if type(other).__name__ in _ACTIVATIONS:
                 return parent, follower
             if type(other).__name__ not in ("Identity", "SqueezeExcitation"):  # X3D's, between norm and Swish
                 return None
-        return _following(parent, parents)
+        around = places.get(id(parent), ())
+        return _following(around[0], places) if len(around) == 1 else None
     if type(parent).__module__.partition(".")[0] not in ("pytorchvideo", "video_gn"):
         return None
     follows = _FOLLOWS.get(name, "")

@@ -16,10 +16,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
+from video_gn.errors import InputError
+from video_gn.models.interface import Known
 from video_gn.models.norm_layers import wide, without_autocast
 
 EPS = 1e-8
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 N = TypeVar("N", bound=nn.Module)
 FORMS = ("standardized", "centered")
 
@@ -76,6 +80,9 @@ def form_weights(net: nn.Module, form: str) -> int:
     Args:
         net: Any network, changed in place.
         form: A word of `FORMS`.
+
+    Raises:
+        InputError: As `formable`.
     """
     found = formable(net)
     for module in found:
@@ -86,10 +93,25 @@ def form_weights(net: nn.Module, form: str) -> int:
 
 
 def formable(net: nn.Module) -> list[Any]:
-    """The convolutions whose kernels `form_weights` forms."""
-    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d
-    convolutions: list[Any] = [module for module in net.modules() if isinstance(module, kinds)]
-    return [conv for conv in convolutions if conv.bias is None and conv.weight[0].numel() > 1]
+    """The convolutions whose kernels `form_weights` forms; not those that a network of this project says have no norm.
+
+    Raises:
+        InputError: One makes its kernel itself, or uses it in a way of its own.
+    """
+    left = {id(conv) for module in net.modules() if isinstance(module, Known) for conv in module.without_norm()}
+    found: list[Any] = []
+    for name, module in net.named_modules():
+        if not isinstance(module, _CONVOLUTIONS) or module.bias is not None or id(module) in left:
+            continue
+        own = type(module).forward.__module__.partition(".")[0] not in ("torch", "video_gn")
+        if own or not isinstance(module.weight, nn.Parameter) or is_parametrized(module):
+            raise InputError(
+                f"the convolution {name} ({type(module).__name__}) makes its kernel or its padding itself, so that the "
+                "kernel cannot be standardised or centred; put a plain convolution in its place"
+            )
+        if module.weight[0].numel() > 1:
+            found.append(module)
+    return found
 
 
 def fold_weights(net: N, form: str | None = None) -> N:

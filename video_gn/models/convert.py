@@ -12,8 +12,7 @@ old norms and once through the new ones; everything else in a network in evaluat
 called several times is fitted to all of its calls, of which the first have passed with an earlier fit.)
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
-from video_gn.models.norm_layers import Fused, finish
-from video_gn.models.replace import Replaced, check_words, has_statistics, norms_of, replace_norms
+from video_gn.models.norm import check_words
+from video_gn.models.replace import Replaced, replace_norms
+from video_gn.models.side_by_side import Both, both_kernels, calls_of, check_calls, check_sides, evaluated, in_place
 
 # Norms that are gamma * z + beta in evaluation, with a z that knows nothing of gamma and beta.
 FITTED = ("gn", "ln", "in", "bn", "brn", "frozen_bn")
@@ -94,8 +94,9 @@ def convert(model: nn.Module, to: str = "gn", clips: Any = None, **options: Any)
         model, replaced = replace_norms(model, to, **options)
         return model, Conversion(replaced)
     batch = _joined(clips)
-    calls = _calls(model, batch)
-    _check_calls(model, calls, to)
+    calls, scores = calls_of(model, batch)
+    check_calls(model, calls, to)
+    check_sides(model, batch, calls, scores)
     model, replaced = replace_norms(model, to, **options)
     done = refit(model, replaced, batch)
     done.uncalled = len(replaced.pairs) - len(calls)
@@ -132,64 +133,6 @@ def _joined(clips: Any) -> Tensor:
     return joined
 
 
-class _Both(Fused, nn.Module):
-    """The old norm on the first half of a batch, the new one on the second, fitted to the first before or not."""
-
-    def __init__(self, old: nn.Module, new: Any, fit: bool) -> None:
-        super().__init__()
-        self.old, self.new = old, new
-        self.bare = _bare(new) if fit else None
-        self.learns = has_statistics(new) and not has_statistics(old)
-        self.sums: Tensor | None = None  # float64 [5, C]: count, of z, t, z^2, z t
-        self.own: Tensor | None = None  # of the input, likewise
-
-    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        before, now = x.chunk(2)
-        target = self.old(before)
-        if self.bare is not None:
-            self._fit(now, target)
-        return finish(torch.cat([target, self.new(now)]), residual, relu, x.dtype)
-
-    def _fit(self, x: Tensor, target: Tensor) -> None:
-        assert self.bare is not None
-        if self.learns:  # of all its calls
-            own = _sums(x, x)
-            self.own = own if self.own is None else self.own + own
-            count, total, _, squares, _ = self.own
-            for layer in (self.bare, self.new):
-                layer.running_mean.copy_(total / count)
-                layer.running_var.copy_((squares - total**2 / count).clamp_min(0) / (count - 1))
-        sums = _sums(self.bare(x), target)
-        self.sums = sums if self.sums is None else self.sums + sums  # of a layer that is called again, of all calls
-        count, *sums_of = self.sums
-        mean_z, mean_t, mean_zz, mean_zt = (value / count for value in sums_of)
-        var = mean_zz - mean_z**2
-        flat = var <= 1e-12 * mean_zz.clamp_min(1e-30)
-        gamma = torch.where(flat, 0.0, (mean_zt - mean_z * mean_t) / torch.where(flat, 1.0, var))
-        self.new.weight.copy_(gamma)
-        self.new.bias.copy_(mean_t - gamma * mean_z)
-
-
-def _sums(z: Tensor, t: Tensor) -> Tensor:
-    """Over clips and positions, float64 `[5, C]`: count, z, t, z^2, z t.
-
-    Clip by clip: all of them in float64 would take twenty times the memory of the features.
-    """
-    sums = torch.zeros(5, z.shape[1], dtype=torch.float64, device=z.device)
-    for features, given in zip(z, t, strict=True):
-        a, b = (side.reshape(len(side), -1).double() for side in (features, given))
-        sums += torch.stack([torch.ones_like(a).sum(1), a.sum(1), b.sum(1), (a * a).sum(1), (a * b).sum(1)])
-    return sums
-
-
-def _bare(layer: Any) -> Any:
-    """A norm without gamma and beta."""
-    made = deepcopy(layer)
-    made.weight.data.fill_(1.0)
-    made.bias.data.zero_()
-    return made
-
-
 def _compare(model: nn.Module, replaced: Replaced, clips: Tensor, fit: bool = False) -> float | None:
     """The fraction of clips whose class is that of before; None where the network gives no scores of classes.
 
@@ -200,79 +143,10 @@ def _compare(model: nn.Module, replaced: Replaced, clips: Tensor, fit: bool = Fa
         fit: Whether gamma and beta of the new ones are fitted to the old ones on the way.
     """
     root = nn.Sequential(model)  # which holds it, should it be a norm itself
-    with torch.no_grad(), _evaluated(model), _both(root, replaced, fit):
+    both: dict[int, nn.Module] = {id(new): Both(old, new, fit).eval() for old, new in replaced.pairs.values()}
+    with torch.no_grad(), evaluated(model), in_place(root, both), both_kernels(replaced.kernels):
         scores = root(torch.cat([clips, clips]))
     if not isinstance(scores, Tensor) or scores.ndim < 2 or len(scores) != 2 * len(clips):
         return None
     before, now = (half.flatten(2).mean(2) if half.ndim > 2 else half for half in scores.chunk(2))
     return (before.argmax(1) == now.argmax(1)).double().mean().item()
-
-
-def _calls(model: nn.Module, clips: Tensor) -> dict[str, list[torch.Size]]:
-    """The shapes of what passes each norm of a network in evaluation, by the norm's name, call by call."""
-    found: dict[str, list[torch.Size]] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, x, name=name: found.setdefault(name, []).append(x[0].shape))
-        for name, layer in norms_of(model).items()
-    ]
-    try:
-        with torch.no_grad(), _evaluated(model):
-            model(clips)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-def _check_calls(model: nn.Module, calls: Mapping[str, Sequence[torch.Size]], to: str) -> None:
-    """Raises InputError for norms that cannot be fitted; nothing is changed yet."""
-    owners: dict[int, str] = {}
-    for name, layer in norms_of(model).items():
-        for parameter in layer.parameters(recurse=False):
-            if (other := owners.setdefault(id(parameter), name)) != name:
-                raise InputError(f"the norms {other} and {name} share parameters, so they cannot be fitted one by one")
-    for name, shapes in calls.items():
-        numbers = [shape.numel() // shape[1] for shape in shapes]
-        if to == "in" and any(count == shape[0] for count, shape in zip(numbers, shapes, strict=True)):
-            raise InputError(f"{name or 'the norm'} has a single number a clip and channel, of which IN leaves nothing")
-        if to in ("bn", "brn") and sum(numbers) == 1:
-            raise InputError(
-                f"{name or 'the norm'} has a single number a channel, which has no variance; give more clips"
-            )
-
-
-@contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Within it, all of a network is in evaluation."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def _both(model: nn.Module, replaced: Replaced, fit: bool) -> Iterator[None]:
-    """Within it, each norm of a network is the old one on the first half of a batch, and the new one on the second."""
-    both: dict[int, nn.Module] = {}
-    for old, new in replaced.pairs.values():
-        both[id(new)] = _Both(old, new, fit).eval()
-    at = _places(model, both)
-    try:
-        _put(model, {name: both[id(module)] for name, module in at.items()})
-        yield
-    finally:
-        _put(model, at)
-
-
-def _places(model: nn.Module, ids: Iterable[int]) -> dict[str, nn.Module]:
-    wanted = set(ids)
-    return {name: module for name, module in model.named_modules(remove_duplicate=False) if id(module) in wanted}
-
-
-def _put(model: nn.Module, modules: dict[str, nn.Module]) -> None:
-    for name, module in modules.items():
-        parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, module)

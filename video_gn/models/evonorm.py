@@ -35,7 +35,8 @@ class EvoNormS0(Fused, nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.v = nn.Parameter(torch.ones(channels))
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        x = input  # the name that torch's norms are called by
         shape, _ = channelwise(x)
         if self.v is None:
             y = torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))

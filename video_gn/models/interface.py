@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
-from video_gn.rules import Rule, check
+from video_gn.rules import Rule, check, shown, whole
 
 
 class Known(nn.Module):
@@ -42,8 +42,8 @@ class Known(nn.Module):
     def check_settings(cls, num_classes: int, settings: Mapping[str, Any]) -> None:
         """Raises InputError for a setting that breaks its rule, or a network without classes."""
         check(settings, cls.rules, "model.net")
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; it has to be at least 1")
+        if not (rule := whole(1, 10**6)).holds(num_classes):
+            raise InputError(f"num_classes is {shown(num_classes)}; it has to be {rule.words}")
 
     @property
     def window(self) -> int | None:
@@ -54,6 +54,10 @@ class Known(nn.Module):
     def classifier(self) -> Any:
         """The layer whose outputs are the classes; its weight has the shape `[K, ...]`."""
         return self.blocks[-1].proj
+
+    def without_norm(self) -> list[Any]:
+        """The convolutions without a bias that have no norm behind them."""
+        return []
 
     def trunk(self, x: Tensor) -> Tensor:
         """Features `[N, C, t, h, w]` of clips, before anything is averaged."""

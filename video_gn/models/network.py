@@ -112,10 +112,6 @@ class Network(Known):
     def drop(self, block: Any, rate: float) -> None:
         """Has a residual block pass a clip by the shortcut alone, in training, at this rate."""
 
-    def without_norm(self) -> list[Any]:
-        """The convolutions without a bias that have no norm behind them."""
-        return []
-
     @property
     def stages(self) -> list[nn.Module]:
         """The stem and the stages, from the first layer on."""

@@ -21,7 +21,7 @@ BN over all GPUs is `bn` with Lightning's `trainer.sync_batchnorm: true`; BN ove
 with `ghost_batch`. To add a norm, add a function of the channel count to `NORMS`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from video_gn.errors import InputError
 from video_gn.models.evonorm import EvoNormS0
 from video_gn.models.mabn import MovingAverageBatchNorm
 from video_gn.models.norm_layers import EPS, BatchNorm3d, BatchRenorm3d, FrozenBatchNorm3d, Fused, GroupNorm
-from video_gn.rules import FLAG, Rule, number, one_of, or_none, whole
+from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
 
 Norm = Callable[[int], nn.Module]
 STANDARDIZED = "_ws"  # behind the word of a norm, where kernels are standardised
@@ -101,6 +101,21 @@ RULES: dict[str, Rule] = {
 }
 
 
+def check_words(to: str, options: Mapping[str, Any]) -> None:
+    """Raises InputError for a norm that there is not, or a setting that no norm has or can have."""
+    if to not in NORMS:
+        raise InputError(f"there is no norm {to!r}; the norms are: {', '.join(NORMS)}")
+    known = sorted(RULES.keys() - {"norm"})
+    if unknown := options.keys() - set(known):
+        raise InputError(f"a norm has no setting {min(unknown)}; settings are: {', '.join(known)}")
+    check(options, RULES, "norm")
+
+
+def norm_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a network's settings that are of norms, as `make_norm` takes them."""
+    return {name: settings[name] for name in RULES if name != "norm" and name in settings}
+
+
 def make_norm(name: str, **options: Any) -> Norm:
     """The function `channels -> layer` of a norm, for features of 1, 2 or 3 dimensions.
 
@@ -116,10 +131,9 @@ def make_norm(name: str, **options: Any) -> Norm:
             it.
 
     Raises:
-        InputError: There is no norm of that name.
+        InputError: There is no norm of that name, or no norm has such a setting.
     """
-    if name not in NORMS:
-        raise InputError(f"there is no norm {name!r}; the norms are: {', '.join(NORMS)}")
+    check_words(name, options)
     own = {key: options[key] for key in OPTIONS.get(name, ()) if key in options}
     return partial(NormOfVideoGn, make=partial(NORMS[name], **own))
 
@@ -177,7 +191,7 @@ def batch_norms(module: nn.Module) -> dict[str, BatchNorm]:
     """
     layers = {name: m for name, m in module.named_modules() if isinstance(m, BatchNorm)}
     kept = {name: layer for name, layer in layers.items() if layer.running_mean is not None}
-    return {name: layer for name, layer in kept.items() if layer.weight is None or layer.weight.requires_grad}
+    return {name: m for name, m in kept.items() if m.weight is None or not m.affine or m.weight.requires_grad}
 
 
 @contextmanager

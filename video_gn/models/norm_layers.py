@@ -67,7 +67,8 @@ class GroupNorm(Fused, nn.GroupNorm):
 
     kernels = "auto"
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        x = input  # the name that torch's norms are called by
         several = x.numel() > x.shape[0] * self.num_groups  # a group of a single number is PyTorch's to answer
         if several and takes(self.kernels, x, self.num_channels // self.num_groups):
             from video_gn.kernels import ops
@@ -132,7 +133,8 @@ class BatchNorm3d(Fused, nn.BatchNorm3d):
         super().__init__(channels, eps=EPS, momentum=0.1)
         self.ghost_batch = ghost_batch
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        x = input  # the name that torch's norms are called by
         if not self.training:
             return by_given(self, self.running_mean, self.running_var, x, residual, relu)
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
@@ -206,11 +208,11 @@ class BatchRenorm3d(BatchNorm3d):
         if not x.numel():
             return super()._normalize(x, keep, residual, relu, sets)
         with torch.no_grad():
-            var, mean = torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0)
+            var, mean = torch.var_mean(wide(x), [0, *range(2, x.ndim)], correction=0)
             running = (self.running_var + self.eps).sqrt()
             r = ((var + self.eps).sqrt() / running).clamp(1 / self.r_max, self.r_max)
             d = ((mean - self.running_mean) / running).clamp(-self.d_max, self.d_max)
-        weight, bias = self.weight * r, self.weight * d + self.bias
+        weight, bias = (value.to(self.weight.dtype) for value in (self.weight * r, self.weight * d + self.bias))
         return self._by_own_statistics(x, keep, residual, relu, sets, weight, bias)
 
     def extra_repr(self) -> str:
@@ -246,7 +248,8 @@ class FrozenBatchNorm3d(Fused, nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        x = input  # the name that torch's norms are called by
         return by_given(self, self.running_mean, self.running_var, x, residual, relu)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -1,7 +1,7 @@
 """Norms of any network replaced by those of the family."""
 
 from collections import Counter
-from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,9 @@ from video_gn.models.activations import take_activations
 from video_gn.models.conv_weights import fold_weights, form_weights, formable, is_formed
 from video_gn.models.evonorm import EvoNormS0
 from video_gn.models.interface import Known
-from video_gn.models.norm import NORMS, OPTIONS, RULES, make_norm
-from video_gn.models.norm_layers import Fused
-from video_gn.rules import check
+from video_gn.models.norm import OPTIONS, check_words, make_norm
+from video_gn.models.norm_layers import FrozenBatchNorm3d, Fused
+from video_gn.rules import shown
 
 # What is replaced; what is not, because it is over the last dimension and no channels.
 _REPLACED: Any = (BatchNorm, InstanceNorm, nn.GroupNorm, FrozenBatchNorm2d, Fused)
@@ -38,6 +38,8 @@ class Replaced:
         activations: How many activations EvoNorm-S0 took the place of.
         formed: Convolutions whose kernels are standardised or centred now.
         form: Which of the two.
+        kernels: These, as they were and as they are.
+        learns: By the layer's name, whether gamma and beta are to learn, where that follows from frozen BN's settings.
         unlearned: Layers without the running statistics that they normalize by in evaluation.
     """
 
@@ -47,6 +49,8 @@ class Replaced:
     activations: int = 0
     formed: int = 0
     form: str = ""
+    kernels: list[tuple[nn.Module, nn.Module]] = field(default_factory=list)
+    learns: dict[str, bool] = field(default_factory=dict)
     unlearned: int = 0
 
     @property
@@ -66,8 +70,12 @@ class Replaced:
             parts.append(f"{self.activations} of them with the activation behind")
         if self.formed:
             parts.append(f"the kernels of {self.formed} convolutions are {self.form}")
+        if self.to == "mabn" and len(self.pairs) > self.formed:
+            parts.append(f"{len(self.pairs) - self.formed} norms have no centred kernel before them, which mabn needs")
         if self.left:
             parts.append(f"{self.left} norms over the last dimension stay")
+        if fixed := sum(not new.weight.requires_grad for _, new in self.pairs.values()):  # type: ignore[union-attr]
+            parts.append(f"gamma and beta of {fixed} are fixed")
         return "; ".join(parts)
 
 
@@ -100,12 +108,15 @@ def replace_norms(model: nn.Module, to: str, **options: Any) -> tuple[nn.Module,
         if name and id(child) in new:
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, new[id(child)])
-    if to == "frozen_bn" and options.get("freeze_affine"):
-        for layer in new.values():
-            layer.requires_grad_(False)
+    for name, learns in done.learns.items():
+        done.pairs[name][1].requires_grad_(learns)
     if to != "mabn":
         fold_weights(model, "centered")
+    if options.get("weight_standardization") is False:
+        fold_weights(model, "standardized")
     if done.form:
+        before = [copy(conv) for conv in formable(model)]
+        done.kernels = list(zip(before, formable(model), strict=True))
         done.formed = form_weights(model, done.form)
     for net in _known(model):
         net.settings |= {"norm": to, **{name: value for name, value in options.items() if name in net.settings}}
@@ -124,6 +135,8 @@ def _made(model: nn.Module, to: str, options: dict[str, Any]) -> Replaced:
         InputError: As `replace_norms`.
     """
     check_words(to, options)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{shown(model)} is no torch.nn.Module; what makes one has to be called: resnet50()")
     if "num_groups" in options:
         options.setdefault("channels_per_group", None)
     norms = norms_of(model)
@@ -135,35 +148,37 @@ def _made(model: nn.Module, to: str, options: dict[str, Any]) -> Replaced:
     where = next((value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()), None)
     done = Replaced(to, left=sum(isinstance(layer, _LEFT) for layer in model.modules()))
     for name, layer in norms.items():
-        own = _options(to, _channels(layer), options, owners.get(id(layer)))
+        net = owners.get(id(layer))
+        own = _options(to, _channels(layer), options, net)
         done.pairs[name] = layer, _layer(name, layer, to, own, where)
+        if own.get("freeze_affine"):
+            done.learns[name] = False
+        elif net is not None and net.settings.get("freeze_affine") and isinstance(layer, FrozenBatchNorm3d):
+            done.learns[name] = True
     done.unlearned = _missing(done)
-    if options.get("weight_standardization") or to == "mabn":
-        convolutions = formable(model)
-        standardized = options.get("weight_standardization") or any(is_formed(c, "standardized") for c in convolutions)
-        done.form = "standardized" if standardized else "centered"
-        if not convolutions:
-            raise InputError(
-                f"{type(model).__name__} has no convolution without a bias, whose kernel could be {done.form}; those "
-                "before a norm need none (bias=False)"
-            )
+    done.form = _form(model, to, options.get("weight_standardization"))
     if to == "evonorm_s0" and _known(model):
         raise InputError(f"make the network with norm=evonorm_s0; {type(model).__name__} cannot be converted to it")
     return done
 
 
+def _form(model: nn.Module, to: str, standardize: bool | None) -> str:
+    """What the kernels of a network are to become, or nothing."""
+    if not standardize and to != "mabn":
+        return ""
+    convolutions = formable(model)
+    keeps = standardize is None and any(is_formed(conv, "standardized") for conv in convolutions)
+    form = "standardized" if standardize or keeps else "centered"
+    if not convolutions:
+        raise InputError(
+            f"{type(model).__name__} has no convolution without a bias, whose kernel could be {form}; those before a "
+            "norm need none (bias=False)"
+        )
+    return form
+
+
 def _known(model: nn.Module) -> list[Known]:
     return [module for module in model.modules() if isinstance(module, Known)]
-
-
-def check_words(to: str, options: Mapping[str, Any]) -> None:
-    """Raises InputError for a norm that there is not, or a setting that no norm has or can have."""
-    if to not in NORMS:
-        raise InputError(f"there is no norm {to!r}; the norms are: {', '.join(NORMS)}")
-    known = sorted(RULES.keys() - {"norm"})
-    if unknown := options.keys() - set(known):
-        raise InputError(f"a norm has no setting {min(unknown)}; settings are: {', '.join(known)}")
-    check(options, RULES, "norm")
 
 
 def _check(name: str, layer: nn.Module) -> None:
@@ -203,12 +218,13 @@ def _layer(name: str, old: Any, to: str, options: dict[str, Any], where: Any) ->
         else:  # none, or a buffer of constants: constants it stays
             made = getattr(new, part).requires_grad_(False)
             made.data = made.data if value is None else value.clone()
+            new.affine = value is not None
     tensors = (*old.parameters(False), *old.buffers(False))
     like = next((value for value in tensors if value.is_floating_point()), where)
     if like is not None:
         new.to(device=like.device, dtype=like.dtype)
     new.eps = old.eps
-    if isinstance(old, BatchNorm) and isinstance(new, BatchNorm):
+    if hasattr(old, "momentum"):  # which GN has no use for, and BN in its place has again
         new.momentum = old.momentum
     kept = {part: getattr(old, part, None) for part in _STATISTICS if hasattr(new, part)}
     for part, value in kept.items():

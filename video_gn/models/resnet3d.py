@@ -28,7 +28,7 @@ from video_gn.models.build import make_blocks
 from video_gn.models.conv_weights import form_weights
 from video_gn.models.interface import Known
 from video_gn.models.norm import RULES as NORM_RULES
-from video_gn.models.norm import Norm, make_norm, norm_label
+from video_gn.models.norm import Norm, make_norm, norm_label, norm_options
 from video_gn.rules import BELOW_1, FLAG, Rule, one_of, whole
 
 # Of the network's settings.
@@ -108,7 +108,7 @@ class ResNet3d(Net, Known):
         settings["norm"] = norm if isinstance(norm, str) else getattr(norm, "__name__", "a function")
         ruled = settings if isinstance(norm, str) else {name: settings[name] for name in RULES if name != "norm"}
         self.check_settings(num_classes, ruled)
-        layer = norm if callable(norm) else make_norm(norm, **settings)
+        layer = norm if callable(norm) else make_norm(norm, **norm_options(settings))
         places = nonlocal_places(depth, nonlocal_blocks)
         super().__init__(
             blocks=make_blocks(num_classes, ARCHS[arch], DEPTHS[depth], width, layer, dropout, zero_init_gamma, places)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.models import contract
+from video_gn.models.conv_weights import Formed, fold_weights
 from video_gn.models.convert import FITTED, Conversion, refit
 from video_gn.models.norm import STANDARDIZED
 from video_gn.models.replace import Replaced
@@ -51,6 +52,8 @@ def begin(
     before = type(net)(len(class_names), **settings | of_file)  # type: ignore[arg-type]
     scale = start_net(before, weights, *rest)
     set_input_scale(net, weights, start.mean, start.std)
+    if not settings["weight_standardization"]:
+        fold_weights(before)
     net.load_state_dict(before.state_dict(), strict=False)  # but for the running statistics, names are the same
     return *scale, before
 
@@ -93,5 +96,8 @@ def _refitted(model: Any, before: nn.Module, clips: Tensor, device: torch.device
     old, new = (dict(net.to(device).named_modules()) for net in (before, model.net))
     names = [name for name, layer in old.items() if isinstance(layer, nn.BatchNorm3d)]
     replaced = Replaced(contract.settings_of(model.net)["norm"], {name: (old[name], new[name]) for name in names})
+    replaced.kernels = [(old[name], net) for name, net in new.items() if isinstance(net, Formed)]  # type: ignore[misc]
+    replaced.formed = sum(not isinstance(conv, Formed) for conv, _ in replaced.kernels)
+    replaced.form = "standardized" if replaced.formed else ""
     with torch.no_grad():
         return refit(model.net, replaced, model.call.normalize(clips.to(device)))

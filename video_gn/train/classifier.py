@@ -28,7 +28,7 @@ from video_gn.train.outcomes import Outcomes
 from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
-from video_gn.train.settings import Execution, Start, found_start, hyper_parameters
+from video_gn.train.settings import Execution, Start, described, found_start, hyper_parameters
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ class VideoClassifier(pl.LightningModule):
         crop_size: Side of the training crop, in pixels.
         seed: Of the dropout.
         loss: What a training step minimises, and what logits mean.
-        freeze_bn_after: Fraction of training after which BatchNorm keeps its running statistics and normalizes by them
-            (Wu & Johnson 2021); None for never.
+        freeze_bn_after: Fraction of training after which BN normalizes by its running statistics; None for never.
 
     Attributes:
         net: The network.
@@ -165,6 +164,7 @@ class VideoClassifier(pl.LightningModule):
             convert_start(self)
 
     def configure_model(self) -> None:
+        self.hparams["net"] = described(self.net, contract.settings_of(self.net))  # convert_norm may have changed it
         self.call.prepare(self.trainer.strategy, self.trainer.state.fn == "fit")
 
     # Steps; their batches are as `video_gn.batch.as_batch` takes them

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import StochasticWeightAveraging
 from video_gn.errors import InputError
 from video_gn.models.mabn import MovingAverageBatchNorm
 from video_gn.models.norm import batch_norms
-from video_gn.train.schedule import fraction_done, has_end
+from video_gn.train.schedule import END, fraction_done, has_end
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,7 @@ def check_statistics(model: Any) -> None:
     if after is None:
         return
     if not has_end(trainer):
-        raise InputError(
-            f"model.freeze_bn_after is {after:g} of a training without end; set trainer.max_epochs or trainer.max_steps"
-        )
+        raise InputError(f"model.freeze_bn_after is {after:g} of a training without end; set {END}")
     if averages:
         raise InputError(
             "StochasticWeightAveraging takes new statistics of BatchNorm when training ends, and model.freeze_bn_after "

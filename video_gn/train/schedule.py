@@ -9,6 +9,7 @@ from video_gn.errors import InputError
 from video_gn.rules import SCHEDULE, check
 
 log = logging.getLogger(__name__)
+END = "trainer.max_epochs or trainer.max_steps (of a loader without a length the latter)"
 
 
 class Schedule:
@@ -82,7 +83,7 @@ def progress(trainer: Any) -> float:
     """Fraction of training that is done, in epochs or in steps, whichever ends it first.
 
     Batches of the epoch are counted, not steps from the start, so that it stays right where a run is resumed with
-    another batch size or number of processes.
+    another batch size or number of processes. A loader without a length has steps alone.
     """
     return fraction_done(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
@@ -91,12 +92,13 @@ def fraction_done(trainer: Any, batch: int) -> float:
     """As `progress`, after so many batches of the epoch."""
     batches, epochs, steps = trainer.num_training_batches, trainer.max_epochs or -1, trainer.max_steps
     done = trainer.current_epoch * batches + batch
-    return max(done / (epochs * batches) if epochs > 0 else 0.0, trainer.global_step / steps if steps > 0 else 0.0)
+    counted = epochs > 0 and math.isfinite(batches)
+    return max(done / (epochs * batches) if counted else 0.0, trainer.global_step / steps if steps > 0 else 0.0)
 
 
 def has_end(trainer: Any) -> bool:
-    """Whether training ends after a number of epochs or steps."""
-    return (trainer.max_epochs or -1) >= 0 or trainer.max_steps >= 0
+    """Whether training ends after a number of steps that is known: not after epochs of a loader without a length."""
+    return ((trainer.max_epochs or -1) >= 0 and math.isfinite(trainer.num_training_batches)) or trainer.max_steps >= 0
 
 
 def check_end(trainer: Any, schedule: Schedule) -> None:
@@ -104,10 +106,10 @@ def check_end(trainer: Any, schedule: Schedule) -> None:
     if not has_end(trainer) and schedule.warmup:
         raise InputError(
             f"model.schedule.warmup is {schedule.warmup:g} of a training without end: the rate would stay 0; set "
-            "trainer.max_epochs or trainer.max_steps, or model.schedule.warmup to 0"
+            f"{END}, or model.schedule.warmup to 0"
         )
     if not has_end(trainer):
         log.warning(
-            "training has no end in epochs or steps (trainer.max_epochs, trainer.max_steps), so that the learning rate "
-            "stays as it is at first"
+            "training has no end that is known, so that the learning rate stays as it is at first; for another set %s",
+            END,
         )

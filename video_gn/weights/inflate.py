@@ -15,6 +15,7 @@ from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.models.contract import known
+from video_gn.models.conv_weights import Formed
 from video_gn.models.interface import Known
 from video_gn.models.norm import STANDARDIZED
 from video_gn.models.resnet3d import ResNet3d, norm_of
@@ -102,11 +103,12 @@ def start_from(
     """
     matched, inflated, said = match(weights, net, class_names)
     if weights.scale and tuple(weights.scale[1]) != tuple(std):
-        if net.settings["weight_standardization"]:
+        owners = (net.get_submodule(f"{net.prefix}{first}".rpartition(".")[0]) for first in net.first)
+        if any(isinstance(owner, Formed) for owner in owners):
             raise InputError(
                 f"{weights.source} was trained on inputs divided by {_numbers(weights.scale[1])}, model.start.std is "
-                f"{_numbers(std)}, and standardised kernels cannot make up for that; set model.start.std to null, "
-                "which takes the file's"
+                f"{_numbers(std)}, and standardised or centred kernels cannot make up for that; set model.start.std to "
+                "null, which takes the file's"
             )
         ratio = torch.tensor([ours / theirs for ours, theirs in zip(std, weights.scale[1], strict=True)])
         for first in net.first:

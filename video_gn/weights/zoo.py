@@ -4,12 +4,14 @@ With the norm behind it, `i3d_r50_gn`, a name is taken too.
 """
 
 from fnmatch import fnmatchcase
+from os import PathLike
 from typing import Any
 
 from video_gn.errors import InputError
 from video_gn.models.interface import Known
 from video_gn.models.known import NAMES
 from video_gn.models.norm import NORMS
+from video_gn.rules import shown
 from video_gn.weights.hub import fitting, load_weights
 from video_gn.weights.inflate import start_net
 
@@ -20,7 +22,11 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def create_model(
-    name: str, num_classes: int = 400, norm: str | None = None, pretrained: str | bool | None = None, **settings: object
+    name: str,
+    num_classes: int = 400,
+    norm: str | None = None,
+    pretrained: str | PathLike[str] | bool | None = None,
+    **settings: object,
 ) -> Known:
     """A network by its name, in training mode.
 
@@ -38,6 +44,8 @@ def create_model(
     Raises:
         InputError: There is no such network, no weights fit, or they are not of it.
     """
+    if not isinstance(pretrained, str | PathLike | bool | None):
+        raise InputError(f"pretrained is {shown(pretrained)}; it has to be a file, a public name, or true")
     short, said = _divided(name)
     if norm and said and norm != said:
         raise InputError(f"{name} has the norm {said}, and norm is {norm}; say one of them")
@@ -53,7 +61,7 @@ def create_model(
                 f"there are no public weights of {short} with norm={net.settings['norm']}; name a file, or leave "
                 "pretrained out (video-gn models lists the weights)"
             )
-    weights = load_weights(pretrained) if pretrained else None
+    weights = load_weights(str(pretrained)) if pretrained else None
     names: Any = weights.settings.get("class_names", ()) if weights else ()
     start_net(net, weights, names if len(names) == num_classes else list(map(str, range(num_classes))))
     return net
@@ -61,6 +69,8 @@ def create_model(
 
 def _divided(name: str) -> tuple[str, str | None]:
     """A network's name, and the norm behind it."""
+    if not isinstance(name, str):
+        raise InputError(f"a network's name is text, not {shown(name)}; list_models() lists them")
     if name in NAMES:
         return name, None
     for norm in NORMS:
