@@ -1,5 +1,6 @@
 """Exports of networks of other libraries: the scores of the checkpoint, or a refusal in one line."""
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from samples import NAMES, randomize, video_data
 
 from video_gn.errors import InputError
 from video_gn.export.__main__ import main as export
+from video_gn.models.input import normalize
 from video_gn.models.known import NAMES as NETWORKS
 from video_gn.models.norm import NORMS
 from video_gn.models.resnet3d import ResNet3d
@@ -55,14 +57,18 @@ def test_scores_of_exports_are_the_checkpoint_s(name, tmp_path):
     """At the training crop, and on wider frames, where the head has several positions."""
     model = checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt", name, **CASES[name])
     assert export([str(tmp_path / "run" / "checkpoints" / "last.ckpt"), "--to", "safetensors", "onnx"]) == 0
+    exactly = copy.deepcopy(model.net).double()
     exported = {path.suffix: open_trained(str(path)) for path in (tmp_path / "run" / "export").glob("run.[so]*")}
     assert exported.keys() == {".safetensors", ".onnx"}
     for size in ((SIDE, SIDE), (TESTED, 2 * TESTED)):
         clips = torch.randint(0, 256, (2, 3, FRAMES, *size), dtype=torch.uint8, generator=torch.manual_seed(4))
         with torch.no_grad():
             expected = model.scores(clips[None])[0]
+            exact = exactly(normalize(clips, model.mean, model.std).double()).flatten(2).softmax(1).mean(2)
+        rounding = (expected - exact).abs().max().item()  # of the checkpoint, which 101 random layers make large
         for found in exported.values():
-            torch.testing.assert_close(found.scores(clips), expected, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(found.scores(clips), expected, atol=max(2e-5, 4 * rounding), rtol=1e-4)
+        assert rounding < 1e-3
     card = (tmp_path / "run" / "export" / "run.md").read_text()
     assert f"{model.net.summary(model.net.settings)}, norm `{model.net.norm}`" in card
 
