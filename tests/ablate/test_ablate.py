@@ -217,6 +217,15 @@ def test_slips_in_a_grid_are_one_line(entries, words, tmp_path, capsys):
     assert code == 2 and len(err.strip().splitlines()) == 1 and re.search(words, err), err
 
 
+def test_weights_that_are_not_there_are_said_before_the_first_run(tmp_path, capsys):
+    path = write(tmp_path / "grid.yaml", settings={"model.start.init": "runs/none/last.ckpt"})
+    assert main([str(path), "--dry-run"]) == 0
+    assert main([str(path), "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "bn starts from runs/none/last.ckpt (model.start.init), which is no file and no public name" in err
+    assert len(err.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_an_ablation_anywhere(tmp_path, monkeypatch, capsys):
     """In a folder with nothing in it: grid and configs are those of the package."""

@@ -337,6 +337,9 @@ class Around(nn.Module):
 
 
 WAYS = {
+    "by its parts": lambda net, x: (
+        nn.functional.batch_norm(x, net.norm.running_mean, net.norm.running_var) + net.norm(x)
+    ),
     "time first": lambda net, x: net.norm(x.permute(2, 0, 1).reshape(-1, 4, 1)).view(-1, len(x), 4).permute(1, 2, 0),
     "mirrored": lambda net, x: torch.stack(net.norm(torch.cat([x, x.flip(2) ** 2])).chunk(2)).sum(0),
     "one by one": lambda net, x: torch.cat([net.norm(clip[None]) for clip in x]),
@@ -347,6 +350,7 @@ WAYS = {
 @pytest.mark.parametrize(
     ("way", "words"),
     [
+        ("by its parts", r"Around reads what only its own norms have, beside calling them \(.*running_mean"),
         ("time first", "Around takes clips apart or puts them in another order on the way"),
         ("mirrored", "Around takes clips apart or puts them in another order"),
         ("one by one", "the norm norm is given batches of 1 for 12 clips and of 1 for 6"),
@@ -360,6 +364,20 @@ def test_clips_that_cannot_pass_side_by_side_are_refused(way, words):
         convert_norm(net, "gn", torch.randn(6, 4, 8), num_groups=2)
     assert type(net.norm) is nn.BatchNorm1d
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_without_scores_of_classes_the_fit_is_said(capsys):
+    net = Around(lambda net, x: net.norm(x)).eval()
+    net.fc = nn.Identity()
+    net.forward = lambda x: {"features": net.norm(x)}
+    convert_norm(net, "gn", torch.randn(6, 4, 8), num_groups=2)
+    assert "gamma and beta re-fitted on 6 clips; no scores of classes to compare" in capsys.readouterr().out
+
+
+def test_convolutions_with_a_bias_are_said_to_stay(capsys):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    convert_norm(net, "gn", num_groups=2, weight_standardization=True)
+    assert "the kernels of 1 convolutions are standardized, those of 1 with a bias stay" in capsys.readouterr().out
 
 
 def test_a_norm_is_called_by_keyword():

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from video_gn.ablate.grid import Grid, shell
 from video_gn.ablate.grid_file import read_grid
 from video_gn.ablate.local import Clock, Slot, in_words, make_slots, run_all
-from video_gn.ablate.plan import make_plan, plan_table
+from video_gn.ablate.plan import check_starts, make_plan, plan_table
 from video_gn.ablate.run import Run
 from video_gn.ablate.tune import make_trials, tuned, tuning_plan, untuned
 from video_gn.console import exit_code, printable
@@ -73,6 +73,7 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     if given.report:
         return _report(work, words)
     print(work.plan)
+    check_starts(work.open_trials or work.ready)
     if given.cluster:
         return _submit(work, given.cluster, given.cluster_options)
     slots = make_slots(given.devices, work.runs)

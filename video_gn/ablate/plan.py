@@ -18,6 +18,7 @@ from video_gn.rules import check, shown
 from video_gn.train import cli
 from video_gn.train.configs import flat, read_yaml
 from video_gn.train.shipped import find_config
+from video_gn.weights.hub import is_there
 
 # What each group of settings is checked by.
 GROUPS = {
@@ -169,6 +170,17 @@ def check_settings(run: Run) -> None:
             f"{run.folder} holds a run with {key}={there.get(key)}, the grid now asks for {run.config.get(key)}{more}; "
             "give the new ones another --out FOLDER, or put this folder away"
         )
+
+
+def check_starts(runs: Sequence[Run]) -> None:
+    """Raises InputError where the weights that a run is to start from are not there: before the first of many runs."""
+    for run in runs:
+        init = run.config.get("model.start.init")
+        if init not in (None, "auto") and not run.results() and not is_there(init):
+            raise InputError(
+                f"{run.cell.name} starts from {init} (model.start.init), which is no file and no public name; the head "
+                "of the grid's file may say what makes it"
+            )
 
 
 def plan_table(grid: Grid, runs: Sequence[Run]) -> str:

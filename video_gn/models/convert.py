@@ -51,6 +51,8 @@ class Conversion:
         said = [str(self.replaced)]
         if self.agreement is not None:
             said.append(f"the class of before on {self.agreement:.1%} of {self.clips} clips")
+        elif self.clips and self.replaced.unlike:
+            said.append(f"with gamma and beta re-fitted on {self.clips} clips; no scores of classes to compare")
         if self.refitted is not None:
             said.append(f"with gamma and beta re-fitted on {self.refitted:.1%}")
         if self.uncalled:

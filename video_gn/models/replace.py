@@ -39,6 +39,7 @@ class Replaced:
         formed: Convolutions whose kernels are standardised or centred now.
         form: Which of the two.
         kernels: These, as they were and as they are.
+        biased: Convolutions with a bias, whose kernels stay.
         learns: By the layer's name, whether gamma and beta are to learn, where that follows from frozen BN's settings.
         unlearned: Layers without the running statistics that they normalize by in evaluation.
     """
@@ -50,6 +51,7 @@ class Replaced:
     formed: int = 0
     form: str = ""
     kernels: list[tuple[nn.Module, nn.Module]] = field(default_factory=list)
+    biased: int = 0
     learns: dict[str, bool] = field(default_factory=dict)
     unlearned: int = 0
 
@@ -69,7 +71,8 @@ class Replaced:
         if self.activations:
             parts.append(f"{self.activations} of them with the activation behind")
         if self.formed:
-            parts.append(f"the kernels of {self.formed} convolutions are {self.form}")
+            biased = f", those of {self.biased} with a bias stay" if self.biased else ""
+            parts.append(f"the kernels of {self.formed} convolutions are {self.form}{biased}")
         if self.to == "mabn" and len(self.pairs) > self.formed:
             parts.append(f"{len(self.pairs) - self.formed} norms have no centred kernel before them, which mabn needs")
         if self.left:
@@ -118,6 +121,8 @@ def replace_norms(model: nn.Module, to: str, **options: Any) -> tuple[nn.Module,
         before = [copy(conv) for conv in formable(model)]
         done.kernels = list(zip(before, formable(model), strict=True))
         done.formed = form_weights(model, done.form)
+        convolutions = (module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d))
+        done.biased = sum(conv.bias is not None for conv in convolutions)
     for net in _known(model):
         net.settings |= {"norm": to, **{name: value for name, value in options.items() if name in net.settings}}
     return new.get(id(model), model), done

@@ -116,9 +116,14 @@ def check_sides(model: nn.Module, clips: Tensor, calls: Mapping[str, Sequence[to
     """
     root, norms = nn.Sequential(model), norms_of(model)
     both = {id(layer): Both(layer, _Zeros()).eval() for layer in norms.values()}
-    with torch.no_grad(), evaluated(model), in_place(root, both):
-        doubled = root(torch.cat([clips, clips]))
     remedy = "leave clips out, and train the network afterwards"
+    try:
+        with torch.no_grad(), evaluated(model), in_place(root, both):
+            doubled = root(torch.cat([clips, clips]))
+    except AttributeError as error:
+        raise InputError(
+            f"{type(model).__name__} reads what only its own norms have, beside calling them ({error}); call them alone"
+        ) from error
     for name, shapes in calls.items():
         if not (lengths := both[id(norms[name])].lengths):
             raise InputError(
@@ -135,8 +140,8 @@ def check_sides(model: nn.Module, clips: Tensor, calls: Mapping[str, Sequence[to
     first = doubled[: len(scores)]
     if first.shape != scores.shape or not torch.allclose(first, scores, 1e-2, 1e-3 * float(scores.abs().max())):
         raise InputError(
-            f"{type(model).__name__} takes clips apart or puts them in another order on the way, so that old and new "
-            f"norms cannot be compared side by side: {remedy}"
+            f"{type(model).__name__} takes clips apart or puts them in another order on the way, or is random in "
+            f"evaluation, so that old and new norms cannot be compared side by side: {remedy}"
         )
 
 

@@ -45,6 +45,11 @@ class Public(NamedTuple):
     scale: Scale | None = None
 
 
+def is_there(init: str) -> bool:
+    """Whether weights to start from are a file, or a name that may be public."""
+    return Path(from_home(init)).exists() or init.partition(":")[0] in HUBS
+
+
 def load_weights(init: str) -> Weights:
     """The weights of a file, or of a public name.
 
