@@ -23,7 +23,7 @@ from video_gn.models.interface import Known
 from video_gn.models.norm_layers import wide, without_autocast
 
 EPS = 1e-8
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 N = TypeVar("N", bound=nn.Module)
 FORMS = ("standardized", "centered")
 
@@ -101,7 +101,7 @@ def formable(net: nn.Module) -> list[Any]:
     left = {id(conv) for module in net.modules() if isinstance(module, Known) for conv in module.without_norm()}
     found: list[Any] = []
     for name, module in net.named_modules():
-        if not isinstance(module, _CONVOLUTIONS) or module.bias is not None or id(module) in left:
+        if not isinstance(module, CONVOLUTIONS) or module.bias is not None or id(module) in left:
             continue
         own = type(module).forward.__module__.partition(".")[0] not in ("torch", "video_gn")
         if own or not isinstance(module.weight, nn.Parameter) or is_parametrized(module):

@@ -13,7 +13,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from video_gn.compat import BatchNorm, InstanceNorm, hooked
 from video_gn.errors import InputError
 from video_gn.models.activations import take_activations
-from video_gn.models.conv_weights import fold_weights, form_weights, formable, is_formed
+from video_gn.models.conv_weights import CONVOLUTIONS, fold_weights, form_weights, formable, is_formed
 from video_gn.models.evonorm import EvoNormS0
 from video_gn.models.interface import Known
 from video_gn.models.norm import OPTIONS, check_words, make_norm
@@ -36,9 +36,8 @@ class Replaced:
         pairs: By the layer's name, the norm of before and the one of now.
         left: Norms over the last dimension, which were not touched.
         activations: How many activations EvoNorm-S0 took the place of.
-        formed: Convolutions whose kernels are standardised or centred now.
-        form: Which of the two.
-        kernels: These, as they were and as they are.
+        form: Whether kernels are standardised or centred now.
+        kernels: Convolutions of which they are, as they were and as they are.
         biased: Convolutions with a bias, whose kernels stay.
         learns: By the layer's name, whether gamma and beta are to learn, where that follows from frozen BN's settings.
         unlearned: Layers without the running statistics that they normalize by in evaluation.
@@ -48,7 +47,6 @@ class Replaced:
     pairs: dict[str, tuple[nn.Module, nn.Module]] = field(default_factory=dict)
     left: int = 0
     activations: int = 0
-    formed: int = 0
     form: str = ""
     kernels: list[tuple[nn.Module, nn.Module]] = field(default_factory=list)
     biased: int = 0
@@ -70,11 +68,12 @@ class Replaced:
             )
         if self.activations:
             parts.append(f"{self.activations} of them with the activation behind")
-        if self.formed:
+        formed = len(self.kernels)
+        if formed:
             biased = f", those of {self.biased} with a bias stay" if self.biased else ""
-            parts.append(f"the kernels of {self.formed} convolutions are {self.form}{biased}")
-        if self.to == "mabn" and len(self.pairs) > self.formed:
-            parts.append(f"{len(self.pairs) - self.formed} norms have no centred kernel before them, which mabn needs")
+            parts.append(f"the kernels of {formed} convolutions are {self.form}{biased}")
+        if self.to == "mabn" and len(self.pairs) > formed:
+            parts.append(f"{len(self.pairs) - formed} norms have no centred kernel before them, which mabn needs")
         if self.left:
             parts.append(f"{self.left} norms over the last dimension stay")
         if fixed := sum(not new.weight.requires_grad for _, new in self.pairs.values()):  # type: ignore[union-attr]
@@ -118,11 +117,9 @@ def replace_norms(model: nn.Module, to: str, **options: Any) -> tuple[nn.Module,
     if options.get("weight_standardization") is False:
         fold_weights(model, "standardized")
     if done.form:
-        before = [copy(conv) for conv in formable(model)]
-        done.kernels = list(zip(before, formable(model), strict=True))
-        done.formed = form_weights(model, done.form)
-        convolutions = (module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d))
-        done.biased = sum(conv.bias is not None for conv in convolutions)
+        done.kernels = [(copy(conv), conv) for conv in formable(model)]
+        form_weights(model, done.form)
+        done.biased = sum(isinstance(m, CONVOLUTIONS) and m.bias is not None for m in model.modules())
     for net in _known(model):
         net.settings |= {"norm": to, **{name: value for name, value in options.items() if name in net.settings}}
     return new.get(id(model), model), done

@@ -96,8 +96,8 @@ def _refitted(model: Any, before: nn.Module, clips: Tensor, device: torch.device
     old, new = (dict(net.to(device).named_modules()) for net in (before, model.net))
     names = [name for name, layer in old.items() if isinstance(layer, nn.BatchNorm3d)]
     replaced = Replaced(contract.settings_of(model.net)["norm"], {name: (old[name], new[name]) for name in names})
-    replaced.kernels = [(old[name], net) for name, net in new.items() if isinstance(net, Formed)]  # type: ignore[misc]
-    replaced.formed = sum(not isinstance(conv, Formed) for conv, _ in replaced.kernels)
-    replaced.form = "standardized" if replaced.formed else ""
+    formed = [name for name, layer in new.items() if isinstance(layer, Formed) and not isinstance(old[name], Formed)]
+    replaced.kernels = [(old[name], new[name]) for name in formed]
+    replaced.form = "standardized" if formed else ""
     with torch.no_grad():
         return refit(model.net, replaced, model.call.normalize(clips.to(device)))
