@@ -14,7 +14,6 @@ from video_gn.console import printable
 from video_gn.data.motion12 import RULES as MOTION
 from video_gn.errors import InputError
 from video_gn.models.resnet3d import RULES as NET
-from video_gn.rules import check, shown
 from video_gn.train import cli
 from video_gn.train.configs import flat, read_yaml
 from video_gn.train.shipped import find_config
@@ -74,8 +73,8 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
         for key in (key for key in {**bare, **given} if bare.get(key) != given.get(key)):
             if axis := next((axis for axis, keys in axes.items() if _within(key, keys)), None):
                 raise InputError(
-                    f"the command line sets {key} to {shown(given.get(key))}, and by the axis {axis} {cell.name} has "
-                    f"{shown(bare.get(key))}; leave the option out, or change the grid"
+                    f"the command line sets {key} to {rules.shown(given.get(key))}, and by the axis {axis} {cell.name} has "
+                    f"{rules.shown(bare.get(key))}; leave the option out, or change the grid"
                 )
     for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
         own = _resolved(run.cell, run.seed, run.folder)
@@ -83,7 +82,7 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
         if changed := [key for key in {**own, **last} if own.get(key) != last.get(key)]:
             key = changed[0]
             raise InputError(
-                f"the command line sets {key} to {shown(last.get(key))}; the ablation sets it for each run, so leave "
+                f"the command line sets {key} to {rules.shown(last.get(key))}; the ablation sets it for each run, so leave "
                 "the option out"
             )
 
@@ -116,7 +115,7 @@ def _check_values(configs: Mapping[str, Mapping[str, Any]]) -> None:
     for config in configs.values():
         for owner, group in GROUPS.items():
             given = {name: config[f"{owner}.{name}"] for name in group if f"{owner}.{name}" in config}
-            check({name: value for name, value in given.items() if value is not None}, group, owner)
+            rules.check({name: value for name, value in given.items() if value is not None}, group, owner)
 
 
 def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
