@@ -594,7 +594,8 @@ def test_seeds_widen_the_interval_and_only_common_ones_count(tmp_path):
 def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
     grid = read_grid(ABLATIONS / "table8.yaml")
     ranks = {tuple(cell.values.values()): {0: [1, 2, 0, 9]} for cell in grid.cells}
-    found = {(one.what, one.at): one for one in measure_contrasts(grid, outcomes(grid, ranks), contrasts(grid))}
+    measured = measure_contrasts(grid, outcomes(grid, ranks), contrasts(grid))
+    found = {(contrast.what, contrast.at): contrast for contrast in measured}
     expected = {
         ("norm gn − bn", "clip 32x2, batch 8"): -0.3,
         ("norm gn − bn", "clip 32x2, batch 4"): 0.7,
@@ -624,7 +625,7 @@ def test_the_highest_of_each_column_against_the_others(tmp_path):
     ranks |= {("bn", "1"): right + right, ("gn", "1"): wrong + wrong}
     cells = outcomes(grid, {cell: {0: one} for cell, one in ranks.items()})
     found = measure_contrasts(grid, cells, highest(grid, cells))
-    assert [(one.what, one.at, one.figures["top1"][0]) for one in found] == [
+    assert [(contrast.what, contrast.at, contrast.figures["top1"][0]) for contrast in found] == [
         ("gn − bn", "batch 8", 50),
         ("gn − ln", "batch 8", 100),
     ]

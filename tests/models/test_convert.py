@@ -394,7 +394,7 @@ def test_kernels_that_become_standardised_are_compared_with_those_of_before():
         expected = net(x)
         near, said = convert(copy.deepcopy(net), "gn", x, num_groups=4, weight_standardization=True)
         blind, _ = convert(copy.deepcopy(net), "gn", num_groups=4, weight_standardization=True)
-        errors = [(one(x) - expected).square().mean().item() for one in (near, blind)]
+        errors = [(made(x) - expected).square().mean().item() for made in (near, blind)]
     assert said.refitted == (near(x).argmax(1) == expected.argmax(1)).double().mean().item()
     assert errors[0] < 0.8 * errors[1] and near.conv1.form == "standardized"
 
@@ -424,8 +424,8 @@ def test_what_frozen_bn_fixes_learns_again_behind_it():
     for to, fixed in (("frozen_bn", True), ("gn", False), ("bn", False)):
         net, done = replace_norms(net, to)
         again = ResNet3d(5, **net.settings)
-        for one in (net, again):
-            assert all(norm.weight.requires_grad != fixed for norm in norms_of(one).values())
+        for made in (net, again):
+            assert all(norm.weight.requires_grad != fixed for norm in norms_of(made).values())
         assert (f"gamma and beta of {len(done.pairs)} are fixed" in str(done)) == fixed
 
 

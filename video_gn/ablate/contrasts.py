@@ -109,8 +109,8 @@ def measure_contrasts(grid: Grid, cells: Cells, wanted: Iterable[Contrast]) -> l
     found: list[tuple[Contrast, dict[str, np.ndarray]]] = []
     for contrast in wanted:
         runs = [cells[values].runs for values in contrast.weights]
-        seeds = sorted(set.intersection(*(set(one) for one in runs)))
-        videos = {tuple(one[seed].ranks[0]) for one in runs for seed in seeds}
+        seeds = sorted(set.intersection(*(set(of_cell) for of_cell in runs)))
+        videos = {tuple(of_cell[seed].ranks[0]) for of_cell in runs for seed in seeds}
         if not seeds or len(videos) != 1 or not next(iter(videos)):
             continue
         contrast.seeds = len(seeds)
