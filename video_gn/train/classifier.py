@@ -47,7 +47,7 @@ class VideoClassifier(pl.LightningModule):
         crop_size: Side of the training crop, in pixels.
         seed: Of the dropout.
         loss: What a training step minimises, and what logits mean.
-        freeze_bn_after: Fraction of training after which BN normalizes by its running statistics; None for never.
+        freeze_bn_after: Fraction of training after which BN keeps its statistics (Wu & Johnson 2021); None for never.
 
     Attributes:
         net: The network.
