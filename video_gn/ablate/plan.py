@@ -73,8 +73,8 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
         for key in (key for key in {**bare, **given} if bare.get(key) != given.get(key)):
             if axis := next((axis for axis, keys in axes.items() if _within(key, keys)), None):
                 raise InputError(
-                    f"the command line sets {key} to {rules.shown(given.get(key))}, and by the axis {axis} {cell.name} has "
-                    f"{rules.shown(bare.get(key))}; leave the option out, or change the grid"
+                    f"the command line sets {key} to {rules.shown(given.get(key))}, and by the axis {axis} {cell.name} "
+                    f"has {rules.shown(bare.get(key))}; leave the option out, or change the grid"
                 )
     for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
         own = _resolved(run.cell, run.seed, run.folder)
@@ -82,8 +82,8 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
         if changed := [key for key in {**own, **last} if own.get(key) != last.get(key)]:
             key = changed[0]
             raise InputError(
-                f"the command line sets {key} to {rules.shown(last.get(key))}; the ablation sets it for each run, so leave "
-                "the option out"
+                f"the command line sets {key} to {rules.shown(last.get(key))}; the ablation sets it for each run, so "
+                "leave the option out"
             )
 
 
