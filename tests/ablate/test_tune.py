@@ -138,10 +138,40 @@ def test_the_report_has_what_was_tried(tmp_path, capsys):
     assert "12 of 12 trials are done" in said and said.count("--model.optimizer.base_lr 0.6 --seed_everything 3") == 2
 
 
+def test_some_cells_are_tried_for_all_along_an_axis(tmp_path):
+    axes = {"norm": ["bn", "gn"], "batch": [8, 4, 1]}
+    wanted = {"model.optimizer.base_lr": [0.2, 0.6], "at": {"batch": [8, 1]}}
+    grid = read_grid(write(tmp_path / "g.yaml", axes=axes, tune=wanted))
+    trials = tune.make_trials(grid, tmp_path / "out")
+    assert [trial.cell.values["batch"] for trial in trials] == ["8", "8", "1", "1"] * 2
+    scores = {("bn", "8"): (0.5, 0.8), ("bn", "1"): (0.6, 0.2), ("gn", "8"): (0.1, 0.2), ("gn", "1"): (0.2, 0.3)}
+    for trial in trials[:-1]:
+        finish(trial, scores[trial.cell.values["norm"], trial.cell.values["batch"]][trial.value == "0.6"])
+    assert tune.untuned(grid, trials) == {"gn_b8", "gn_b4", "gn_b1"}
+    finish(trials[-1], 0.3)
+    runs = make_plan(tune.tuned(grid, trials), tmp_path / "out")
+    rates = {run.cell.name: run.config["model.optimizer.base_lr"] for run in runs}
+    assert rates == {f"{norm}_b{batch}": rate for norm, rate in (("bn", 0.2), ("gn", 0.6)) for batch in (8, 4, 1)}
+    assert [row[:4] for row in tune.tuning_table(grid, trials).rows] == [
+        ["bn", "55.0", "50.0", "0.2"], ["gn", "15.0", "25.0", "0.6"],
+    ]  # fmt: skip
+    assert tune.as_data(grid, trials)["cells"][1]["norm"] == "gn"
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"tune": {"base_lr": [1, 2]}}, "tune has base_lr; it takes one key of the config, share, seeds"),
+        ({"tune": {"model.optimizer.base_lr": [1, 2], "at": {"batch": 8}}}, "tune.at has batch: 8; axes: norm"),
+        ({"tune": {"model.optimizer.base_lr": [1, 2], "at": {"norm": ["ln"]}}}, "tune.at has norm: ln; the values of"),
+        (
+            {
+                "tune": {"model.optimizer.base_lr": [1, 2], "at": {"batch": 1}},
+                "axes": {"norm": ["bn", "gn"], "batch": [8, 1]},
+                "leave_out": [{"norm": "gn", "batch": 1}],
+            },
+            "tune.at leaves no cell in which model.optimizer.base_lr of gn_b8 could be tried",
+        ),
+        ({"tune": {"base_lr": [1, 2]}}, "tune has base_lr; it takes one key of the config, share, seeds, at"),
         ({"tune": {"share": 0.2}}, "tune has no key; it takes one key"),
         ({"tune": {"model.optimizer.base_lr": [1, 2], "model.net.width": [8, 16]}}, "it takes one key of the config"),
         ({"tune": {"model.optimizer.base_lr": [1]}}, r"is \[1\]; it has to be a list of different values"),

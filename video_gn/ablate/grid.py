@@ -66,12 +66,23 @@ class Tune:
         values: To try.
         share: Of the training list, on which they are compared.
         seeds: Of the runs that try them.
+        at: By axis, the values at which they are tried; the best one on average is taken at all values of the axis.
+            Along other axes each cell has its own.
     """
 
     key: str
     values: tuple[str, ...]
     share: float
     seeds: tuple[int, ...]
+    at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def tries(self, cell: Cell) -> bool:
+        """Whether a cell is one in which the values are tried."""
+        return all(cell.values[axis] in values for axis, values in self.at.items())
+
+    def group(self, cell: Cell) -> Mapping[str, str]:
+        """What a cell has in common with all that take the same value."""
+        return {axis: value for axis, value in cell.values.items() if axis not in self.at}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ tune:                                  # before: for each cell, the best of seve
   model.optimizer.base_lr: [0.1, 0.2, 0.4]
   share: 0.2                           # on this share of its training list, which is left out there
   seeds: [0]
+  at: {batch: [8, 1]}                  # tried there alone; the best on average is taken for every batch
 paper:                                 # what a publication reports of some cells, in %
   source: Wu & He 2018, Table 8
   same_data: true                      # whether its levels, not only its differences, can be compared
@@ -82,7 +83,7 @@ def _grid(name: str, content: Any, extra: list[str]) -> Grid:
     paper = _paper(content["paper"], names, cells) if content.get("paper") else None
     title = str(content.get("title", name))
     changes = {axis: tuple(values.values()) for axis, values in axes.items()}
-    tune = _tune(content["tune"]) if content.get("tune") else None
+    tune = _tune(content["tune"], names, cells) if content.get("tune") else None
     return Grid(name, title, names, rows, tuple(cells), seeds, paper, tuple(extra), changes, tune)
 
 
@@ -94,21 +95,29 @@ def _seeds(where: str, seeds: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _tune(content: Any) -> Tune:
+def _tune(content: Any, axes: Mapping[str, tuple[str, ...]], cells: list[Cell]) -> Tune:
     given = dict(_mapping("tune", content))
     share, seeds = given.pop("share", 0.2), _seeds("tune.seeds", given.pop("seeds", [0]))
     if not isinstance(share, int | float) or not 0 < share < 1:
         raise InputError(f"tune.share is {share!r}; it has to be a fraction of the training list, above 0 and below 1")
+    at = {}
+    for axis, values in _mapping("tune.at", given.pop("at", {})).items():
+        listed = values if isinstance(values, list) and values else [values]
+        at[str(axis)] = tuple(_values_of("tune.at", {axis: value}, axes)[str(axis)] for value in listed)
     keys = {key: values for key, values in given.items() if "." in str(key)}
     if len(keys) != 1 or len(given) != 1:
         raise InputError(
-            f"tune has {', '.join(map(str, given)) or 'no key'}; it takes one key of the config, share, seeds"
+            f"tune has {', '.join(map(str, given)) or 'no key'}; it takes one key of the config, share, seeds, at"
         )
     ((key, values),) = keys.items()
     words = [_word(value) for value in values] if isinstance(values, list) else []
     if len(set(words)) < 2:
         raise InputError(f"tune.{key} is {values!r}; it has to be a list of different values")
-    return Tune(key, tuple(words), float(share), seeds)
+    tune = Tune(key, tuple(words), float(share), seeds, at)
+    tried = [tune.group(cell) for cell in cells if tune.tries(cell)]
+    if untried := [cell for cell in cells if tune.group(cell) not in tried]:
+        raise InputError(f"tune.at leaves no cell in which {key} of {untried[0].name} could be tried")
+    return tune
 
 
 def _values(axis: str, values: Any) -> dict[str, Overlay]:

@@ -3,7 +3,7 @@
 One rate for all compares norms where one of them is at its best and another is not. Each cell is trained with each of
 the grid's values of `tune`, on its training list less a share, and validated on that share; the test list is not looked
 at. The value with the highest validation top-1 after the last epoch (of equal ones, that with the lowest loss) is then
-the cell's in the runs that are compared.
+the cell's in the runs that are compared. With `at`, some cells are tried for all: those along an axis have one value.
 """
 
 import statistics
@@ -13,10 +13,11 @@ from math import inf, isinf, isnan
 from pathlib import Path
 from typing import Any
 
-from video_gn.ablate.grid import Cell, Grid, Tune, command
+from video_gn.ablate.grid import Cell, Grid, Tune, command, named
 from video_gn.ablate.page import Table, to_text
 from video_gn.ablate.plan import check_settings
 from video_gn.ablate.run import Run
+from video_gn.ablate.statistics import Values
 from video_gn.data.own import AUTO
 from video_gn.errors import InputError
 from video_gn.train import cli
@@ -81,7 +82,7 @@ def make_trials(grid: Grid, out: Path) -> list[Trial]:
     if any(word.partition("=")[0] == f"--{tune.key}" for cell in grid.cells for word in cell.args):
         raise InputError(f"tune sets {tune.key}, and so does the grid or the command line; leave it to tune")
     trials = []
-    for cell in grid.cells:
+    for cell in filter(tune.tries, grid.cells):
         share = _validation(cell, tune, out)
         for value in tune.values:
             trying = _with(grid, cell, [*share, f"--{tune.key}", value])
@@ -112,31 +113,38 @@ def tuned(grid: Grid, trials: Sequence[Trial]) -> Grid:
     """A grid whose cells have their best value, but for those whose trials have not all ended."""
     if grid.tune is None:
         return grid
-    best = {name: _best(values) for name, values in _scores(grid, trials).items()}
+    best = {group: _best(values) for group, values in _scores(grid.tune, trials).items()}
     key = f"--{grid.tune.key}"
-    cells = [_with(grid, cell, [key, best[cell.name]]) if cell.name in best else cell for cell in grid.cells]
+    cells = [_with(grid, c, [key, best[group]]) if (group := _group(grid.tune, c)) in best else c for c in grid.cells]
     return replace(grid, cells=tuple(cells))
 
 
 def untuned(grid: Grid, trials: Sequence[Trial]) -> set[str]:
     """The names of the cells whose trials have not all ended."""
-    return {cell.name for cell in grid.cells} - _scores(grid, trials).keys() if grid.tune else set()
+    if grid.tune is None:
+        return set()
+    known = _scores(grid.tune, trials)
+    return {cell.name for cell in grid.cells if _group(grid.tune, cell) not in known}
 
 
-def _scores(grid: Grid, trials: Sequence[Trial]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By cell and value, mean validation top-1 and negative loss over seeds, of cells all of whose trials ended."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for cell in grid.cells:
-        own = [trial for trial in trials if trial.cell.values == cell.values]
-        if all(trial.ended for trial in own):
-            values = dict.fromkeys(trial.value for trial in own)
-            scores = {value: [trial.score() for trial in own if trial.value == value] for value in values}
-            found[cell.name] = {value: _mean(of_seeds) for value, of_seeds in scores.items()}
-    return found
+def _group(tune: Tune, cell: Cell) -> Values:
+    return tuple(tune.group(cell).values())
+
+
+def _scores(tune: Tune, trials: Sequence[Trial]) -> dict[Values, dict[str, tuple[float, float]]]:
+    """By group of cells and value, mean validation top-1 and negative loss, of groups all of whose trials ended."""
+    groups: dict[Values, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(_group(tune, trial.cell), []).append(trial)
+    return {
+        group: {value: _mean([trial.score() for trial in own if trial.value == value]) for value in tune.values}
+        for group, own in groups.items()
+        if all(trial.ended for trial in own)
+    }
 
 
 def _mean(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Over seeds; of a value with which one of them diverged, the least. A loss that is no number is the greatest."""
+    """Over runs; of a value with which one of them diverged, the least. A loss that is no number is the greatest."""
     top1, loss = [score[0] for score in scores], [-inf if isnan(score[1]) else score[1] for score in scores]
     return min(top1) if min(top1) < 0 else statistics.fmean(top1), statistics.fmean(loss)
 
@@ -162,31 +170,32 @@ def tuning_table(grid: Grid, trials: Sequence[Trial]) -> Table:
     assert grid.tune is not None
     head = ["cell", *grid.tune.values, "taken", ""]
     rows = []
-    scores = _scores(grid, trials)
-    for cell in grid.cells:
-        if (found := scores.get(cell.name)) is None:
-            continue
+    for group, found in _scores(grid.tune, trials).items():
         best = _best(found)
         at_end = best in (grid.tune.values[0], grid.tune.values[-1])
         shown = ["diverged" if top1 < 0 else f"{100 * top1:.1f}" for top1, _ in found.values()]
-        rows.append([cell.label, *shown, best, "at the end of the range" if at_end else ""])
+        label = " ".join(named(axis, value) for axis, value in zip(_axes(grid), group, strict=True)) or "all cells"
+        rows.append([label, *shown, best, "at the end of the range" if at_end else ""])
     return Table(head, rows)
 
 
 def as_data(grid: Grid, trials: Sequence[Trial]) -> Mapping[str, Any]:
     """The trials, for programs."""
     assert grid.tune is not None
-    scores = _scores(grid, trials)
     cells = [
         {
-            **cell.values,
+            **dict(zip(_axes(grid), group, strict=True)),
             "tried": {
                 value: {"top1": top1, "loss": None if isinf(loss) else -loss} if top1 >= 0 else None
                 for value, (top1, loss) in found.items()
             },
             "taken": _best(found),
         }
-        for cell in grid.cells
-        if (found := scores.get(cell.name))
+        for group, found in _scores(grid.tune, trials).items()
     ]
-    return {"key": grid.tune.key, "share": grid.tune.share, "seeds": grid.tune.seeds, "cells": cells}
+    tune = grid.tune
+    return {"key": tune.key, "share": tune.share, "seeds": tune.seeds, "at": tune.at, "cells": cells}
+
+
+def _axes(grid: Grid) -> list[str]:
+    return [axis for axis in grid.axes if grid.tune is None or axis not in grid.tune.at]
