@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from video_gn.console import printable
 from video_gn.distributed import gather
 from video_gn.errors import InputError
+from video_gn.files.commit import source_commit
 from video_gn.files.locks import FolderLock
 from video_gn.files.text import ESCAPED, read_text, write_json, write_text
 from video_gn.files.writing import make_folder
@@ -252,8 +253,9 @@ def _averaged(trainer: Any) -> Path | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of the packages that figures depend on."""
-    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+    """Of Python and of the packages that figures depend on, and the commit of a clone."""
+    packages = {package: _version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), **packages, "commit": source_commit()}
 
 
 def _version(package: str) -> str | None:
