@@ -6,11 +6,22 @@ import json
 import numpy as np
 
 
-def write_run(folder, mine, ranks):
+def write_run(folder, mine, ranks, classes=("a",), group=0):
+    """Writes a run that was tested on videos `mine`, with these ranks of all videos.
+
+    Their classes take turns, and so many of them in a row are a group where that is not 0.
+    """
     folder.mkdir(parents=True)
+    label = [classes[i % len(classes)] for i in range(max(mine, default=0) + 1)]
+    other = [classes[(i + 1) % len(classes)] for i in range(len(label))]
     with open(folder / "test-0.csv", "w", newline="") as file:
-        rows = [(f"v{i}.mp4", "a", "a", ranks[i]) for i in mine]
+        rows = [(f"v{i}.mp4", label[i], label[i] if ranks[i] == 1 else other[i], ranks[i]) for i in mine]
         csv.writer(file).writerows([("path", "label", "predicted", "rank"), *rows])
+    if group:
+        with open(folder / "split.csv", "w", newline="") as file:
+            rows = [(f"v{i}.mp4", label[i], f"g{i // group}", "test", "") for i in mine]
+            csv.writer(file).writerows([("path", "label", "group", "split", "copy_of"), *rows])
+    (folder / "speed.csv").write_text("epoch,steps,seconds,clips_per_s,lr\n0,10,5.0,2,0.1\n")
     (folder / "history.csv").write_text(
         "epoch,train/epoch_loss,train/epoch_top1,val/loss,val/top1,val/top5\n" + f"0,1,0.5,1,{len(mine) / 100},1\n"
     )

@@ -15,17 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib.figure
-import numpy as np
 import pytest
 import yaml
 from conftest import REPO
 
-from video_gn.ablate import cluster, local, plan, plots, statistics
+from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
-from video_gn.ablate.contrasts import contrasts, highest, measure_contrasts
 from video_gn.ablate.grid_file import read_grid
-from video_gn.ablate.page import Figure, Heading, Table, Text, to_html, to_markdown
 from video_gn.errors import InputError
 from video_gn.train import cli
 from video_gn.train.configs import flat
@@ -130,13 +126,6 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
     assert {path.stem for path in ABLATIONS.glob("*.yaml")} == {name for name in allowed if "/" not in name}
 
 
-def test_curves_pass_over_epochs_without_validation():
-    history = [{"epoch": float(i), "val/top1": 0.5 if i % 3 == 2 else float("nan")} for i in range(6)]
-    ax = matplotlib.figure.Figure().subplots()
-    plots._curve(ax, SimpleNamespace(runs={0: SimpleNamespace(history=history)}), "val/top1", color="k", marker="o")
-    assert ax.lines[0].get_xdata().tolist() == [3, 6] and ax.lines[0].get_ydata().tolist() == [50, 50]
-
-
 def test_the_papers_figures_are_the_papers():
     figures = {
         values: tuple(one.values()) for values, one in read_grid(ABLATIONS / "table8.yaml").paper.figures.items()
@@ -231,8 +220,10 @@ def test_an_ablation_anywhere(tmp_path, monkeypatch, capsys):
     """In a folder with nothing in it: grid and configs are those of the package."""
     monkeypatch.chdir(tmp_path)
     assert main(["motion", "--dry-run"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("python ")]
-    assert len(lines) == 36 and lines[0].startswith("python -m video_gn fit -c configs/demo.yaml --trainer.max_epochs ")
+    said = capsys.readouterr().out
+    trials = [line for line in said.splitlines() if line.startswith("python ")]
+    assert len(trials) == 24 and trials[0].startswith("python -m video_gn fit -c configs/demo.yaml --data.motion ")
+    assert "36 more runs, whose settings their trials decide" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -547,111 +538,6 @@ def test_submitits_options(tmp_path):
         cluster.submit(runs, tmp_path, "local", {"no_such_option": 1})
 
 
-# Differences
-
-
-def outcomes(grid, cells):
-    """Finished runs with given ranks: `cells` is {values: {seed: ranks}}."""
-    found = {tuple(cell.values.values()): statistics.CellResult(cell) for cell in grid.cells}
-    for values, seeds in cells.items():
-        for seed, ranks in seeds.items():
-            top1 = float(np.mean(np.array(ranks) == 1))
-            run = statistics.Measured(None, {"tests": [{"top1": top1, "top5": 1.0, "clip_top1": top1}]})
-            run.__dict__["ranks"] = ([f"video {i}" for i in range(len(ranks))], np.array(ranks))
-            found[values].runs[seed] = run
-    return found
-
-
-def test_the_bootstrap_is_paired_and_has_the_width_that_theory_gives(tmp_path):
-    grid = read_grid(write(tmp_path / "g.yaml"))
-    rng = np.random.default_rng(1)
-    bn = rng.choice([0, 1, 2, 6], 400, p=[0.1, 0.5, 0.2, 0.2])
-    gn = np.where(rng.random(400) < 0.15, 1, bn)  # right on some more of the same videos
-    (one,) = measure_contrasts(grid, outcomes(grid, {("bn",): {0: bn}, ("gn",): {0: gn}}), contrasts(grid))
-    difference = (gn == 1).astype(float) - (bn == 1)
-    mean, low, high = one.figures["top1"]
-    half = 100 * 1.96 * difference.std() / np.sqrt(400)
-    assert mean == pytest.approx(100 * difference.mean(), rel=1e-5)
-    assert (high - low) / 2 == pytest.approx(half, rel=0.06) and (high + low) / 2 == pytest.approx(
-        mean, abs=0.15 * half
-    )
-    unpaired = 100 * 1.96 * np.sqrt(((gn == 1).var() + (bn == 1).var()) / 400)
-    assert (high - low) / 2 < 0.7 * unpaired
-    top5 = ((gn > 0) & (gn <= 5)).mean() - ((bn > 0) & (bn <= 5)).mean()
-    assert one.figures["top5"][0] == pytest.approx(100 * top5, rel=1e-4)
-    assert one.clear and one.what == "norm gn − bn" and one.seeds == 1
-
-
-def test_seeds_widen_the_interval_and_only_common_ones_count(tmp_path):
-    grid = read_grid(write(tmp_path / "g.yaml"))
-    right, wrong = np.ones(200, int), np.full(200, 3)
-    cells = {("bn",): {0: wrong, 1: right, 7: right}, ("gn",): {0: right, 1: right, 5: wrong}}
-    (one,) = measure_contrasts(grid, outcomes(grid, cells), contrasts(grid))
-    # By seed +100 and 0 points: two draws of two give 0, 50 or 100; videos add nothing.
-    assert one.figures["top1"] == pytest.approx((50, 0, 100)) and one.seeds == 2 and not one.clear
-
-
-def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
-    grid = read_grid(ABLATIONS / "table8.yaml")
-    ranks = {tuple(cell.values.values()): {0: [1, 2, 0, 9]} for cell in grid.cells}
-    measured = measure_contrasts(grid, outcomes(grid, ranks), contrasts(grid))
-    found = {(contrast.what, contrast.at): contrast for contrast in measured}
-    expected = {
-        ("norm gn − bn", "clip 32x2, batch 8"): -0.3,
-        ("norm gn − bn", "clip 32x2, batch 4"): 0.7,
-        ("norm gn − bn", "clip 64x1, batch 4"): 1.2,
-        ("clip 64x1 − 32x2", "norm bn, batch 4"): 1.2,
-        ("clip 64x1 − 32x2", "norm gn, batch 4"): 1.7,
-        ("batch 4 − 8", "norm bn, clip 32x2"): -1.2,
-        ("batch 4 − 8", "norm gn, clip 32x2"): -0.2,
-        ("(clip 64x1 − 32x2) of gn − the same of bn", "batch 4"): 0.5,
-        ("(batch 4 − 8) of gn − the same of bn", "clip 32x2"): 1.0,
-    }
-    assert {key: round(one.paper["top1"], 6) for key, one in found.items()} == expected
-    assert all(one.figures["top1"] == (0, 0, 0) for one in found.values())
-
-
-def test_cells_that_were_tested_on_different_videos_are_not_compared(tmp_path):
-    grid = read_grid(write(tmp_path / "g.yaml"))
-    cells = outcomes(grid, {("bn",): {0: [1, 1]}, ("gn",): {0: [1, 1, 1]}})
-    assert measure_contrasts(grid, cells, contrasts(grid)) == []
-
-
-def test_the_highest_of_each_column_against_the_others(tmp_path):
-    """By the mean, of what is measured; of two, the differences have it."""
-    grid = read_grid(write(tmp_path / "g.yaml", axes={"norm": ["bn", "gn", "ln", "in"], "batch": [8, 1]}))
-    right, wrong = [1] * 50, [2] * 50
-    ranks = {("bn", "8"): right + wrong, ("gn", "8"): right + right, ("ln", "8"): wrong + wrong}
-    ranks |= {("bn", "1"): right + right, ("gn", "1"): wrong + wrong}
-    cells = outcomes(grid, {cell: {0: one} for cell, one in ranks.items()})
-    found = measure_contrasts(grid, cells, highest(grid, cells))
-    assert [(contrast.what, contrast.at, contrast.figures["top1"][0]) for contrast in found] == [
-        ("gn − bn", "batch 8", 50),
-        ("gn − ln", "batch 8", 100),
-    ]
-    assert found[0].clear and 38 < found[0].figures["top1"][1] < 50
-
-
-# Pages
-
-
-def test_a_page_as_markdown_and_html():
-    blocks = [
-        Heading("A <b>", 1),
-        Text("x & y"),
-        Text("run it", code=True),
-        Table(["n", "v"], [["a|b", "<1"]]),
-        Figure("f", "<svg/>", "c"),
-    ]
-    assert to_markdown(blocks, "figures") == (
-        "# A &lt;b>\n\nx & y\n\n    run it\n\n"
-        "| n | v |\n| --- | ---: |\n| a\\|b | &lt;1 |\n\n![c](figures/f.svg)\n\n*c*\n"
-    )
-    page = to_html(blocks, "t")
-    assert "<h1>A &lt;b&gt;</h1>" in page and "<td>&lt;1</td>" in page and "<pre>run it</pre>" in page
-    assert "data:image/svg+xml;base64,PHN2Zy8+" in page and not re.search(r"(src|href)=\"(?!data:)", page)
-
-
 # All of it
 
 
@@ -708,7 +594,8 @@ def test_the_report_has_what_was_measured(ablation):
     text, data = (out / "results.md").read_text(), json.loads((out / "results.json").read_text())
     cells = {(cell["norm"], cell["batch"]): cell for cell in data["cells"]}
     bn, gn = cells["bn", "8"], cells["gn", "8"]
-    assert f"| bn | {bn['top1']['mean']:.1f} / {bn['top5']['mean']:.1f} (1) |" in text and "| 50.0 / 60.0 |" in text
+    assert f"| BN | {bn['top1']['mean']:.1f} / {bn['top5']['mean']:.1f} |" in text and "| 50.0 / 60.0 |" in text
+    assert "With one seed nothing is shown" in text and " ± " not in text.partition("## Result")[2][:400]
     (difference,) = data["differences"]
     assert difference["top1_mean_low_high"][0] == pytest.approx(gn["top1"]["mean"] - bn["top1"]["mean"], abs=1e-4)
     assert "do not fill one step of 64 clips" in text and "gn_b64_s0" in data["unfinished"]
@@ -716,11 +603,17 @@ def test_the_report_has_what_was_measured(ablation):
     assert len(layers) == 13 and set(layers[0]) == {"layer", "running", "batch"}
     assert bn["runs"][0]["fit"]["clips_per_s"] > 0 and bn["runs"][0]["history"][1]["epoch"] == 1
     page = (out / "results.html").read_text()
-    figures = sorted(path.stem for path in (out / "figures").glob("*.svg"))
-    assert figures == ["accuracy_batch", "curves", "statistics"] and page.count("data:image/svg+xml") == 3
-    assert "Small &amp; quick" in page and not re.search(r"(src|href)=\"(?!data:)", page)
+    figures = {path.stem for path in (out / "figures").glob("*.svg")}
+    expected = {"accuracy_batch", "top5_batch", "curves", "curves_steps", "curves_seconds", "statistics", "distances"}
+    assert figures == expected | {"differences", "classes", "confusions"}
+    assert page.count("data:image/svg+xml") == len(figures) and len(page) < 500_000
+    assert "Small &amp; quick" in page and not re.search(r"src=\"(?!data:)", page)
+    links = re.findall(r"href=\"(?!#)([^\"]*)\"", page)
+    assert links == ["cells/bn_b8_s0/report.html", "cells/gn_b8_s0/report.html"]
+    assert all((out / link).is_file() for link in links)
+    assert re.search(r"commit [0-9a-f]{12}", text) or not (REPO / ".git").exists()
     for path in (out / "figures").glob("*.svg"):
-        assert path.read_text().count("<path") > 10
+        assert path.read_text().count("<text") > 5
 
 
 @pytest.mark.slow
@@ -803,11 +696,12 @@ def test_a_tests_table_has_to_give_its_figures(change, words, tmp_path):
     run = statistics.Measured(SimpleNamespace(folder=tmp_path), {"tests": [test]})
     if words:
         with pytest.raises(InputError, match=words):
-            _ = run.ranks
+            _ = run.videos
     elif change:
-        assert run.ranks[0] == []
+        assert run.videos.names == []
     else:
-        assert run.ranks[0] == ["a x", "a x", "b x", "c x"] and run.ranks[1].tolist() == [1, 1, 0, 4]
+        assert run.videos.names == ["a x", "a x", "b x", "c x"] and run.videos.ranks.tolist() == [1, 1, 0, 4]
+        assert run.videos.predicted == ["x", "x", "", "y"] and run.videos.groups == ["a", "a", "b", "c"]
 
 
 def test_other_figures_that_are_no_fractions(tmp_path):

@@ -9,10 +9,11 @@ from ablate_runs import write_run
 from conftest import REPO
 
 from video_gn.ablate import plan
-from video_gn.ablate.contrasts import contrasts, measure_contrasts
+from video_gn.ablate.contrasts import contrasts
 from video_gn.ablate.folds import collect, pool_folds
 from video_gn.ablate.grid_file import read_grid
-from video_gn.ablate.report import write_report
+from video_gn.ablate.report.write import write_report
+from video_gn.ablate.uncertainty import measure_contrasts
 
 FOLDS = 3
 
@@ -43,9 +44,9 @@ def test_each_video_counts_once(ablation, tmp_path):
     for (norm, seed), drawn in ranks.items():
         run = cells[(norm,)].runs[seed]
         assert run.test["top1"] == pytest.approx(np.mean(drawn == 1)) and run.test["videos"] == 50
-        names, found = run.ranks
-        order = sorted(range(50), key=lambda i: f"v{i}.mp4 a")
-        assert names == [f"v{i}.mp4 a" for i in order] and found.tolist() == [drawn[i] for i in order]
+        order = sorted(range(50), key=lambda i: f"v{i}.mp4")
+        assert run.videos.paths == [f"v{i}.mp4" for i in order] and run.videos.labels == ["a"] * 50
+        assert run.videos.ranks.tolist() == [drawn[i] for i in order]
         assert run.history[0]["val/top1"] == pytest.approx(50 / 100 / FOLDS)
         assert run.val_median("top1") == pytest.approx(50 / FOLDS)
     (contrast,) = measure_contrasts(pooled, cells, contrasts(pooled))

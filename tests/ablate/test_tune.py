@@ -94,8 +94,8 @@ def test_each_cell_gets_its_best_value_by_top1_then_by_loss(tmp_path):
     assert bn == 0.2 and gn == 1.8  # a value with which one seed diverges is never the best
     table = tune.tuning_table(grid, trials)
     assert table.rows == [
-        ["bn", "70.0", "60.0", "diverged", "0.2", "at the end of the range"],
-        ["gn", "50.0", "50.0", "50.0", "1.8", "at the end of the range"],
+        ["BN", "70.0", "60.0", "diverged", "0.2", "at the end of the range"],
+        ["GN", "50.0", "50.0", "50.0", "1.8", "at the end of the range"],
     ]
     said = tune.as_data(grid, trials)
     assert [cell["taken"] for cell in said["cells"]] == ["0.2", "1.8"]
@@ -130,8 +130,8 @@ def test_the_report_has_what_was_tried(tmp_path, capsys):
         write_run(run.folder, range(20), [1, 2] * 10)
     assert main([str(path), "--out", str(out), "--report"]) == 0
     report = (out / "results.md").read_text()
-    assert "Tuned before: model.optimizer.base_lr" in report and "its training list less a share (25%" in report
-    assert "| gn | 50.0 | 90.0 | 50.0 | 0.6 |" in report
+    assert "## Sensitivity to base_lr" in report and "a training list less a share (25%" in report
+    assert "| GN | 50.0 | 90.0 | 50.0 | 0.6 |" in report and (out / "figures" / "tuned.svg").is_file()
     assert json.loads((out / "results.json").read_text())["tuned"]["cells"][0]["taken"] == "0.6"
     assert main([str(path), "--out", str(out), "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_some_cells_are_tried_for_all_along_an_axis(tmp_path):
     rates = {run.cell.name: run.config["model.optimizer.base_lr"] for run in runs}
     assert rates == {f"{norm}_b{batch}": rate for norm, rate in (("bn", 0.2), ("gn", 0.6)) for batch in (8, 4, 1)}
     assert [row[:4] for row in tune.tuning_table(grid, trials).rows] == [
-        ["bn", "55.0", "50.0", "0.2"], ["gn", "15.0", "25.0", "0.6"],
+        ["BN", "55.0", "50.0", "0.2"], ["GN", "15.0", "25.0", "0.6"],
     ]  # fmt: skip
     assert tune.as_data(grid, trials)["cells"][1]["norm"] == "gn"
 

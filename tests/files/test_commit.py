@@ -7,7 +7,9 @@ from video_gn.files.commit import source_commit
 
 def git(folder, *words):
     who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    return subprocess.run(["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_a_clones_commit_and_whether_it_was_changed(tmp_path):

@@ -172,7 +172,7 @@ class _Teller:
 
 
 def _report(work: _Work, words: Sequence[str]) -> int:
-    from video_gn.ablate.report import write_report  # here, because it needs the extra `ablate`
+    from video_gn.ablate.report.write import write_report  # here, because it needs the extra `ablate`
 
     out = work.out
     with _understood(f"what is below {out} is not what runs write; move the damaged one away"):

@@ -1,30 +1,32 @@
-"""Differences between cells of a grid, with their uncertainty."""
+"""The differences between cells of a grid that its report is about."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from video_gn.ablate.grid import Grid
 from video_gn.ablate.statistics import Cells, Values
+from video_gn.ablate.words import label, word
 
-DRAWS = 10_000  # of the bootstrap
-CHUNK = 500  # draws at a time
+LEVEL = 0.05  # of error, over all differences of a table
 
 
 @dataclass
 class Contrast:
-    """A weighted sum of cells, as GN minus BN, with its uncertainty.
+    """A weighted sum of cells, as GN minus BN, with its uncertainty (`video_gn.ablate.uncertainty`).
 
     Attributes:
         kind: The axis along which cells differ, or two of them for a difference of differences.
         what: What is compared, in words.
-        at: The values that the cells have in common.
+        at: What the cells have in common, in words.
         weights: Of each cell.
-        figures: By top1 and top5: mean over seeds and videos, and the bootstrap's 95 % interval, in percentage points.
+        figures: By top1 and top5: mean over seeds and videos, and the 95 % interval, in percentage points.
         paper: By top1 and top5, the same sum of the publication's figures.
         seeds: How many all of the cells have.
+        error: Standard error of top-1, in points.
+        p: How likely so large a top-1 would be without an effect; None where nothing tells how much seeds differ.
+        adjusted: `p` for as many differences as its table has (Holm 1979).
+        detectable: The effect on top-1, in points, that would have been shown with a probability of 0.8.
     """
 
     kind: str
@@ -34,12 +36,20 @@ class Contrast:
     figures: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
     seeds: int = 0
+    error: float = 0.0
+    p: float | None = None
+    adjusted: float | None = None
+    detectable: float | None = None
 
     @property
-    def clear(self) -> bool:
-        """Whether the interval of top-1 leaves out zero."""
-        _, low, high = self.figures["top1"]
-        return low > 0 or high < 0
+    def shown(self) -> bool | None:
+        """Whether top-1 is apart from zero; None where it cannot be said."""
+        return None if self.adjusted is None else self.adjusted < LEVEL
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where top-1 is shown to be above or below zero, else 0."""
+        return (1 if self.figures["top1"][0] > 0 else -1) if self.shown else 0
 
 
 def contrasts(grid: Grid) -> Iterator[Contrast]:
@@ -55,7 +65,8 @@ def contrasts(grid: Grid) -> Iterator[Contrast]:
         for value, rest in itertools.product(others, _settings(grid, {axis})):
             pair = {_place(rest, {number: value}): 1, _place(rest, {number: first}): -1}
             if pair.keys() <= cells:
-                yield Contrast(axis, f"{axis} {value} − {first}", _words(axes, rest), pair)
+                what = f"{word(grid.axes, axis, value)} − {word(grid.axes, axis, first)}"
+                yield Contrast(axis, what, label(grid.axes, rest), pair)
     row = axes.index(grid.rows[0])
     base, *others = grid.axes[grid.rows[0]]
     for number, axis in enumerate(axes):
@@ -66,8 +77,10 @@ def contrasts(grid: Grid) -> Iterator[Contrast]:
             signs = {(norm, value): 1, (norm, first): -1, (base, value): -1, (base, first): 1}
             four = {_place(rest, {row: down, number: across}): sign for (down, across), sign in signs.items()}
             if four.keys() <= cells:
-                what = f"({axis} {value} − {first}) of {norm} − the same of {base}"
-                yield Contrast(f"{grid.rows[0]} x {axis}", what, _words(axes, rest), four)
+                change = f"{word(grid.axes, axis, value)} − {word(grid.axes, axis, first)}"
+                norms = word(grid.axes, grid.rows[0], norm), word(grid.axes, grid.rows[0], base)
+                what = f"({change}) of {norms[0]} − the same of {norms[1]}"
+                yield Contrast(f"{grid.rows[0]} x {axis}", what, label(grid.axes, rest), four)
 
 
 def _settings(grid: Grid, without: set[str]) -> Iterator[tuple[str | None, ...]]:
@@ -77,10 +90,6 @@ def _settings(grid: Grid, without: set[str]) -> Iterator[tuple[str | None, ...]]
 
 def _place(rest: Sequence[str | None], values: Mapping[int, str]) -> Values:
     return tuple(values.get(i, one or "") for i, one in enumerate(rest))
-
-
-def _words(axes: Sequence[str], rest: Sequence[str | None]) -> str:
-    return ", ".join(f"{axis} {value}" for axis, value in zip(axes, rest, strict=True) if value is not None)
 
 
 def highest(grid: Grid, cells: Cells) -> Iterator[Contrast]:
@@ -95,58 +104,12 @@ def highest(grid: Grid, cells: Cells) -> Iterator[Contrast]:
         best, *others = sorted(means, key=lambda value: -means[value])
         for value in others:
             pair = {_place(rest, {row: best}): 1, _place(rest, {row: value}): -1}
-            yield Contrast(axis, f"{best} − {value}", _words(list(grid.axes), rest), pair)
+            what = f"{word(grid.axes, axis, best)} − {word(grid.axes, axis, value)}"
+            yield Contrast(axis, what, label(grid.axes, rest), pair)
 
 
-def measure_contrasts(grid: Grid, cells: Cells, wanted: Iterable[Contrast]) -> list[Contrast]:
-    """Those contrasts whose cells have seeds in common and were tested on the same videos, with their intervals.
-
-    The bootstrap is paired: videos are drawn with replacement, and so are seeds (if there are two or more), each draw
-    the same for all cells; the interval holds the middle 95 % of the sums' draws (Efron 1979; both factors drawn as in
-    Owen 2007, *The pigeonhole bootstrap*, which errs on the wide side). A few seeds say little about other seeds:
-    drawing 3 of 3 understates their part.
-    """
-    found: list[tuple[Contrast, dict[str, np.ndarray]]] = []
-    for contrast in wanted:
-        runs = [cells[values].runs for values in contrast.weights]
-        seeds = sorted(set.intersection(*(set(of_cell) for of_cell in runs)))
-        videos = {tuple(of_cell[seed].ranks[0]) for of_cell in runs for seed in seeds}
-        if not seeds or len(videos) != 1 or not next(iter(videos)):
-            continue
-        contrast.seeds = len(seeds)
-        sums = {}
-        for name, best in (("top1", 1), ("top5", 5)):
-            ranks = {(values, seed): cells[values].runs[seed].ranks[1] for values in contrast.weights for seed in seeds}
-            right = {key: (one > 0) & (one <= best) for key, one in ranks.items()}
-            sums[name] = np.stack(
-                [sum(w * right[v, seed].astype(np.float32) for v, w in contrast.weights.items()) for seed in seeds]
-            )
-            figures = grid.paper.figures if grid.paper else {}
-            reported = [w * figures[v][name] for v, w in contrast.weights.items() if name in figures.get(v, {})]
-            if len(reported) == len(contrast.weights):
-                contrast.paper[name] = sum(reported)
-        found.append((contrast, sums))
-    _intervals(found)
-    return [contrast for contrast, _ in found]
-
-
-def _intervals(found: list[tuple[Contrast, dict[str, np.ndarray]]]) -> None:
-    """Fills in `figures`. Draws are the same for all contrasts of as many videos and seeds, in whatever call."""
-    for count in {sums["top1"].shape[1] for _, sums in found}:
-        same = [(contrast, sums) for contrast, sums in found if sums["top1"].shape[1] == count]
-        group = [(contrast, name, one) for contrast, sums in same for name, one in sums.items()]
-        stacked = np.concatenate([one for *_, one in group])  # [contrasts x figures x seeds, videos]
-        rng = np.random.default_rng(0)
-        means = []
-        for begin in range(0, DRAWS, CHUNK):
-            drawn = rng.multinomial(count, np.full(count, 1 / count), min(CHUNK, DRAWS - begin))
-            means.append(drawn.astype(np.float32) @ stacked.T / count)
-        by_video = np.concatenate(means)  # [draws, contrasts x figures x seeds]
-        row = 0
-        for contrast, name, one in group:
-            seeds = len(one)
-            weights = np.random.default_rng(1).multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds
-            draws = (by_video[:, row : row + seeds] * weights).sum(1)
-            row += seeds
-            low, high = np.percentile(draws, [2.5, 97.5])
-            contrast.figures[name] = (100 * float(one.mean()), 100 * float(low), 100 * float(high))
+def levels(grid: Grid) -> Iterator[Contrast]:
+    """Each cell by itself: not a difference, but its accuracy has an interval by the same means."""
+    for cell in grid.cells:
+        values = tuple(cell.values.values())
+        yield Contrast("", label(grid.axes, values), "", {values: 1})

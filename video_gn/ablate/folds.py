@@ -1,5 +1,6 @@
 """Cross-validation in an ablation: the axis of folds, over which each cell is tested on the union of the test folds."""
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,15 @@ import numpy as np
 
 from video_gn.ablate.grid import Cell, Grid
 from video_gn.ablate.run import Run
-from video_gn.ablate.statistics import CellResult, Measured, Values
+from video_gn.ablate.statistics import NO_VIDEOS, CellResult, Measured, Values, Videos
 
 KEY = "data.fold"
+
+
+def fold_axis(grid: Grid) -> str | None:
+    """The axis whose values are folds, if there is one."""
+    overlays = grid.overlays.items()
+    return next((axis for axis, values in overlays if all(KEY in overlay.settings for overlay in values)), None)
 
 
 def pool_folds(grid: Grid, runs: Sequence[Run]) -> tuple[Grid, list[Run]]:
@@ -23,9 +30,7 @@ def pool_folds(grid: Grid, runs: Sequence[Run]) -> tuple[Grid, list[Run]]:
         grid: The ablation; one without folds is given back.
         runs: All of its runs.
     """
-    axis = next(
-        (axis for axis, overlays in grid.overlays.items() if all(KEY in overlay.settings for overlay in overlays)), None
-    )
+    axis = fold_axis(grid)
     if axis is None:
         return grid, list(runs)
     count = len(grid.axes[axis])
@@ -56,17 +61,23 @@ class Pooled(Measured):
         return sum(part.seconds for part in self.parts)
 
     @cached_property
-    def ranks(self) -> tuple[list[str], np.ndarray]:
-        found = [part.ranks for part in self.parts]
-        if not all(names for names, _ in found):
-            return [], np.empty(0, np.int64)
-        rows = sorted((name, rank) for names, ranks in found for name, rank in zip(names, ranks.tolist(), strict=True))
-        return [name for name, _ in rows], np.array([rank for _, rank in rows])
+    def videos(self) -> Videos:
+        found = [part.videos for part in self.parts]
+        if not all(videos.paths for videos in found):
+            return NO_VIDEOS
+        columns = [[*itertools.chain.from_iterable(column)] for column in zip(*found, strict=True)]
+        order = sorted(range(len(columns[0])), key=lambda row: (columns[0][row], columns[1][row]))
+        paths, labels, predicted, ranks, groups = ([column[row] for row in order] for column in columns)
+        return Videos(paths, labels, predicted, np.array(ranks), groups)
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
         epochs = zip(*(part.history for part in self.parts), strict=False)
         return [{name: statistics.fmean(row[name] for row in rows) for name in rows[0]} for rows in epochs]
+
+    def timeline(self, unit: str) -> dict[int, float]:
+        found = [part.timeline(unit) for part in self.parts]
+        return {epoch: statistics.fmean(one[epoch] for one in found) for epoch in set.intersection(*map(set, found))}
 
     @property
     def compared(self) -> dict[str, Mapping[str, Any]]:

@@ -58,6 +58,21 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """What no network passes but by luck.
+
+    Attributes:
+        values: Of the cells that it is true of, by axis.
+        top1: In %.
+        spread: Standard deviation of what such a network would have in a test, in points.
+    """
+
+    values: Mapping[str, str]
+    top1: float
+    spread: float = 0.0
+
+
+@dataclass(frozen=True)
 class Tune:
     """A setting that each cell has at its best value (`video_gn.ablate.tune`).
 
@@ -100,6 +115,7 @@ class Grid:
         extra: Options of `fit` that every cell has beyond the file.
         overlays: What the values of each axis change.
         tune: What each cell has at its best.
+        ceilings: What cells can reach.
     """
 
     name: str
@@ -112,6 +128,7 @@ class Grid:
     extra: tuple[str, ...] = ()
     overlays: Mapping[str, tuple[Overlay, ...]] = field(default_factory=dict)
     tune: Tune | None = None
+    ceilings: tuple[Ceiling, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ tune:                                  # before: for each cell, the best of seve
   share: 0.2                           # on this share of its training list, which is left out there
   seeds: [0]
   at: {batch: [8, 1]}                  # tried there alone; the best on average is taken for every batch
+ceiling: [{clip: 8x8, top1: 83.3, spread: 1.3}]  # what no network passes but by luck, of all such cells, in %
 paper:                                 # what a publication reports of some cells, in %
   source: Wu & He 2018, Table 8
   same_data: true                      # whether its levels, not only its differences, can be compared
@@ -31,12 +32,12 @@ from typing import Any
 
 import yaml
 
-from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, Paper, Tune
+from video_gn.ablate.grid import SHORT, Ceiling, Cell, Grid, Overlay, Paper, Tune
 from video_gn.errors import InputError
 from video_gn.train.configs import read_yaml
 from video_gn.train.shipped import find_config
 
-KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "tune", "paper"}
+KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "tune", "ceiling", "paper"}
 PAPER_KEYS = {"source", "same_data", "note", "cells"}
 
 
@@ -84,7 +85,8 @@ def _grid(name: str, content: Any, extra: list[str]) -> Grid:
     title = str(content.get("title", name))
     changes = {axis: tuple(values.values()) for axis, values in axes.items()}
     tune = _tune(content["tune"], names, cells) if content.get("tune") else None
-    return Grid(name, title, names, rows, tuple(cells), seeds, paper, tuple(extra), changes, tune)
+    ceilings = tuple(_ceiling(f"ceiling[{i}]", one, names) for i, one in enumerate(content.get("ceiling") or []))
+    return Grid(name, title, names, rows, tuple(cells), seeds, paper, tuple(extra), changes, tune, ceilings)
 
 
 def _seeds(where: str, seeds: Any) -> tuple[int, ...]:
@@ -173,6 +175,17 @@ def _word(value: Any) -> str:
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+
+
+def _ceiling(where: str, content: Any, axes: Mapping[str, tuple[str, ...]]) -> Ceiling:
+    given = dict(_mapping(where, content))
+    figures = {name: given.pop(name) for name in ("top1", "spread") if name in given}
+    for name, value in figures.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+            raise InputError(f"{where} has {name}: {value!r}; it has to be a number from 0 to 100, in %")
+    if "top1" not in figures:
+        raise InputError(f"{where} needs top1, in %")
+    return Ceiling(_values_of(where, given, axes), **{name: float(value) for name, value in figures.items()})
 
 
 def _paper(content: Any, axes: Mapping[str, tuple[str, ...]], cells: list[Cell]) -> Paper:

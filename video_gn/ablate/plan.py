@@ -189,7 +189,9 @@ def plan_table(grid: Grid, runs: Sequence[Run]) -> str:
     for cell in grid.cells:
         own = [run for run in runs if run.cell is cell]
         one = own[0]
-        shown = (one.norm_over, str(one.clips_per_step), f"{one.lr:g}", str(one.epochs))
+        tried = grid.tune is not None and f"--{grid.tune.key}" not in cell.args
+        lr = "by trials" if tried and grid.tune and grid.tune.key == "model.optimizer.base_lr" else f"{one.lr:g}"
+        shown = (one.norm_over, str(one.clips_per_step), lr, str(one.epochs))
         rows.append((*cell.values.values(), *shown, *(run.state or "-" for run in own)))
     example = runs[0]
     processes = example.devices * int(example.config["trainer.num_nodes"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,41 @@ from video_gn.errors import InputError
 from video_gn.files.tables import read_table
 from video_gn.train.callbacks.bn_statistics import CHOICES
 from video_gn.train.callbacks.history import HISTORY_FILE, read_history
+from video_gn.train.callbacks.speed import SPEED_FILE
+from video_gn.train.callbacks.split_table import FILE as SPLIT_FILE
 
 FRACTION = rules.number(0, 1)
 Values = tuple[str, ...]  # a cell, by its values in the axes' order
+
+
+class Videos(NamedTuple):
+    """The videos of a test.
+
+    Attributes:
+        paths: Below the folder of the data set.
+        labels: Names of the true classes.
+        predicted: Of the predicted ones; empty where there is none.
+        ranks: Of the true class among the scores, int64 `[N]`; 0 of an unreadable video.
+        groups: What is drawn together, because it was recorded together; each video for itself where none is known.
+    """
+
+    paths: list[str]
+    labels: list[str]
+    predicted: list[str]
+    ranks: np.ndarray
+    groups: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """What tells one video of the test from another."""
+        return [f"{path} {label}" for path, label in zip(self.paths, self.labels, strict=True)]
+
+    def right(self, best: int = 1) -> np.ndarray:
+        """Whether the true class is among the `best` ones, `[N]`."""
+        return (self.ranks > 0) & (self.ranks <= best)
+
+
+NO_VIDEOS = Videos([], [], [], np.empty(0, np.int64), [])
 
 
 @dataclass(frozen=True)
@@ -57,10 +89,10 @@ class Measured:
         return 100 * value
 
     @cached_property
-    def ranks(self) -> tuple[list[str], np.ndarray]:
-        """Of the test's videos: path and label, and the true class's rank among the scores (0: unreadable).
+    def videos(self) -> Videos:
+        """Those of the test.
 
-        Nothing where a part of them was tested: the others have no rank either, and are not wrong.
+        None where a part of the list was tested: the others have no rank either, and are not wrong.
         """
         name = self.test.get("videos_file") or "none"
         if name != Path(name).name:
@@ -76,8 +108,13 @@ class Measured:
                     f"{100 * self.test[figure]:.2f} % of {count:g}; they are not of one test: test the run again"
                 )
         if len(rows) > count:
-            return [], ranks[:0]
-        return [f"{row['path']} {row['label']}" for row in rows], ranks
+            return NO_VIDEOS
+        paths, labels, predicted = ([row[key] for row in rows] for key in ("path", "label", "predicted"))
+        root = str(self.results.get("run", {}).get("data", {}).get("root", ""))
+        for before in (root, str(Path(root).parent)):  # a root may be a list itself
+            paths = [path.removeprefix(f"{before}/") for path in paths]
+        groups = {row["path"]: row.get("group") or row["path"] for row in read_table(self.run.folder / SPLIT_FILE)}
+        return Videos(paths, labels, predicted, ranks, [groups.get(path, path) for path in paths])
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
@@ -88,6 +125,11 @@ class Measured:
             if not isnan(value):
                 self._percent(value, name, HISTORY_FILE)
         return figures
+
+    def timeline(self, unit: str) -> dict[int, float]:
+        """Steps or seconds of training at the end of each epoch; nothing where none were noted."""
+        rows = read_table(self.run.folder / SPEED_FILE)
+        return {int(row["epoch"]): float(row[unit]) for row in rows if row.get("epoch", "").isdecimal()}
 
     def val_median(self, name: str) -> float:
         """Of a validation figure over the last 5 epochs, in %; nan where there were fewer."""

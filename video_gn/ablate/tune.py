@@ -7,17 +7,19 @@ the cell's in the runs that are compared. With `at`, some cells are tried for al
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isinf, isnan
 from pathlib import Path
 from typing import Any
 
-from video_gn.ablate.grid import Cell, Grid, Tune, command, named
+from video_gn.ablate.grid import Cell, Grid, Tune, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.ablate.plan import check_settings
 from video_gn.ablate.run import Run
 from video_gn.ablate.statistics import Values
+from video_gn.ablate.words import label
 from video_gn.data.own import AUTO
 from video_gn.errors import InputError
 from video_gn.train import cli
@@ -165,18 +167,49 @@ def tuning_plan(grid: Grid, trials: Sequence[Trial]) -> str:
     return f"{said}\n\n{to_text(table)}" if table.rows else said
 
 
-def tuning_table(grid: Grid, trials: Sequence[Trial]) -> Table:
-    """Validation top-1 in % of each value, by cell, and which was taken."""
+def tuning_table(grid: Grid, trials: Sequence[Trial], folds: str | None = None) -> Table:
+    """Validation top-1 in % of each value, by cell, and which was taken; means over the axis of folds."""
     assert grid.tune is not None
-    head = ["cell", *grid.tune.values, "taken", ""]
+    axes, found = pooled_scores(grid, trials, folds)
+    place = _axes(grid).index(folds) if folds in _axes(grid) else None
+    taken: dict[Values, Counter[str]] = {}
+    for group, values in _scores(grid.tune, trials).items():
+        taken.setdefault(_without(group, place), Counter())[_best(values)] += 1
     rows = []
-    for group, found in _scores(grid.tune, trials).items():
-        best = _best(found)
-        at_end = best in (grid.tune.values[0], grid.tune.values[-1])
-        shown = ["diverged" if top1 < 0 else f"{100 * top1:.1f}" for top1, _ in found.values()]
-        label = " ".join(named(axis, value) for axis, value in zip(_axes(grid), group, strict=True)) or "all cells"
-        rows.append([label, *shown, best, "at the end of the range" if at_end else ""])
-    return Table(head, rows)
+    for group, values in found.items():
+        ends = set(taken[group]) & {grid.tune.values[0], grid.tune.values[-1]}
+        shown = ["diverged" if top1 < 0 else f"{100 * top1:.1f}" for top1, _ in values.values()]
+        often = [f"{value} ({count} folds)" if place is not None else value for value, count in taken[group].items()]
+        name = label(axes.axes, group) or "all cells"
+        rows.append([name, *shown, ", ".join(sorted(often)), "at the end of the range" if ends else ""])
+    return Table(["cell", *grid.tune.values, "taken", ""], rows)
+
+
+def pooled_scores(
+    grid: Grid, trials: Sequence[Trial], folds: str | None = None
+) -> tuple[Grid, dict[Values, dict[str, tuple[float, float]]]]:
+    """Mean validation top-1 (below 0: diverged) and negative loss of each value, also over an axis of folds.
+
+    Returns:
+        A grid with the axes along which values were chosen, and the scores by its cells' values.
+    """
+    assert grid.tune is not None
+    axes = {axis: grid.axes[axis] for axis in _axes(grid) if axis != folds} or {"test": ("all",)}
+    place = _axes(grid).index(folds) if folds in _axes(grid) else None
+    groups: dict[Values, list[dict[str, tuple[float, float]]]] = {}
+    for group, values in _scores(grid.tune, trials).items():
+        groups.setdefault(_without(group, place) or ("all",), []).append(values)
+    scores = {
+        group: {value: _mean([one[value] for one in of_folds]) for value in grid.tune.values}
+        for group, of_folds in groups.items()
+    }
+    cells = tuple(Cell(dict(zip(axes, group, strict=True)), ()) for group in scores)
+    rows = tuple(axis for axis in grid.rows if axis in axes) or (next(iter(axes)),)
+    return replace(grid, axes=axes, rows=rows, cells=cells), scores
+
+
+def _without(group: Values, place: int | None) -> Values:
+    return group if place is None else group[:place] + group[place + 1 :]
 
 
 def as_data(grid: Grid, trials: Sequence[Trial]) -> Mapping[str, Any]:

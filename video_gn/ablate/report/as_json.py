@@ -8,21 +8,19 @@ from typing import Any
 from video_gn.ablate.contrasts import Contrast
 from video_gn.ablate.grid import Grid
 from video_gn.ablate.plan import differing
+from video_gn.ablate.report.findings import Findings
 from video_gn.ablate.run import Run
 from video_gn.ablate.statistics import CellResult, Cells, Values
 
 
-def as_data(
-    grid: Grid, runs: Sequence[Run], cells: Cells, differences: Sequence[Contrast], highest: Sequence[Contrast]
-) -> dict[str, Any]:
+def as_data(grid: Grid, runs: Sequence[Run], cells: Cells, found: Findings) -> dict[str, Any]:
     """The content of `results.json`: each cell with its runs, and the differences between cells.
 
     Args:
         grid: The ablation.
         runs: All of its runs.
         cells: What they measured.
-        differences: Between cells that differ in one axis.
-        highest: The highest cell of each column less the others.
+        found: Differences and intervals.
     """
     return {
         "name": grid.name,
@@ -31,9 +29,9 @@ def as_data(
         "axes": grid.axes,
         "seeds": grid.seeds,
         "differing_settings": differing(runs),
-        "cells": [_cell_as_data(grid, values, cell, runs) for values, cell in cells.items()],
-        "differences": [_contrast_as_data(contrast) for contrast in differences],
-        "highest": [_contrast_as_data(contrast) for contrast in highest],
+        "cells": [_cell_as_data(grid, values, cell, runs, found.levels) for values, cell in cells.items()],
+        "differences": [_contrast_as_data(contrast) for contrast in found.differences],
+        "highest": [_contrast_as_data(contrast) for contrast in found.highest],
         "unfinished": {run.name: run.note() or {"status": "not begun"} for run in runs if not run.results()},
     }
 
@@ -45,11 +43,18 @@ def _contrast_as_data(contrast: Contrast) -> dict[str, Any]:
         "at": contrast.at,
         "seeds": contrast.seeds,
         **{f"{name}_mean_low_high": figures for name, figures in contrast.figures.items()},
+        "p": contrast.p,
+        "p_holm": contrast.adjusted,
+        "shown": contrast.shown,
+        "would_be_shown": contrast.detectable,
         **({"paper": contrast.paper} if contrast.paper else {}),
     }
 
 
-def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[Run]) -> dict[str, Any]:
+def _cell_as_data(
+    grid: Grid, values: Values, cell: CellResult, runs: Sequence[Run], levels: Sequence[Contrast]
+) -> dict[str, Any]:
+    level = next((one for one in levels if values in one.weights), None)
     run = next(run for run in runs if run.cell is cell.cell)
     paper = grid.paper.figures.get(values) if grid.paper else None
     spreads = {name: cell.test(name) for name in ("top1", "top5", "clip_top1")}
@@ -60,6 +65,7 @@ def _cell_as_data(grid: Grid, values: Values, cell: CellResult, runs: Sequence[R
         "lr": run.lr,
         "epochs": run.epochs,
         **{name: one.__dict__ for name, one in spreads.items() if one},
+        **({"top1_mean_low_high": level.figures["top1"]} if level else {}),
         **({"paper": paper} if paper else {}),
         "runs": [
             {

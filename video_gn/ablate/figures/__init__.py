@@ -1,0 +1,1 @@
+"""The figures of an ablation's report, as SVG."""

@@ -1,0 +1,1 @@
+"""The report of an ablation: its text, tables and files."""
