@@ -16,10 +16,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from video_gn.ablate.budget import with_budget
 from video_gn.ablate.grid import Grid, shell
 from video_gn.ablate.grid_file import read_grid
 from video_gn.ablate.local import Clock, Slot, in_words, make_slots, run_all
-from video_gn.ablate.plan import check_starts, make_plan, plan_table
+from video_gn.ablate.plan import check_starts, length_of, make_plan, plan_table
 from video_gn.ablate.run import Run
 from video_gn.ablate.tune import make_trials, tuned, tuning_plan, untuned
 from video_gn.console import exit_code, printable
@@ -66,7 +67,7 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     if given.dry_run:
         print(work.plan, end="\n\n")
         print("\n".join(shell(run.command) for run in (*work.trials, *work.ready)))
-        if rest := len(work.runs) - len(work.ready):
+        if rest := work.waiting:
             print(f"\n{rest} more runs, whose settings their trials decide")
         return 0
     optional("matplotlib")  # before hours of work that would end without a report
@@ -82,7 +83,7 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
             _train(work.trials, len(work.open_trials), slots)
             work = _Work(grid, out)
             print(f"\n{work.plan}")
-        if rest := len(work.runs) - len(work.ready):
+        if rest := work.waiting:
             print(f"{rest} runs cannot begin: of their cells' trials some are not finished", flush=True)
         if work.ready:
             _train(work.ready, sum(not run.results() for run in work.ready), slots)
@@ -108,6 +109,7 @@ class _Work:
     def __init__(self, grid: Grid, out: Path) -> None:
         self.out = out
         with _understood(f"what is below {out} is not what runs write; move the damaged one away"):
+            grid = with_budget(grid, length_of(grid, out))
             self.trials = make_trials(grid, out)
             self.grid = tuned(grid, self.trials)
             self.runs = make_plan(self.grid, out)
@@ -118,9 +120,14 @@ class _Work:
                 self.plan += f"\n\n{tuning_plan(grid, self.trials)}"
 
     @property
+    def waiting(self) -> int:
+        """How many runs have settings that are not known yet."""
+        return sum(not run.cell.original for run in self.runs) - len(self.ready)
+
+    @property
     def ready(self) -> list[Run]:
-        """The compared runs whose settings are known."""
-        return [run for run in self.runs if run.cell.name not in self._untuned]
+        """The compared runs whose settings are known, each once."""
+        return [run for run in self.runs if run.cell.name not in self._untuned and not run.cell.original]
 
 
 def _train(runs: Sequence[Run], waiting: int, slots: Sequence[Slot]) -> None:

@@ -59,12 +59,13 @@ def contrasts(grid: Grid) -> Iterator[Contrast]:
     norm more than another.
     """
     cells = {tuple(cell.values.values()) for cell in grid.cells}
+    runs = {tuple(cell.values.values()): cell.run_name for cell in grid.cells}
     axes = list(grid.axes)
     for number, axis in enumerate(axes):
         first, *others = grid.axes[axis]
         for value, rest in itertools.product(others, _settings(grid, {axis})):
             pair = {_place(rest, {number: value}): 1, _place(rest, {number: first}): -1}
-            if pair.keys() <= cells:
+            if pair.keys() <= cells and len({runs[values] for values in pair}) > 1:
                 what = f"{word(grid.axes, axis, value)} − {word(grid.axes, axis, first)}"
                 yield Contrast(axis, what, label(grid.axes, rest), pair)
     row = axes.index(grid.rows[0])
@@ -76,7 +77,7 @@ def contrasts(grid: Grid) -> Iterator[Contrast]:
         for norm, value, rest in itertools.product(others, values, _settings(grid, {grid.rows[0], axis})):
             signs = {(norm, value): 1, (norm, first): -1, (base, value): -1, (base, first): 1}
             four = {_place(rest, {row: down, number: across}): sign for (down, across), sign in signs.items()}
-            if four.keys() <= cells:
+            if four.keys() <= cells and len({runs[values] for values in four}) > 2:
                 change = f"{word(grid.axes, axis, value)} − {word(grid.axes, axis, first)}"
                 norms = word(grid.axes, grid.rows[0], norm), word(grid.axes, grid.rows[0], base)
                 what = f"({change}) of {norms[0]} − the same of {norms[1]}"

@@ -38,8 +38,11 @@ def pool_folds(grid: Grid, runs: Sequence[Run]) -> tuple[Grid, list[Run]]:
     cells: dict[Values, Cell] = {}
     of_cell = {}
     for cell in grid.cells:
-        values = {name: cell.values.get(name, axes[name][0]) for name in axes}
-        of_cell[cell.name] = cells.setdefault(tuple(values.values()), Cell(values, cell.args))
+        values, first = (
+            {name: one.values.get(name, axes[name][0]) for name in axes} for one in (cell, cell.original or cell)
+        )
+        original = cells[tuple(first.values())] if cell.original else None
+        of_cell[cell.name] = cells.setdefault(tuple(values.values()), Cell(values, cell.args, original))
     rows = tuple(name for name in grid.rows if name in axes) or (next(iter(axes)),)
     title = f"{grid.title}, tested over {count} folds"
     pooled = replace(grid, title=title, axes=axes, rows=rows, cells=tuple(cells.values()))

@@ -2,8 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,28 @@ class Cell:
     Attributes:
         values: Name of the value on each axis, in the axes' order.
         args: What follows `fit`, without seed and folder.
+        original: The cell whose runs are this one's too, where both would be the same.
     """
 
     values: Mapping[str, str]
     args: tuple[str, ...]
+    original: "Cell | None" = None
+
+    @property
+    def run_name(self) -> str:
+        """Of its runs' folders, without the seed."""
+        return (self.original or self).name
+
+    def with_words(self, words: Sequence[str], extra: Sequence[str]) -> "Cell":
+        """With further words before those of the command line."""
+        at = len(self.args) - len(extra)
+        return replace(self, args=(*self.args[:at], *words, *self.args[at:]))
 
     @property
     def name(self) -> str:
         """As it appears in the folder's name: `gn_32x2_b8`."""
         words = (f"b{value}" if axis == "batch" else value for axis, value in self.values.items())
         return "_".join(re.sub(r"[^\w.+-]+", "-", word).strip("-") for word in words)
-
-    @property
-    def label(self) -> str:
-        """As it appears in tables and pictures: `gn 32x2 batch 8`; numbers have their axis beside them."""
-        return " ".join(named(axis, value) for axis, value in self.values.items())
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class Tune:
 
     def group(self, cell: Cell) -> Mapping[str, str]:
         """What a cell has in common with all that take the same value."""
-        return {axis: value for axis, value in cell.values.items() if axis not in self.at}
+        return {axis: value for axis, value in (cell.original or cell).values.items() if axis not in self.at}
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Grid:
         overlays: What the values of each axis change.
         tune: What each cell has at its best.
         ceilings: What cells can reach.
+        budget: Whether cells train for equal epochs, equal steps, or both (`video_gn.ablate.budget`).
     """
 
     name: str
@@ -129,6 +137,7 @@ class Grid:
     overlays: Mapping[str, tuple[Overlay, ...]] = field(default_factory=dict)
     tune: Tune | None = None
     ceilings: tuple[Ceiling, ...] = ()
+    budget: str = "epochs"
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ axes:                                  # one cell for each combination of values
 leave_out: [{norm: gn, start: scratch}]  # combinations that are no cell
 seeds: [0, 1, 2]
 rows: [norm]                           # axes down the table; the others go across
+budget: epochs                         # all train for equal epochs, or for equal steps, or each for both
 tune:                                  # before: for each cell, the best of several values of a setting, by validation
   model.optimizer.base_lr: [0.1, 0.2, 0.4]
   share: 0.2                           # on this share of its training list, which is left out there
@@ -32,12 +33,13 @@ from typing import Any
 
 import yaml
 
+from video_gn.ablate.budget import AXIS, BOTH, BUDGETS, EPOCHS
 from video_gn.ablate.grid import SHORT, Ceiling, Cell, Grid, Overlay, Paper, Tune
 from video_gn.errors import InputError
 from video_gn.train.configs import read_yaml
 from video_gn.train.shipped import find_config
 
-KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "tune", "ceiling", "paper"}
+KEYS = {"title", "base", "settings", "axes", "leave_out", "seeds", "rows", "budget", "tune", "ceiling", "paper"}
 PAPER_KEYS = {"source", "same_data", "note", "cells"}
 
 
@@ -86,7 +88,12 @@ def _grid(name: str, content: Any, extra: list[str]) -> Grid:
     changes = {axis: tuple(values.values()) for axis, values in axes.items()}
     tune = _tune(content["tune"], names, cells) if content.get("tune") else None
     ceilings = tuple(_ceiling(f"ceiling[{i}]", one, names) for i, one in enumerate(content.get("ceiling") or []))
-    return Grid(name, title, names, rows, tuple(cells), seeds, paper, tuple(extra), changes, tune, ceilings)
+    budget = content.get("budget", EPOCHS)
+    if budget not in BUDGETS:
+        raise InputError(f"budget is {budget!r}; it has to be one of: {', '.join(BUDGETS)}")
+    if AXIS in names and budget == BOTH:
+        raise InputError(f"an axis is called {AXIS}, as that of budget: {BOTH}; give it another name")
+    return Grid(name, title, names, rows, tuple(cells), seeds, paper, tuple(extra), changes, tune, ceilings, budget)
 
 
 def _seeds(where: str, seeds: Any) -> tuple[int, ...]:

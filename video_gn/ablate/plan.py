@@ -1,12 +1,13 @@
 """The plan of an ablation: every run of its grid, and whether they compare."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from video_gn import rules
+from video_gn.ablate.budget import EPOCHS
 from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.ablate.run import Run
@@ -47,7 +48,7 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
     """
     configs = {cell.name: _resolved(cell, grid.seeds[0], out) for cell in grid.cells}
     runs = [
-        Run(cell, seed, out / "cells" / f"{cell.name}_s{seed}", configs[cell.name])
+        Run(cell, seed, out / "cells" / f"{cell.run_name}_s{seed}", configs[cell.name])
         for seed in grid.seeds
         for cell in grid.cells
     ]
@@ -121,10 +122,21 @@ def _check_values(configs: Mapping[str, Mapping[str, Any]]) -> None:
 def _check_rows(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises InputError where two cells would be the same run under two names."""
     names: dict[str, str] = {}
-    for name, config in configs.items():
+    for name in (cell.name for cell in grid.cells if not cell.original):
+        config = configs[name]
         first = names.setdefault(json.dumps(config, sort_keys=True, default=str), name)
         if first != name:
             raise InputError(f"{grid.name}: {first} and {name} have the same settings; give an axis other values")
+
+
+def length_of(grid: Grid, out: Path) -> Callable[[Cell], tuple[int, int, int]]:
+    """What gives epochs, clips per step, and epochs from one validation to the next of a cell, by its settings."""
+
+    def of(cell: Cell) -> tuple[int, int, int]:
+        run = Run(cell, grid.seeds[0], out, _resolved(cell, grid.seeds[0], out))
+        return run.epochs, run.clips_per_step, run.config["trainer.check_val_every_n_epoch"] or 1
+
+    return of
 
 
 def _resolved(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
@@ -139,7 +151,7 @@ def _check_equal_length(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) ->
                 f"{config['trainer.max_epochs']}; cells compare at equal epochs, so set trainer.max_epochs alone"
             )
     epochs = {config["trainer.max_epochs"]: name for name, config in configs.items()}
-    if len(epochs) > 1 and "trainer.max_epochs" not in grid.axes:
+    if len(epochs) > 1 and "trainer.max_epochs" not in grid.axes and grid.budget == EPOCHS:
         said = ", ".join(f"{count} epochs ({name})" for count, name in epochs.items())
         raise InputError(f"{grid.name}: cells would train for {said}; make them equal, or trainer.max_epochs an axis")
 

@@ -84,10 +84,10 @@ def make_trials(grid: Grid, out: Path) -> list[Trial]:
     if any(word.partition("=")[0] == f"--{tune.key}" for cell in grid.cells for word in cell.args):
         raise InputError(f"tune sets {tune.key}, and so does the grid or the command line; leave it to tune")
     trials = []
-    for cell in filter(tune.tries, grid.cells):
+    for cell in (cell for cell in grid.cells if tune.tries(cell) and not cell.original):
         share = _validation(cell, tune, out)
         for value in tune.values:
-            trying = _with(grid, cell, [*share, f"--{tune.key}", value])
+            trying = cell.with_words([*share, f"--{tune.key}", value], grid.extra)
             config = flat(cli.resolve(_words(trying, tune.seeds[0], out)))
             name = f"{cell.name}_{tune.key.rpartition('.')[2]}{value}"
             trials += [Trial(trying, seed, out / "tuning" / f"{name}_s{seed}", config, value) for seed in tune.seeds]
@@ -105,19 +105,16 @@ def _validation(cell: Cell, tune: Tune, out: Path) -> list[str]:
     return ["--data.val", AUTO, "--data.shares", shares, "--data.evaluation.validation", "center"]
 
 
-def _with(grid: Grid, cell: Cell, words: Sequence[str]) -> Cell:
-    """A cell with further words before those of the command line."""
-    at = len(cell.args) - len(grid.extra)
-    return replace(cell, args=(*cell.args[:at], *words, *cell.args[at:]))
-
-
 def tuned(grid: Grid, trials: Sequence[Trial]) -> Grid:
     """A grid whose cells have their best value, but for those whose trials have not all ended."""
     if grid.tune is None:
         return grid
     best = {group: _best(values) for group, values in _scores(grid.tune, trials).items()}
     key = f"--{grid.tune.key}"
-    cells = [_with(grid, c, [key, best[group]]) if (group := _group(grid.tune, c)) in best else c for c in grid.cells]
+    cells = [
+        cell.with_words([key, best[group]], grid.extra) if (group := _group(grid.tune, cell)) in best else cell
+        for cell in grid.cells
+    ]
     return replace(grid, cells=tuple(cells))
 
 

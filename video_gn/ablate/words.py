@@ -14,6 +14,8 @@ def word(axes: Axes, axis: str, value: str) -> str:
     """A value of an axis as people read it, with its unit."""
     if axis == "norm":
         return NORMS.get(value) or SHORT.sub(lambda match: match[1].upper(), value)
+    if axis == "budget":
+        return f"equal {value}"
     if axis == "batch" and value.isdecimal():
         return f"{value} clip{'s' * (value != '1')}"
     if axis == "clip" and (match := re.fullmatch(r"(\d+)x(\d+)", value)):

@@ -68,13 +68,9 @@ class Division:
         weight = dict(zip((TRAIN, VAL, TEST), self.shares, strict=True))
         if self.folds is None:
             return self._spread(labels, groups, {part: weight[part] for part in kept[::-1]}, TRAIN)
-        if folds is None:
-            names = [str(fold) for fold in range(self.folds)]
-            found = self._spread(labels, groups, dict.fromkeys(names[:-1], 1 / self.folds), names[-1])
-        else:
-            found = [str(fold) for fold in folds]
+        found = self.folds_of(labels, groups) if folds is None else list(folds)
         self._check_folds(found, labels, groups)
-        split = [TEST if fold == str(self.fold) else TRAIN for fold in found]
+        split = [TEST if fold == self.fold else TRAIN for fold in found]
         if VAL in kept and weight[VAL]:
             rest = [row for row, part in enumerate(split) if part == TRAIN]
             share = weight[VAL] / (weight[TRAIN] + weight[VAL])
@@ -82,6 +78,12 @@ class Division:
             for row, part in zip(rest, inner, strict=True):
                 split[row] = part
         return split
+
+    def folds_of(self, labels: Sequence[Label], groups: Sequence[str]) -> list[int]:
+        """The fold of each video, from 0: whole groups, and of each class about as many in every fold."""
+        count = self.folds or 1
+        names = [str(fold) for fold in range(count)]
+        return [int(name) for name in self._spread(labels, groups, dict.fromkeys(names[:-1], 1 / count), names[-1])]
 
     def _spread(
         self, labels: Sequence[Label], groups: Sequence[str], shares: Mapping[str, float], rest: str
@@ -124,9 +126,9 @@ class Division:
             _even_out(part_of, held, counts, {part: {c: n * total[c] for c in total} for part, n in whole.items()})
         return [part_of[group] for group in groups]
 
-    def _check_folds(self, found: Sequence[str], labels: Sequence[Label], groups: Sequence[str]) -> None:
+    def _check_folds(self, found: Sequence[int], labels: Sequence[Label], groups: Sequence[str]) -> None:
         """Raises InputError where a fold, this one or another, would test nothing."""
-        if empty := [str(fold) for fold in range(self.folds or 0) if str(fold) not in set(found)]:
+        if empty := [str(fold) for fold in range(self.folds or 0) if fold not in set(found)]:
             of_class = Counter(name for of_group in _held(labels, groups).values() for name in of_group)
             raise InputError(
                 f"data.folds is {self.folds}, which leaves no test video for fold {', '.join(empty[:10])}: no class "

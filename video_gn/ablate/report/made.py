@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from video_gn.ablate import tune
+from video_gn.ablate.budget import BOTH, EPOCHS
 from video_gn.ablate.figures.accuracy import rates
 from video_gn.ablate.folds import fold_axis
 from video_gn.ablate.grid import Grid, shell
@@ -68,6 +69,7 @@ def how_made(
     commits = sorted({one.results["versions"].get("commit") or "not noted" for one in finished})
     dates = sorted(one.test["date"][:10] for one in finished)
     tests = {f"{one.test['protocol']} ({one.test['views']}), {one.test['videos']:.0f} videos" for one in finished}
+    parts = [run for run in parts if not run.cell.original]
     done = sum(run.results() is not None for run in parts)
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     base = sorted({_base_lr(one.results["run"]["model"]) for one in finished})
@@ -93,9 +95,13 @@ def how_made(
 
 def _budget(grid: Grid, runs: Sequence[Run]) -> str:
     epochs = sorted({run.epochs for run in runs})
-    if len(epochs) == 1:
-        return f"Every cell trains for {epochs[0]} epochs, so that fewer clips per step are more steps."
-    return f"Cells train for {', '.join(map(str, epochs))} epochs."
+    if grid.budget != EPOCHS:
+        also = "in equal epochs, and " if grid.budget == BOTH else ""
+        return f"Cells train {also}in equal steps of the optimiser, which are fewer epochs with fewer clips per step."
+    if len(epochs) > 1:
+        return f"Cells train for {', '.join(map(str, epochs))} epochs."
+    several = len({run.clips_per_step for run in runs}) > 1
+    return f"Every cell trains for {epochs[0]} epochs{', of which fewer clips per step make more steps' * several}."
 
 
 def _plan(grid: Grid, runs: Sequence[Run]) -> Table:
@@ -111,7 +117,7 @@ def _plan(grid: Grid, runs: Sequence[Run]) -> Table:
 
 def _runs(runs: Sequence[Run], out: Path) -> Table:
     rows: list[list[str | Link]] = []
-    for run in runs:
+    for run in (run for run in runs if not run.cell.original):
         page = run.folder / "report.html"
         link = page.is_file() and page.is_relative_to(out)
         name = Link(run.name, page.relative_to(out).as_posix()) if link else run.name
@@ -124,6 +130,7 @@ def _runs(runs: Sequence[Run], out: Path) -> Table:
 def unfinished(runs: Sequence[Run]) -> list[Block]:
     """What diverged, failed or is missing, and videos that could not be read."""
     rows = []
+    runs = [run for run in runs if not run.cell.original]
     for run in runs:
         if run.results():
             continue

@@ -5,6 +5,9 @@ time_start, time_end, split) and looks for `YOUTUBEID_START_END` with any video 
 some may be in `ROOT/replacement`, as CVDF has them. Without annotations, from class folders:
 `ROOT/SPLIT/CLASS/*.mp4`. A split without labels (the later sets' test split) is left out, and said so.
 
+UCF101 and HMDB51 beside their official lists get `train1.csv`, `test1.csv` and so on of the three splits; the segmented
+clips of UT-Interaction and the Surveillance Camera Fight set one list, `folds.csv`, with the columns group and fold.
+
 Counts what is expected, found and missing, for each split and (in `ROOT/counts.csv`) each class; names what is missing
 in `ROOT/SPLIT.missing.csv`, and files below the split that belong to no row in `ROOT/SPLIT.unlisted.csv`.
 """
@@ -13,10 +16,10 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 from video_gn.console import exit_code, is_text, printable, progress
 from video_gn.data.folders import Scan, read_class_folders
+from video_gn.data.tools.known_sets import KnownSet, Split, read_known_set
 from video_gn.errors import InputError
 from video_gn.files.names import as_label, as_text
 from video_gn.files.tables import numbered_rows, write_table
@@ -25,14 +28,6 @@ from video_gn.files.text import write_text
 COLUMNS = ("youtube_id", "time_start", "time_end")
 SPLITS = ("train", "val", "test")
 EXTRA = "replacement"  # CVDF's folder of videos that were broken in its archives
-
-
-class Split(NamedTuple):
-    """Rows (path, label) that are there, (name, label) that are not, and files that nobody asked for."""
-
-    found: list[tuple[str, str]]
-    missing: list[tuple[str, str]]
-    unlisted: list[str]
 
 
 def main(args: list[str] | None = None, prog: str | None = None) -> int:
@@ -50,10 +45,28 @@ def write_lists(root: Path, overwrite: bool = False) -> None:
     Raises:
         InputError: Neither annotations nor class folders, other columns, no videos, or lists that already exist.
     """
-    there = [path for name in (*(f"{split}.csv" for split in SPLITS), "classes.txt") if (path := root / name).exists()]
+    annotated = (root / "annotations").is_dir()
+    known = None if annotated or (root / "train").is_dir() else read_known_set(root)
+    names = known.splits if known else SPLITS
+    there = [path for name in (*(f"{split}.csv" for split in names), "classes.txt") if (path := root / name).exists()]
     if there and not overwrite:
         raise InputError(f"{there[0]} already exists; pass --overwrite to replace it")
-    annotated = (root / "annotations").is_dir()
+    found = known or KnownSet("", _splits(root, annotated), ("path", "label"))
+    labels = [label for split in found.splits.values() for _, label, *_ in (*split.found, *split.missing)]
+    if odd := [name for name in labels if not is_text(name) or not name.isprintable()]:
+        raise InputError(f"a class is named {odd[0]!r}; names of classes are text in one line")
+    for name, split in found.splits.items():
+        write_table(root / f"{name}.csv", found.columns, split.found)
+        if annotated or known:
+            write_table(root / f"{name}.missing.csv", ("video", "label"), split.missing)
+        if annotated:
+            write_table(root / f"{name}.unlisted.csv", ("path",), [(path,) for path in split.unlisted])
+    if known:
+        print(f"{known.name}:")
+    _count(root, found)
+
+
+def _splits(root: Path, annotated: bool) -> dict[str, Split]:
     splits = {}
     for name in SPLITS:
         split = from_annotations(root, name) if annotated else from_folders(root, name)
@@ -61,20 +74,9 @@ def write_lists(root: Path, overwrite: bool = False) -> None:
             splits[name] = split
     if "train" not in splits:
         wanted = root / ("annotations/train.csv" if annotated else "train")
-        raise InputError(f"there is no {wanted}; CVDF's annotations go into {root / 'annotations'}, or videos into "
-                         f"{root}/train/CLASS/")  # fmt: skip
-    names = [label for split in splits.values() for _, label in (*split.found, *split.missing)]
-    if odd := [name for name in names if not is_text(name) or not name.isprintable()]:
-        raise InputError(f"a class is named {odd[0]!r}; names of classes are text in one line")
-    for name, split in splits.items():
-        write_table(root / f"{name}.csv", ("path", "label"), split.found)
-        for rest, header, rows in (
-            ("missing", ("video", "label"), split.missing),
-            ("unlisted", ("path",), [(path,) for path in split.unlisted]),
-        ):
-            if annotated:
-                write_table(root / f"{name}.{rest}.csv", header, rows)
-    _count(root, splits)
+        raise InputError(f"there is no {wanted}; CVDF's annotations go into {root / 'annotations'}, videos into "
+                         f"{root}/train/CLASS/, UCF101 and HMDB51 beside their lists (data/README.md)")  # fmt: skip
+    return splits
 
 
 def from_annotations(root: Path, name: str) -> Split | None:
@@ -138,12 +140,13 @@ def _say(notes: list[str]) -> None:
         print(printable(note), file=sys.stderr)
 
 
-def _count(root: Path, splits: dict[str, Split]) -> None:
+def _count(root: Path, known: KnownSet) -> None:
     """Prints the counts of the splits, writes those of the classes, and the classes' names."""
-    names = sorted({label for split in splits.values() for _, label in (*split.found, *split.missing)})
+    parts = [part for split in known.splits.values() for part in (split.found, split.missing)]
+    names = list(known.class_names) or sorted({row[1] for part in parts for row in part})
     rows = []
-    for name, split in splits.items():
-        found, missing = (Counter(label for _, label in part) for part in (split.found, split.missing))
+    for name, split in known.splits.items():
+        found, missing = (Counter(row[1] for row in part) for part in (split.found, split.missing))
         rows += [(name, label, found[label] + missing[label], found[label], missing[label]) for label in names]
         total = len(split.found) + len(split.missing)
         print(f"{name}: {total} expected, {len(split.found)} found, {len(split.missing)} missing", end="")
