@@ -35,13 +35,16 @@ def _write_differences(found: Findings, out: Path) -> None:
     head = ("kind", "difference", "at", *ends, "p", "p_holm", "shown", "would_be_shown", "seeds", "paper_top1")
     rows: list[Sequence[object]] = [
         (
-            "highest" if one in found.highest else one.kind, one.what, one.at,
+            kind, one.what, one.at,
             *(f"{value:.4f}" for name in ("top1", "top5") for value in one.figures[name]),
             *("" if value is None else f"{value:.4f}" for value in (one.p, one.adjusted)),
             "" if one.shown is None else str(one.shown).lower(),
             "" if one.detectable is None else f"{one.detectable:.2f}", one.seeds, one.paper.get("top1", ""),
         )
-        for one in (*found.differences, *found.highest)
+        for kind, one in (
+            *((one.kind, one) for one in found.differences),
+            *(("highest", one) for one in found.highest),
+        )
     ]  # fmt: skip
     write_table(out / "differences.csv", head, rows)
 
