@@ -111,6 +111,12 @@ def test_a_norm_has_its_colour_in_every_figure(ablation):
     assert "top5" not in "".join(path.stem for path in (out / "figures").glob("*.svg"))  # of three classes
 
 
+def test_no_figure_has_unreadable_numbers(ablation):
+    """Mathematical markup is not drawn, so that a class may be named $x$."""
+    *_, out, _ = ablation
+    assert not [path for path in (out / "figures").glob("*.svg") if "mathdefault" in path.read_text()]
+
+
 def test_what_the_report_says(ablation):
     *_, out, text = ablation
     report, data = (out / "results.md").read_text(), json.loads((out / "results.json").read_text())

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from video_gn.ablate.figures.style import COLOURS, DASHES, GREY, colour, drawn, place, svg
 from video_gn.ablate.grid import Grid
@@ -63,7 +64,10 @@ def distances(grid: Grid, compared: Cells) -> str:
                     ink = colour(grid, values[place(grid, grid.rows[0])])
                     _lines(panel, cell, part, dash, ink, label(grid.axes, others))
                 panel.set_yscale("log")
-                if axis and len(columns) > 1:
+                panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                panel.yaxis.set_major_formatter("{x:g}")
+                panel.yaxis.set_minor_formatter("")
+                if axis and len(columns) > 1 and part == next(iter(UNITS)):
                     panel.set_title(word(grid.axes, axis, column))
             row[0].set_ylabel(f"{part}s' distance\n({unit})", fontsize=8)
         for panel in panels[-1]:
