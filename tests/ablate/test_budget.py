@@ -81,6 +81,8 @@ def test_with_both_a_run_that_is_equal_has_two_places_and_is_trained_once(tmp_pa
         ({"budget": "time"}, (), "budget is 'time'; it has to be one of: epochs, steps, both"),
         ({"budget": "steps", "axes": {"batch": [8, 1]}, "settings": {"trainer.max_epochs": 12}}, (),
          r"gives b1 1.5 of 12 epochs \(1 of 8 clips per step\), and epochs are whole; set trainer.max"),
+        ({"budget": "both", "tune": {"model.optimizer.base_lr": [0.1, 0.2], "at": {"batch": [8]}}}, (),
+         "tune.at would have it at two values of model.optimizer.base_lr"),
         ({"budget": "steps"}, ("--trainer.max_epochs", "2"), "which decides trainer.max_epochs of each cell"),
         ({"budget": "both", "axes": {"budget": {"a": {}, "b": {"data.batch_size": 2}}}}, (), "an axis is called b"),
     ],

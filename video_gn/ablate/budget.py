@@ -35,6 +35,8 @@ def with_budget(grid: Grid, length_of: Callable[[Cell], tuple[int, int, int]]) -
     if any(word.partition("=")[0] == f"--{KEY}" for word in grid.extra):
         raise InputError(f"the grid has budget: {grid.budget}, which decides {KEY} of each cell; set it in the grid")
     lengths = {cell.name: length_of(cell) for cell in grid.cells}
+    if any(epochs is None for epochs, *_ in lengths.values()):
+        raise InputError(f"the grid has budget: {grid.budget}, and {KEY} is not set; set it")
     most = max(clips for _, clips, _ in lengths.values())
     shorter = {cell.name: _shortened(grid, cell, *lengths[cell.name], most) for cell in grid.cells}
     if grid.budget == STEPS:
@@ -49,7 +51,24 @@ def with_budget(grid: Grid, length_of: Callable[[Cell], tuple[int, int, int]]) -
             )
             cells.append(first if value == EPOCHS else second)
     changes = {**grid.overlays, AXIS: (Overlay(), Overlay())}
-    return replace(grid, axes={**grid.axes, AXIS: (EPOCHS, STEPS)}, cells=tuple(cells), overlays=changes)
+    found = replace(grid, axes={**grid.axes, AXIS: (EPOCHS, STEPS)}, cells=tuple(cells), overlays=changes)
+    _check_rates(found)
+    return found
+
+
+def _check_rates(grid: Grid) -> None:
+    """Raises InputError where cells that take one value of what is tuned hold one whose runs have another's."""
+    if grid.tune is None:
+        return
+    of_group: dict[tuple[str, ...], set[bool]] = {}
+    for cell in grid.cells:
+        group = tuple(value for axis, value in cell.values.items() if axis not in grid.tune.at)
+        of_group.setdefault(group, set()).add(cell.original is None)
+    if any(len(kinds) > 1 for kinds in of_group.values()):
+        raise InputError(
+            f"budget: {BOTH} trains what is equal in both once, and tune.at would have it at two values of "
+            f"{grid.tune.key}; leave out tune.at, or make a grid of each budget"
+        )
 
 
 def _shortened(grid: Grid, cell: Cell, epochs: int, clips: int, checked: int, most: int) -> Cell:

@@ -24,9 +24,11 @@ class Contrast:
         paper: By top1 and top5, the same sum of the publication's figures.
         seeds: How many all of the cells have.
         error: Standard error of top-1, in points.
-        p: How likely so large a top-1 would be without an effect; None where nothing tells how much seeds differ.
+        p: How likely so large a top-1 would be without an effect; None where nothing tells how much seeds or groups
+            of videos differ.
         adjusted: `p` for as many differences as its table has (Holm 1979).
-        detectable: The effect on top-1, in points, that would have been shown with a probability of 0.8.
+        detectable: The effect on top-1, in points, that would have been shown with a probability of 0.8; None where
+            no effect would.
     """
 
     kind: str
@@ -98,10 +100,12 @@ def highest(grid: Grid, cells: Cells) -> Iterator[Contrast]:
     axis = grid.rows[0]
     row = list(grid.axes).index(axis)
     for rest in _settings(grid, {axis}):
-        column = {value: cells.get(_place(rest, {row: value})) for value in grid.axes[axis]}
-        means = {value: spread.mean for value, cell in column.items() if cell and (spread := cell.test("top1"))}
-        if len(means) < 3:
+        found = {value: cells.get(_place(rest, {row: value})) for value in grid.axes[axis]}
+        column = {value: cell.runs for value, cell in found.items() if cell and cell.runs}
+        seeds = set.intersection(*map(set, column.values())) if column else set()
+        if len(column) < 3 or not seeds:
             continue
+        means = {value: sum(runs[seed].test["top1"] for seed in seeds) for value, runs in column.items()}
         best, *others = sorted(means, key=lambda value: -means[value])
         for value in others:
             pair = {_place(rest, {row: best}): 1, _place(rest, {row: value}): -1}

@@ -45,7 +45,7 @@ def pool_folds(grid: Grid, runs: Sequence[Run]) -> tuple[Grid, list[Run]]:
         of_cell[cell.name] = cells.setdefault(tuple(values.values()), Cell(values, cell.args, original))
     rows = tuple(name for name in grid.rows if name in axes) or (next(iter(axes)),)
     title = f"{grid.title}, tested over {count} folds"
-    pooled = replace(grid, title=title, axes=axes, rows=rows, cells=tuple(cells.values()))
+    pooled = replace(grid, title=title, axes=axes, rows=rows, cells=tuple(cells.values()), paper=None)
     return pooled, [replace(run, cell=of_cell[run.cell.name]) for run in runs]
 
 

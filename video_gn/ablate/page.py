@@ -115,7 +115,7 @@ def _markdown(block: Block, figures: str) -> str:
             return f"![{said}]({figures}/{quote(name)}.svg)\n\n*{said}*"
         case Details(summary, inside):
             body = "\n\n".join(_markdown(one, figures) for one in inside)
-            return f"<details><summary>{as_markdown(summary)}</summary>\n\n{body}\n\n</details>"
+            return f"<details><summary>{_escape(summary)}</summary>\n\n{body}\n\n</details>"
 
 
 def to_text(table: Table) -> str:

@@ -75,6 +75,11 @@ class Measured:
         return test
 
     @property
+    def several(self) -> bool:
+        """Whether a video may be of several classes."""
+        return bool(self.results.get("run", {}).get("data", {}).get("multi_label"))
+
+    @property
     def seconds(self) -> float:
         """That it took, nan where it is not known."""
         return self.run.note().get("seconds", float("nan"))
@@ -113,8 +118,9 @@ class Measured:
         root = str(self.results.get("run", {}).get("data", {}).get("root", ""))
         for before in (root, str(Path(root).parent)):  # a root may be a list itself
             paths = [path.removeprefix(f"{before}/") for path in paths]
-        groups = {row["path"]: row.get("group") or row["path"] for row in read_table(self.run.folder / SPLIT_FILE)}
-        return Videos(paths, labels, predicted, ranks, [groups.get(path, path) for path in paths])
+        divided = {row["path"]: row.get("group", "") for row in read_table(self.run.folder / SPLIT_FILE)}
+        groups = [row.get("group") or divided.get(path) or path for row, path in zip(rows, paths, strict=True)]
+        return Videos(paths, labels, predicted, ranks, groups)
 
     @cached_property
     def history(self) -> list[dict[str, float]]:

@@ -1,28 +1,34 @@
 """How sure the differences between cells are: intervals, many differences at once, and what could have been shown.
 
 Two things are random. Which videos are tested: groups of videos (those of one recording; without groups each video) are
-drawn with replacement, the same ones for all cells. How a seed trains: with `OWN_SEEDS` seeds or more, they are drawn
-too, the same ones for all cells (Efron 1979; both drawn as in Owen 2007, *The pigeonhole bootstrap*, which errs on the
-wide side). Fewer say little about their own spread: 3 drawn of 3 understate it. It is then that of all cells together:
-the variance over seeds of arcsin(sqrt(top-1)), on which scale it is alike at all accuracies, pooled, and a draw of
-Student's t with as many degrees of freedom as it has.
+drawn with replacement, the same ones for all cells (Efron 1979). So few groups as a small set has are drawn too alike;
+deviations are widened by sqrt(G / (G - 1)) and by Student's t for G groups over the normal quantile.
+
+How a seed trains: to each draw a deviate of Student's t is added, with the variance that seeds have. With `OWN_SEEDS`
+seeds or more it is that of the contrast over its seeds. Fewer say little by themselves, and it is that of all cells
+together: the variance over seeds of arcsin(sqrt(top-1)), on which scale it is alike at all accuracies, pooled; a cell
+whose seeds differ by more has its own. Seeds are not drawn: n of n drawn have (n - 1) / n of the variance, and never
+lie outside of what was seen. The part of a video's own chance is in both, so that intervals err on the wide side.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
 
 from video_gn.ablate.contrasts import LEVEL, Contrast
 from video_gn.ablate.grid import Grid
-from video_gn.ablate.statistics import Cells, Values
+from video_gn.ablate.statistics import Cells
 
 DRAWS = 10_000  # of the bootstrap
 CHUNK = 500  # draws at a time
+ENOUGH = 10  # draws beyond zero by which a tail is counted
 OWN_SEEDS = 5  # from which the spread of a cell's seeds is its own
 POWER = 0.8
 BEST = {"top1": 1, "top5": 5}  # ranks that count as right
+NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,11 @@ class SeedSpread:
                       for values in seeds)  # fmt: skip
         return cls(float(squares) / freedom, freedom)
 
-    def at(self, accuracy: float, videos: int) -> float:
-        """The variance of an accuracy that is near the given one, of so many videos."""
-        inside = (accuracy * videos + 0.5) / (videos + 1)  # at 0 and 1 it is not nothing
-        return 4 * inside * (1 - inside) * self.variance
+    def at(self, accuracies: Sequence[float], videos: int) -> float:
+        """The variance of the accuracy of a cell whose seeds have these, on so many videos; no less than its own."""
+        inside = (float(np.mean(accuracies)) * videos + 0.5) / (videos + 1)  # at 0 and 1 it is not nothing
+        own = float(np.var(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
+        return max(own, 4 * inside * (1 - inside) * self.variance)
 
 
 def measure_contrasts(grid: Grid, cells: Cells, wanted: Iterable[Contrast]) -> list[Contrast]:
@@ -85,11 +92,11 @@ def _right(contrast: Contrast, cells: Cells, seeds: Sequence[int], best: int) ->
     """The contrast of each seed and video, `[S, N]`."""
     sums = [
         sum(
-            weight * cells[v].runs[seed].videos.right(best).astype(np.float32) for v, weight in contrast.weights.items()
+            weight * cells[v].runs[seed].videos.right(best).astype(np.float64) for v, weight in contrast.weights.items()
         )
         for seed in seeds
     ]
-    return np.stack(sums)  # type: ignore[arg-type]
+    return np.stack(sums)
 
 
 def _groups(contrast: Contrast, cells: Cells) -> tuple[str, ...]:
@@ -105,27 +112,41 @@ def _bootstrap(
     groups: tuple[str, ...],
 ) -> None:
     """Fills in `figures`, `error` and `p`. Draws are the same for all contrasts with these groups."""
-    rows = np.concatenate([one for _, sums in found for one in sums.values()])  # [contrasts x figures x seeds, videos]
-    by_video = _draw_groups(rows, groups)
-    row = 0
-    for contrast, sums in found:
-        for name, one in sums.items():
-            of_seeds = by_video[:, row : row + len(one)]
-            row += len(one)
-            draws, known = _draw_seeds(of_seeds, contrast, cells, spreads[name], name)
-            mean = float(one.mean())
-            low, high = np.percentile(draws, [2.5, 97.5])
-            contrast.figures[name] = (100 * mean, 100 * float(low), 100 * float(high))
-            if name == "top1":
-                contrast.error = 100 * float(draws.std())
-                beyond = min((draws <= 0).mean(), (draws >= 0).mean())
-                contrast.p = min(1.0, max(2 * float(beyond), 2 / DRAWS)) if known else None
+    rows = np.stack([one.mean(0) for _, sums in found for one in sums.values()])  # [contrasts x figures, videos]
+    deviations, several = _draw_groups(rows, groups)
+    for row, (contrast, name, one) in enumerate(
+        (contrast, n, one) for contrast, sums in found for n, one in sums.items()
+    ):
+        mean = float(rows[row].mean())
+        noise = _draw_seeds(one.mean(1), contrast, cells, spreads[name], name)
+        draws = mean + deviations[:, row] + (0.0 if noise is None else noise)
+        low, high = (float(end) for end in np.percentile(draws, [2.5, 97.5]))
+        contrast.figures[name] = (100 * mean, 100 * min(low, mean), 100 * max(high, mean))
+        if name == "top1":
+            contrast.error = 100 * (high - low) / (2 * NORMAL.inv_cdf(0.975))
+            contrast.p = (
+                _p(mean, draws, contrast.error / 100) if several and noise is not None and len(one) > 1 else None
+            )
 
 
-def _draw_groups(rows: np.ndarray, groups: tuple[str, ...]) -> np.ndarray:
-    """Means of each row over the videos of the groups that a draw has, `[draws, rows]`."""
+def _p(mean: float, draws: np.ndarray, error: float) -> float:
+    """Two-sided; by the normal distribution where hardly a draw is beyond zero."""
+    beyond = int(min((draws <= 0).sum(), (draws >= 0).sum()))
+    if beyond >= ENOUGH:
+        return min(1.0, 2 * beyond / len(draws))
+    tail = 2 * NORMAL.cdf(-abs(mean) / error) if error else 0.0
+    return min(tail, 2 * ENOUGH / len(draws))
+
+
+def _draw_groups(rows: np.ndarray, groups: tuple[str, ...]) -> tuple[np.ndarray, bool]:
+    """How far the mean of each row is from its own over the groups of each draw, `[draws, rows]`.
+
+    Also whether there are several groups: one says nothing of others.
+    """
     numbers = np.unique(groups, return_inverse=True)[1]
     count = int(numbers.max()) + 1
+    if count == 1:
+        return np.zeros((DRAWS, len(rows))), False
     sums = np.stack([np.bincount(numbers, row, count) for row in rows])
     sizes = np.bincount(numbers, minlength=count)
     rng = np.random.default_rng(0)
@@ -133,27 +154,31 @@ def _draw_groups(rows: np.ndarray, groups: tuple[str, ...]) -> np.ndarray:
     for begin in range(0, DRAWS, CHUNK):
         drawn = rng.multinomial(count, np.full(count, 1 / count), min(CHUNK, DRAWS - begin)).astype(np.float64)
         means.append(drawn @ sums.T / (drawn @ sizes)[:, None])
-    return np.concatenate(means)
+    wider = _t_quantile(count - 1) / NORMAL.inv_cdf(0.975) * (count / (count - 1)) ** 0.5
+    return (np.concatenate(means) - rows.mean(1)) * wider, True
+
+
+@cache
+def _t_quantile(freedom: int) -> float:
+    """Of 95 % of the absolute values of Student's t, by a million of them."""
+    return float(np.quantile(np.abs(np.random.default_rng(2).standard_t(freedom, 1_000_000)), 0.95))
 
 
 def _draw_seeds(
     of_seeds: np.ndarray, contrast: Contrast, cells: Cells, spread: SeedSpread | None, name: str
-) -> tuple[np.ndarray, bool]:
-    """The contrast of each draw, and whether how much seeds differ is in it."""
-    count, rng = of_seeds.shape[1], np.random.default_rng(1)
+) -> np.ndarray | None:
+    """How far other seeds would be from the mean of these, `[draws]`; None where nothing tells it."""
+    count = len(of_seeds)
     if count >= OWN_SEEDS:
-        weights = rng.multinomial(count, np.full(count, 1 / count), DRAWS) / count
-        return (of_seeds * weights).sum(1), True
-    if spread is None:
-        return of_seeds.mean(1), False
-    videos = len(next(iter(cells[next(iter(contrast.weights))].runs.values())).videos.paths)
-    variances = [w**2 * spread.at(_accuracy(cells, v, name), videos) for v, w in contrast.weights.items()]
-    noise = rng.standard_t(spread.freedom, DRAWS) * np.sqrt(sum(variances) / count)
-    return of_seeds.mean(1) + noise, count > 1
-
-
-def _accuracy(cells: Cells, values: Values, name: str) -> float:
-    return float(np.mean([run.test[name] for run in cells[values].runs.values()]))
+        freedom, variance = count - 1, float(of_seeds.var(ddof=1)) / count
+    elif spread is None:
+        return None
+    else:
+        tops = {v: [run.test[name] for run in cells[v].runs.values()] for v in contrast.weights}
+        videos = len(next(iter(cells[next(iter(contrast.weights))].runs.values())).videos.paths)
+        freedom = spread.freedom
+        variance = sum(w**2 * spread.at(tops[v], videos) for v, w in contrast.weights.items()) / count
+    return np.random.default_rng(1).standard_t(freedom, DRAWS) * variance**0.5
 
 
 def _adjust(family: Sequence[Contrast]) -> None:
@@ -163,6 +188,6 @@ def _adjust(family: Sequence[Contrast]) -> None:
     for place, contrast in enumerate(order):
         least = contrast.adjusted = max(least, min(1.0, (len(order) - place) * (contrast.p or 0.0)))
     left = max(1, sum(not contrast.shown for contrast in family))  # the first that is not shown counted so often
-    factor = NormalDist().inv_cdf(1 - LEVEL / (2 * left)) + NormalDist().inv_cdf(POWER)
+    factor = NORMAL.inv_cdf(1 - LEVEL / (2 * left)) + NORMAL.inv_cdf(POWER)
     for contrast in family:
-        contrast.detectable = factor * contrast.error
+        contrast.detectable = size if (size := factor * contrast.error) <= 100 else None

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+import numpy as np
+
 from video_gn.data.duplicates import check_once, merged
 from video_gn.data.folders import SUFFIXES, Scan, is_hidden, read_class_folders
 from video_gn.data.labels import note_missing, numbers_of
@@ -85,7 +87,10 @@ def read_list(
         raise InputError(f"{source}: none of {len(few)} files looked for is there, e.g. {few[0]}; is data.root right?")
     check_once(rows, paths, labels)
     note_missing(rows, labels, class_names)
-    return VideoList(paths, labels, checks)
+    videos = VideoList(paths, labels, checks)
+    if groups := rows.columns.get("group"):
+        videos.groups = np.array([group or path for group, path in zip(groups, paths, strict=True)])
+    return videos
 
 
 def _below(base: Path, rows: Rows) -> list[str]:

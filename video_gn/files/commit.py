@@ -1,5 +1,6 @@
 """Which state of the source code is running."""
 
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,10 @@ def source_commit(package: Path = PACKAGE) -> str | None:
     clone = package.parent
     if not (clone / ".git").exists():  # not that of a project whose environment the package is installed in
         return None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of another clone
     command = ["git", "-C", str(clone), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True, env=environment)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     return found.stdout.strip() or None

@@ -44,6 +44,7 @@ class VideoScores:
         class_names: Of the K classes.
         parts: Rows and scores of each process, as `Outcomes.parts` gives them.
         failures: Why a video could not be read, by its path.
+        groups: What each video is recorded together with, where that is known.
 
     Attributes:
         scores: float32 `[N, K]`; nan where there are none.
@@ -57,8 +58,9 @@ class VideoScores:
         class_names: Sequence[str],
         parts: Sequence[tuple[np.ndarray, np.ndarray] | None],
         failures: dict[str, str],
+        groups: Sequence[str] | np.ndarray | None = None,
     ) -> None:
-        self.paths, self.labels, self.class_names = paths, labels, list(class_names)
+        self.paths, self.labels, self.class_names, self.groups = paths, labels, list(class_names), groups
         self.scores = np.full((len(paths), len(class_names)), np.nan, np.float32)
         self.seen = np.zeros(len(paths), bool)
         for rows, scores in filter(None, parts):
@@ -142,8 +144,9 @@ class VideoScores:
             # People open it in spreadsheets; an ablation only compares its names with those of other such tables.
             named = (video, in_words(label, self.class_names), in_words(said[row], self.class_names) if rank else "")
             scores = (f"{score:.6g}" if rank and score == score else "" for score in (best[row], true[row]))
-            rows.append((*map(spreadsheet, named), rank or "", *scores))
-        write_table(path, OUTCOMES, rows)
+            group = () if self.groups is None else (spreadsheet(str(self.groups[row])),)
+            rows.append((*map(spreadsheet, named), rank or "", *scores, *group))
+        write_table(path, OUTCOMES if self.groups is None else (*OUTCOMES, "group"), rows)
 
 
 def gather_scores(
@@ -151,4 +154,5 @@ def gather_scores(
 ) -> VideoScores:
     """The videos of a test over all processes, each of which has to ask; `failures` as of `VideoScores`."""
     videos = trainer.datamodule.lists["test"]
-    return VideoScores(videos.paths, videos.labels, class_names, gather(trainer, outcomes.parts()), failures)
+    parts = gather(trainer, outcomes.parts())
+    return VideoScores(videos.paths, videos.labels, class_names, parts, failures, videos.groups)

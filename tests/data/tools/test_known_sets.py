@@ -138,6 +138,8 @@ def test_a_training_on_each(hmdb51, ucf101, capsys):
         places = ["--data.root", str(root), "--data.class_names", str(root / "classes.txt")]
         words = ["fit", "-c", str(REPO / "configs" / f"{name}.yaml"), *small, *places]
         assert cli.main([*words, "--run_dir", str(root / "run")]) == 0
+        groups = [row.get("group") for row in rows(root / "run" / "test-0.csv")]
+        assert groups == [row.get("group") for row in rows(root / "test1.csv")]  # HMDB51's list has none
         assert re.search(rf"nonlocal-10clip.*\n.*\n.* {videos}  +0\n", capsys.readouterr().out)
 
 

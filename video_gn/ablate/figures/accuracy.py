@@ -1,5 +1,6 @@
 """Test accuracy along an axis of numbers, and against the values of a setting that was tuned."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -127,5 +128,5 @@ def _ticks(grid: Grid, axis: str, positions: Mapping[str, float]) -> list[str]:
 
 
 def _number(value: str) -> float | None:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:x[1-9]\d*)?", value)
-    return float(match[1]) if match and float(match[1]) > 0 else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?)(?:x[1-9]\d*)?", value)
+    return float(match[1]) if match and 0 < float(match[1]) < math.inf else None

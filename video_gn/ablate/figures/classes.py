@@ -19,7 +19,7 @@ NONE = "none"  # what an unreadable video is taken for
 def class_names(cells: Cells) -> list[str]:
     """Those of the test's videos, sorted; none where a video may be of several."""
     runs = [run for cell in cells.values() for run in cell.runs.values()]
-    if any(run.results.get("run", {}).get("data", {}).get("multi_label") for run in runs):
+    if any(run.several for run in runs):
         return []
     return sorted({name for run in runs for name in run.videos.labels})
 

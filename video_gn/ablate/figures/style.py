@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,9 +42,13 @@ def svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     light = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text.getvalue(), flags=re.S)
-    light = re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), light)
+    light = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", _rounded, tag[0]), light)  # not what is written
     light = re.sub(r"\s*\n\s*", "\n", light)
     return light.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def near(values: Sequence[float], chance: float | None, room: float = 25.0) -> list[float]:
@@ -118,9 +123,14 @@ def _entries(panels: Sequence[Any]) -> tuple[list[str], list[Any]]:
 
 
 def chance(cells: Cells) -> float | None:
-    """The share of the test's most frequent class, which always saying it would have; None if nothing was tested."""
-    labels = next((run.videos.labels for cell in cells.values() for run in cell.runs.values()), [])
-    return max(labels.count(name) for name in set(labels)) / len(labels) if labels else None
+    """The share of the test's most frequent class, which always saying it would have.
+
+    None if nothing was tested, or a video may be of several classes.
+    """
+    run = next((run for cell in cells.values() for run in cell.runs.values()), None)
+    if run is None or run.several or not run.videos.labels:
+        return None
+    return max(Counter(run.videos.labels).values()) / len(run.videos.labels)
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:

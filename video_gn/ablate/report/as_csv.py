@@ -20,7 +20,7 @@ def write(grid: Grid, cells: Cells, found: Findings, out: Path) -> None:
         (
             *values, seed, *(one.test.get(name) for name in RUN), one.test["videos"], one.test["unreadable"],
             one.results["fit"]["train"]["top1"], *(one.results["fit"].get(name) for name in FIT), one.seconds,
-            one.results["run"]["device"], one.results["versions"].get("commit"),
+            spreadsheet(str(one.results["run"]["device"])), spreadsheet(str(one.results["versions"].get("commit", ""))),
         )
         for values, cell in cells.items()
         for seed, one in cell.runs.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 from video_gn.ablate.contrasts import Contrast
 from video_gn.ablate.figures.accuracy import along
-from video_gn.ablate.figures.classes import confusions, heat
+from video_gn.ablate.figures.classes import class_names, confusions, heat
 from video_gn.ablate.figures.curves import curves
 from video_gn.ablate.figures.forest import forest
 from video_gn.ablate.figures.normalized_by import UNITS, bars, distances
@@ -22,14 +22,14 @@ from video_gn.ablate.words import label
 from video_gn.train.callbacks.bn_statistics import CHOICES
 
 CLASSES_FOR_TOP5 = 10  # below, top-5 says nothing
+FEW_GROUPS = 10
 FULL = 99.5  # % that top-5 has in all cells where it says nothing
 
 
 def has_top5(cells: Cells) -> bool:
     """Whether top-5 tells cells from each other."""
     means = [spread.mean for cell in cells.values() if (spread := cell.test("top5"))]
-    names = {name for cell in cells.values() for run in cell.runs.values() for name in run.videos.labels}
-    return bool(means) and min(means) < FULL and len(names) >= CLASSES_FOR_TOP5
+    return bool(means) and min(means) < FULL and len(class_names(cells)) >= CLASSES_FOR_TOP5
 
 
 def table_of(grid: Grid, cells: Cells) -> Table:
@@ -82,8 +82,10 @@ def _tested(cells: Cells) -> str:
         return "no test of a whole list"
     groups = len(set(tested.groups))
     grouped = f" of {groups} groups" if groups < len(tested.paths) else ""
-    share = 100 * (chance(cells) or 0.0)
-    return f"{len(tested.paths)} test videos{grouped}, {len(set(tested.labels))} classes (chance: {share:.1f} %)"
+    share = chance(cells)
+    classes = f", {len(set(tested.labels))} classes (chance: {100 * share:.1f} %)" if share else ""
+    few = "; of so few groups intervals are wide, and rough" if groups < FEW_GROUPS else ""
+    return f"{len(tested.paths)} test videos{grouped}{classes}{few}"
 
 
 def _medians(grid: Grid, cells: Cells) -> list[Block]:
@@ -123,26 +125,21 @@ def _paper(grid: Grid, cells: Cells) -> list[Block]:
 # How sure
 
 
-def how_sure(found: Findings, cells: Cells) -> list[Block]:
+def how_sure(found: Findings) -> list[Block]:
     """Every difference with its interval, and how that came about."""
     if not found.differences:
         return []
-    own = all(len(cell.runs) >= OWN_SEEDS for cell in cells.values() if cell.runs)
-    seeds = (
-        "seeds, too, the same ones for all cells"
-        if own
-        else "how much seeds differ, of which fewer than "
-        f"{OWN_SEEDS} say little by themselves, is estimated from all cells together (the variance of arcsin(sqrt "
-        "top-1) over a cell's seeds, pooled; Student's t)"
-    )
     blocks: list[Block] = [
         Heading("All differences"),
         Text(
             f"In points, with 95 % intervals by a bootstrap ({DRAWS} draws): groups of videos are drawn with "
-            f"replacement, the same ones for all cells; {seeds}. A difference is called shown where it is apart from "
-            f"zero by Holm's procedure for all {len(found.differences)} of them: a single interval may leave out zero "
-            "and still not be shown. Where it is not shown, an effect above the figure of the last column would have "
-            "been, with a probability of 0.8. Of a single seed nothing is shown."
+            "replacement, the same ones for all cells, and to each draw how much seeds differ is added (Student's t). "
+            f"Fewer than {OWN_SEEDS} seeds say little by themselves: then it is what all cells' seeds together say "
+            "(the variance of arcsin(sqrt top-1), pooled), or a cell's own if that is more. A difference is shown "
+            f"where it is apart from zero by Holm's procedure for all {len(found.differences)} of them: a single "
+            "interval may leave out zero and still not be shown. Where it is not shown, an effect above the figure of "
+            "the last column would have been, with a probability of 0.8. Of a single seed, or of one group of videos, "
+            "nothing is shown."
         ),
         Details("All differences, as a table", [_contrast_table(found.differences, True)]),
     ]
@@ -150,7 +147,7 @@ def how_sure(found: Findings, cells: Cells) -> list[Block]:
         blocks += [
             Details("The highest of each column less each of the others", [
                 Text("It was picked by these figures, which favours it; where the difference is not shown, the other "
-                     "may be as good."),
+                     "may be as good. Holm's procedure is for those of this table."),
                 _contrast_table(found.highest, False),
             ])
         ]  # fmt: skip
@@ -160,7 +157,7 @@ def how_sure(found: Findings, cells: Cells) -> list[Block]:
 def _contrast_table(found: Sequence[Contrast], kinds: bool) -> Table:
     rows = []
     for one in found:
-        shown = {None: "one seed", True: "shown", False: "not shown"}[one.shown]
+        shown = {None: "cannot be said", True: "shown", False: "not shown"}[one.shown]
         rows.append([
             one.what, one.at, *([one.kind] if kinds else []), _interval(one, "top1"), shown,
             "-" if one.adjusted is None else f"{one.adjusted:.3f}",

@@ -4,43 +4,59 @@ from collections.abc import Sequence
 
 from video_gn.ablate.contrasts import Contrast
 from video_gn.ablate.grid import Grid
-from video_gn.ablate.statistics import Cells
-from video_gn.ablate.words import word
+from video_gn.ablate.words import label, word
 
 FEW = 4  # columns of which each has a sentence
+LEAST = 0.05  # points of a published difference that has a sign
 
 
-def verdict(grid: Grid, cells: Cells, differences: Sequence[Contrast], best: Sequence[Contrast]) -> list[str]:
+def verdict(grid: Grid, differences: Sequence[Contrast], best: Sequence[Contrast]) -> list[str]:
     """A sentence for each question of the grid; what is not shown is said with what would have been.
 
     Args:
         grid: The ablation.
-        cells: What was measured.
         differences: Each value against the first of its axis.
         best: The highest of each column less the others, where a column has three or more.
     """
     if not differences:
         return []
     if all(contrast.shown is None for contrast in differences):
-        return ["With one seed nothing is shown: how much other seeds would differ is not known."]
+        what = (
+            "one seed" if all(contrast.seeds == 1 for contrast in differences) else "so few seeds or groups of videos"
+        )
+        return [f"With {what} nothing is shown: how much others would differ is not known."]
     rows = grid.rows[0]
-    found = _highest(best) if best else _rows([one for one in differences if one.kind == rows])
-    for axis in grid.columns:
-        found += _along(grid, axis, [one for one in differences if one.kind == axis])
+    found = _highest(grid, best) if best else _rows(grid, [one for one in differences if one.kind == rows])
+    for axis in grid.axes:
+        if axis != rows:
+            found += _along(grid, axis, [one for one in differences if one.kind == axis])
     return [*found, *_paper(differences)]
 
 
-def _rows(found: Sequence[Contrast]) -> list[str]:
+def _of(grid: Grid, one: Contrast, axis: str, sign: int = 1) -> str:
+    """The value of the cell with this sign on an axis, in words."""
+    values = next(values for values, weight in one.weights.items() if weight == sign)
+    return word(grid.axes, axis, values[list(grid.axes).index(axis)])
+
+
+def _at(grid: Grid, one: Contrast, *without: str) -> str:
+    """Where a difference is, on all axes but some, in words."""
+    values = next(iter(one.weights))
+    kept = [value if axis not in without else None for axis, value in zip(grid.axes, values, strict=True)]
+    return label(grid.axes, kept)
+
+
+def _rows(grid: Grid, found: Sequence[Contrast]) -> list[str]:
     """Of the values down the table, against the first."""
-    sentences = []
-    for what in dict.fromkeys(one.what for one in found):
-        value, _, base = what.partition(" − ")
-        own = [one for one in found if one.what == what]
+    axis, sentences = grid.rows[0], []
+    by_value: dict[tuple[str, str], list[Contrast]] = {}
+    for one in found:
+        by_value.setdefault((_of(grid, one, axis), _of(grid, one, axis, -1)), []).append(one)
+    for (value, base), own in by_value.items():
         parts = []
         for sign, is_so in ((1, "above"), (-1, "below")):
-            shown = [one for one in own if one.sign == sign]
-            if shown:
-                parts.append(f"{is_so} {base} by {_most(shown, len(own))}")
+            if shown := [one for one in own if one.sign == sign]:
+                parts.append(f"{is_so} {base} by {_most(grid, shown, len(own), axis)}")
         if unshown := [one for one in own if not one.shown]:
             often = "" if len(own) == 1 else f"in {len(unshown)} of {len(own)} settings "
             parts.append(f"not shown to differ {often}({_would(unshown)})")
@@ -48,61 +64,73 @@ def _rows(found: Sequence[Contrast]) -> list[str]:
     return sentences
 
 
-def _most(shown: Sequence[Contrast], total: int, row: str = "") -> str:
+def _most(grid: Grid, shown: Sequence[Contrast], total: int, *without: str) -> str:
     """The largest of some effects, where it is, and how many of how many settings have one."""
     most = max(shown, key=lambda one: abs(one.figures["top1"][0]))
     if total == 1:
         return points(most)
-    return f"{'up to ' * (len(shown) > 1)}{points(most)}, {_settings(most.at, row)}in {len(shown)} of {total} settings"
+    where = _at(grid, most, *without)
+    return f"{'up to ' * (len(shown) > 1)}{points(most)}, at {where}, in {len(shown)} of {total} settings"
 
 
-def _settings(at: str, row: str) -> str:
-    left = at.removeprefix(row).removeprefix(", ")
-    return f"at {left}, " if left else ""
-
-
-def _highest(best: Sequence[Contrast]) -> list[str]:
+def _highest(grid: Grid, best: Sequence[Contrast]) -> list[str]:
     """Of each column the highest, and those that it is not shown to be above."""
-    sentences = []
-    columns = list(dict.fromkeys(one.at for one in best))
-    for at in columns[:FEW]:
-        own = [one for one in best if one.at == at]
-        top = own[0].what.partition(" − ")[0]
-        alike = [one.what.partition(" − ")[2] for one in own if not one.shown]
+    axis, sentences = grid.rows[0], []
+    columns: dict[str, list[Contrast]] = {}
+    for one in best:
+        columns.setdefault(one.at, []).append(one)
+    for at, own in list(columns.items())[:FEW]:
+        top = _of(grid, own[0], axis)
+        alike = [_of(grid, one, axis, -1) for one in own if one.sign <= 0]
         where = f"At {at} " if at else ""
         if not alike:
-            sentences.append(f"{where}{top} is highest, above all others.")
+            sentences.append(f"{where}{top} is highest, above all {len(own)} others.")
         elif len(alike) == len(own):
-            sentences.append(f"{where}{top} is highest, and not shown to be above any other.")
+            sentences.append(f"{where}{top} is highest, and not shown to be above any of {len(own)} others.")
         else:
             sentences.append(f"{where}{top} is highest; not shown to be below it: {', '.join(alike)}.")
+    if more := len(columns) - FEW:
+        sentences += [f"{more} more columns are in the tables below."] if more > 0 else []
     return sentences
 
 
 def _along(grid: Grid, axis: str, found: Sequence[Contrast]) -> list[str]:
-    """From an axis's first value to its last: which rows lose or gain, and where nothing is shown."""
-    first, last = (word(grid.axes, axis, value) for value in (grid.axes[axis][0], grid.axes[axis][-1]))
-    place = list(grid.axes).index(grid.rows[0])
-    by_row: dict[str, list[Contrast]] = {}
+    """From the first value of an axis to its last, or to each other one where they have no order."""
+    first, *others = grid.axes[axis]
+    ordered = all(value.partition("x")[0].replace(".", "", 1).isdecimal() for value in grid.axes[axis])
+    return [
+        sentence
+        for value in (others[-1:] if ordered else others)
+        if (sentence := _change(grid, axis, word(grid.axes, axis, first), word(grid.axes, axis, value), found))
+    ]
+
+
+def _change(grid: Grid, axis: str, first: str, last: str, found: Sequence[Contrast]) -> str:
+    """Which rows lose or gain from one value to another, of which nothing is shown, and which have not both."""
+    rows = grid.rows[0]
+    by_row: dict[str, list[Contrast]] = {word(grid.axes, rows, value): [] for value in grid.axes[rows]}
     for one in found:
-        if one.what == f"{last} − {first}":
-            by_row.setdefault(word(grid.axes, grid.rows[0], next(iter(one.weights))[place]), []).append(one)
-    parts, unshown = [], []
-    for row, own in by_row.items():
-        shown = [one for one in own if one.shown]
+        if _of(grid, one, axis) == last:
+            by_row[_of(grid, one, rows)].append(one)
+    measured = {row: own for row, own in by_row.items() if own}
+    if not measured:
+        return ""
+    parts = []
+    for row, own in measured.items():
         for sign, verb in ((-1, "loses"), (1, "gains")):
-            if changes := [one for one in shown if one.sign == sign]:
-                parts.append(f"{row} {verb} {_most(changes, len(own), row)}")
-        if not shown:
-            unshown.append((row, own))
+            if changes := [one for one in own if one.sign == sign]:
+                parts.append(f"{row} {verb} {_most(grid, changes, len(own), axis, rows)}")
+    unshown = {row: own for row, own in measured.items() if not any(one.shown for one in own)}
     if unshown:
-        rows = ", ".join(row for row, _ in unshown)
-        parts.append(f"no change is shown of {rows} ({_would([one for _, own in unshown for one in own])})")
-    return [f"From {first} to {last}: {'; '.join(parts)}."] if parts else []
+        would = _would([one for own in unshown.values() for one in own])
+        parts.append(f"no change is shown of {', '.join(unshown)} ({would})")
+    if missing := [row for row in by_row if row not in measured]:
+        parts.append(f"{', '.join(missing)}: not both measured")
+    return f"From {first} to {last}: {'; '.join(parts)}."
 
 
 def _paper(found: Sequence[Contrast]) -> list[str]:
-    published = [one for one in found if one.paper]
+    published = [one for one in found if abs(one.paper.get("top1", 0.0)) >= LEAST]
     if not published:
         return []
     same = sum(one.sign * one.paper["top1"] > 0 for one in published)
@@ -115,9 +143,10 @@ def _paper(found: Sequence[Contrast]) -> list[str]:
 
 
 def _would(found: Sequence[Contrast]) -> str:
-    least = sorted(one.detectable for one in found if one.detectable is not None)
-    if not least:
-        return "of one seed"
+    if any(one.shown is None for one in found):
+        return "one seed, or one group of videos"
+    if not (least := sorted(one.detectable for one in found if one.detectable is not None)):
+        return "no effect of any size would have been"
     span = f"{least[0]:.0f}" if f"{least[0]:.0f}" == f"{least[-1]:.0f}" else f"{least[0]:.0f} to {least[-1]:.0f}"
     return f"effects above {span} points would have been"
 

@@ -40,7 +40,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
         measure_contrasts(grid, cells, highest(grid, cells)),
         measure_contrasts(grid, cells, levels(grid)),
     )
-    said = verdict(grid, cells, found.differences, found.highest)
+    said = verdict(grid, found.differences, found.highest)
     blocks: list[Block] = [
         Heading(grid.title, 1),
         Points(said or ["No two cells are finished that could be compared."]),
@@ -50,7 +50,7 @@ def write_report(grid: Grid, runs: Sequence[Run], out: Path, words: Sequence[str
         *normalized_by(grid, cells),
         *tuned,
         *speed(grid, cells),
-        *how_sure(found, cells),
+        *how_sure(found),
         *how_made(grid, runs, cells, parts, out, words),
         *unfinished(runs),
     ]

@@ -61,6 +61,7 @@ class RunReport(pl.Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         read_results(self.path)  # before hours of work whose results would have no place
+        source_commit()  # of the code that begins, whatever becomes of its files meanwhile
         if trainer.is_global_zero and not trainer.fast_dev_run:
             make_folder(self.path.parent)
 
