@@ -27,8 +27,8 @@ def videos(tmp_path):
 @pytest.mark.parametrize(("words", "expected"), [
     ("-c demo", "i3d_small_r11w16_gn8_16x4_b8"),
     ("-c demo --data.root elsewhere", "i3d_small_r11w16_gn8_16x4_b8"),  # where the embedded set goes
-    ("-c demo --model.optimizer.base_lr=0.4 --trainer.max_epochs 3", "i3d_small_r11w16_gn8_16x4_b8_base_lr0.4"),
-    ("-c demo --model.optimizer.base_lr 0.8", "i3d_small_r11w16_gn8_16x4_b8"),  # as the config has it
+    ("-c demo --model.optimizer.base_lr=0.2 --trainer.max_epochs 3", "i3d_small_r11w16_gn8_16x4_b8_base_lr0.2"),
+    ("-c demo --model.optimizer.base_lr 0.4", "i3d_small_r11w16_gn8_16x4_b8"),  # as the config has it
     ("-c base -c b4 --data.root /data/ucf101/ --model.net.norm bn", "ucf101_i3d_r50_bn_32x2_b4"),
     ("-c base --model.schedule Cosine --model.start.init null", "i3d_r50_gn_32x2_b8_schedule-Cosine_init-null"),
     ("-c base --data.clip.flip false --data.loading.num_workers 1", "i3d_r50_gn_32x2_b8_flip-false"),
