@@ -22,6 +22,7 @@ from conftest import REPO
 from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
 from video_gn.ablate.grid_file import read_grid
+from video_gn.ablate.words import label
 from video_gn.errors import InputError
 from video_gn.train import cli
 from video_gn.train.configs import flat
@@ -161,7 +162,8 @@ def test_axes_of_every_form(tmp_path):
         "--data.clip.num_frames", "16", "--data.clip.frame_interval", "2", "--model.optimizer.weight_decay",
         "0.001", "--model.start.init", "null", "--trainer.max_epochs", "3",
     )  # fmt: skip
-    assert one.name == "bn_16x2_0.001_small" and one.label == "bn 16x2 model.optimizer.weight_decay 0.001 small"
+    assert one.name == "bn_16x2_0.001_small"
+    assert label(grid.axes, tuple(one.values.values())) == "BN, 16 frames, weight_decay 0.001, small"
     config = flat(cli.resolve(["fit", *one.args]))
     assert config["data.batch_size"] == 4 and config["model.start.init"] is None
     assert config["trainer.max_epochs"] == 3
@@ -628,7 +630,7 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(ablation, capsy
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "finished" in out and "failed before" in out
-    assert main([*words, "--model.optimizer.base_lr", "0.4"]) == 2
+    assert main([*words, "--model.optimizer.base_lr", "0.2"]) == 2
     assert (folder / "out" / "cells" / "bn_b8_s0" / "results.json").read_bytes() == before
 
 

@@ -94,16 +94,17 @@ def test_the_seeds_share_is_pooled_over_cells_and_alike_on_the_scale_of_arcsines
     )
     spread = SeedSpread.of(cells, "top1")
     angles = [np.arcsin(np.sqrt(of)) for of in tops.values()]
-    assert spread.freedom == 4 and spread.variance == pytest.approx(np.mean([a.var(ddof=1) for a in angles]), rel=1e-6)
-    assert spread.at([0.5], 1000) == pytest.approx(spread.variance, rel=1e-3)  # 4 p (1 - p) = 1
-    assert 0 < spread.at([1.0], 1000) < spread.at([0.99], 1000) < 0.05 * spread.at([0.5], 1000)
-    assert spread.at([0.2, 0.8], 1000) == pytest.approx(0.18)  # its own is more
+    variance, freedom = spread.calm
+    assert freedom == 4 and variance == pytest.approx(np.mean([a.var(ddof=1) for a in angles]), rel=1e-6)
+    half, one, high, own = (spread.at(("bn",), of, 1000)[0] for of in ([0.5], [1.0], [0.99], [0.2, 0.8]))
+    assert half == pytest.approx(variance, rel=1e-3)  # 4 p (1 - p) = 1
+    assert 0 < one < high < 0.05 * half and own == pytest.approx(0.18)  # its own is more
     (bn, gn) = measure_contrasts(grid, cells, levels(grid))
     videos = (np.stack([run.videos.right() for run in cells[("bn",)].runs.values()]).mean(0)).var() / 1000
     rng = np.random.default_rng(5)
-    noise = rng.standard_t(4, 100_000) * np.sqrt(max(0.01, spread.at([0.5], 1000)) / 3)
-    half = np.quantile(np.abs(rng.normal(0, np.sqrt(videos), 100_000) + noise), 0.95)
-    assert bn.error == pytest.approx(100 * half / 1.96, rel=0.05) and gn.error < 0.7 * bn.error
+    noise = rng.standard_t(4, 100_000) * np.sqrt(max(0.01, half) / 3)
+    width = np.quantile(np.abs(rng.normal(0, np.sqrt(videos), 100_000) + noise), 0.95)
+    assert bn.error == pytest.approx(100 * width / 1.96, rel=0.05) and gn.error < 0.7 * bn.error
 
 
 def test_groups_are_drawn_whole(tmp_path):
@@ -334,3 +335,20 @@ def test_what_is_highest_but_below_another_is_not_called_above_it(tmp_path):
     found = measure_contrasts(grid, cells, highest(grid, cells))
     assert {one.what for one in found} == {"GN − BN", "GN − LN"}
     assert verdict(grid, found, found)[0].startswith("GN is highest")
+
+
+def test_a_cell_whose_seeds_differ_by_far_more_does_not_hide_what_others_show(tmp_path):
+    """Eleven calm cells and one that is not: the pool is theirs, and the restless one has no less than that of all."""
+    grid = make_grid(tmp_path, axes={"norm": ["bn", "gn", "ln"], "batch": [8, 4, 2, 1]})
+    rng = np.random.default_rng(1)
+    calm = {tuple(cell.values.values()): 0.8 + 0.01 * rng.normal(0, 1, 3) for cell in grid.cells}
+    tops = calm | {("bn", "1"): np.array([0.3, 0.5, 0.75])}
+    cells = outcomes(grid, {v: {i: [1] * round(1000 * top) + [2] * (1000 - round(1000 * top))
+                                for i, top in enumerate(of)} for v, of in tops.items()})  # fmt: skip
+    spread = SeedSpread.of(cells, "top1")
+    assert spread.restless == {("bn", "1")} and spread.calm[1] == 22 and spread.all[1] == 24
+    assert spread.calm[0] == pytest.approx(0.01**2 / (4 * 0.8 * 0.2), rel=0.5)
+    assert spread.at(("bn", "1"), tops["bn", "1"], 1000)[0] >= np.var(tops["bn", "1"], ddof=1)
+    everyone = outcomes(grid, {v: {i: [1] * round(1000 * top) + [2] * (1000 - round(1000 * top))
+                                   for i, top in enumerate(of)} for v, of in calm.items()})  # fmt: skip
+    assert not SeedSpread.of(everyone, "top1").restless

@@ -155,10 +155,17 @@ def test_own_videos_have_weights_that_fit_on_a_cpu_and_on_a_gpu():
 
 
 def test_every_config_is_covered():
-    # The grids among them are in test_ablate, the demo in test_images.
+    # The grids among them are in test_ablate, the demo in test_images, UCF101 and HMDB51 in test_known_sets.
     assert {path.stem for path in (CONFIGS / "imagenet").glob("*.yaml")} == {"base", "demo", "norms", "groups"}
     overlays = {name for cell in CELLS for name in cell} | {"nodes4"}
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"base", "demo", "own", "own.gpu"} | overlays
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {
+        "base",
+        "demo",
+        "own",
+        "own.gpu",
+        "ucf101",
+        "hmdb51",
+    } | overlays
 
 
 # Files that are no configs, or do more than they show

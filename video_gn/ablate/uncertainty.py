@@ -6,9 +6,11 @@ deviations are widened by sqrt(G / (G - 1)) and by Student's t for G groups over
 
 How a seed trains: to each draw a deviate of Student's t is added, with the variance that seeds have. With `OWN_SEEDS`
 seeds or more it is that of the contrast over its seeds. Fewer say little by themselves, and it is that of all cells
-together: the variance over seeds of arcsin(sqrt(top-1)), on which scale it is alike at all accuracies, pooled; a cell
-whose seeds differ by more has its own. Seeds are not drawn: n of n drawn have (n - 1) / n of the variance, and never
-lie outside of what was seen. The part of a video's own chance is in both, so that intervals err on the wide side.
+together: the variance over seeds of arcsin(sqrt(top-1)), on which scale it is alike at all accuracies, pooled. Cells
+whose seeds differ by far more than those of the others (F test, 1 %) are left out of that pool, and have that of all
+cells; and a cell whose seeds differ by more than its pool says has its own. Seeds are not drawn: n of n drawn have
+(n - 1) / n of the variance, and never lie outside of what was seen. The part of a video's own chance is in both, so
+that intervals err on the wide side.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +22,7 @@ import numpy as np
 
 from video_gn.ablate.contrasts import LEVEL, Contrast
 from video_gn.ablate.grid import Grid
-from video_gn.ablate.statistics import Cells
+from video_gn.ablate.statistics import Cells, Values
 
 DRAWS = 10_000  # of the bootstrap
 CHUNK = 500  # draws at a time
@@ -33,27 +35,58 @@ NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """How much seeds differ, over all cells: the variance of arcsin(sqrt(accuracy)) and its degrees of freedom."""
+    """How much seeds differ: variances of arcsin(sqrt(accuracy)) over a cell's seeds, pooled, with degrees of freedom.
 
-    variance: float
-    freedom: int
+    Attributes:
+        calm: Of the cells without those whose seeds differ by far more.
+        all: Of all cells.
+        restless: Those cells.
+    """
+
+    calm: tuple[float, int]
+    all: tuple[float, int]
+    restless: frozenset[Values] = frozenset()
 
     @classmethod
     def of(cls, cells: Cells, name: str) -> "SeedSpread | None":
         """Of all cells with two seeds or more; None if there is none."""
-        seeds = [[run.test[name] for run in cell.runs.values()] for cell in cells.values() if len(cell.runs) > 1]
-        if not seeds:
+        angles = {
+            values: np.arcsin(np.sqrt([run.test[name] for run in cell.runs.values()]))
+            for values, cell in cells.items()
+            if len(cell.runs) > 1
+        }
+        parts = {values: (float(of.var(ddof=1)), len(of) - 1) for values, of in angles.items()}
+        if not parts:
             return None
-        freedom = sum(len(values) - 1 for values in seeds)
-        squares = sum(((angles := np.arcsin(np.sqrt(values))) - angles.mean()) @ (angles - angles.mean())
-                      for values in seeds)  # fmt: skip
-        return cls(float(squares) / freedom, freedom)
+        kept = dict(parts)
+        while len(kept) > 2:
+            most = max(kept, key=lambda values: kept[values][0])
+            rest = _pooled([part for values, part in kept.items() if values != most])
+            if kept[most][0] <= rest[0] * _f_quantile(kept[most][1], rest[1], len(parts)):
+                break
+            del kept[most]
+        return cls(_pooled(list(kept.values())), _pooled(list(parts.values())), frozenset(parts.keys() - kept.keys()))
 
-    def at(self, accuracies: Sequence[float], videos: int) -> float:
-        """The variance of the accuracy of a cell whose seeds have these, on so many videos; no less than its own."""
+    def at(self, values: Values, accuracies: Sequence[float], videos: int) -> tuple[float, int]:
+        """The variance of the accuracy of a cell whose seeds have these, on so many videos, and its freedom.
+
+        It is no less than the cell's own.
+        """
+        variance, freedom = self.all if values in self.restless else self.calm
         inside = (float(np.mean(accuracies)) * videos + 0.5) / (videos + 1)  # at 0 and 1 it is not nothing
         own = float(np.var(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
-        return max(own, 4 * inside * (1 - inside) * self.variance)
+        return max(own, 4 * inside * (1 - inside) * variance), freedom
+
+
+def _pooled(parts: Sequence[tuple[float, int]]) -> tuple[float, int]:
+    freedom = sum(own for _, own in parts)
+    return sum(variance * own for variance, own in parts) / freedom, freedom
+
+
+@cache
+def _f_quantile(first: int, second: int, cells: int) -> float:
+    """What the largest of so many equal variances exceeds in one of a hundred grids, by a million draws of F."""
+    return float(np.quantile(np.random.default_rng(3).f(first, second, 1_000_000), 1 - 0.01 / cells))
 
 
 def measure_contrasts(grid: Grid, cells: Cells, wanted: Iterable[Contrast]) -> list[Contrast]:
@@ -176,8 +209,9 @@ def _draw_seeds(
     else:
         tops = {v: [run.test[name] for run in cells[v].runs.values()] for v in contrast.weights}
         videos = len(next(iter(cells[next(iter(contrast.weights))].runs.values())).videos.paths)
-        freedom = spread.freedom
-        variance = sum(w**2 * spread.at(tops[v], videos) for v, w in contrast.weights.items()) / count
+        parts = [(w**2 * variance, own) for v, w in contrast.weights.items()
+                 for variance, own in [spread.at(v, tops[v], videos)]]  # fmt: skip
+        freedom, variance = min(own for _, own in parts), sum(part for part, _ in parts) / count
     return np.random.default_rng(1).standard_t(freedom, DRAWS) * variance**0.5
 
 

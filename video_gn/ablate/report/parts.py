@@ -135,11 +135,11 @@ def how_sure(found: Findings) -> list[Block]:
             f"In points, with 95 % intervals by a bootstrap ({DRAWS} draws): groups of videos are drawn with "
             "replacement, the same ones for all cells, and to each draw how much seeds differ is added (Student's t). "
             f"Fewer than {OWN_SEEDS} seeds say little by themselves: then it is what all cells' seeds together say "
-            "(the variance of arcsin(sqrt top-1), pooled), or a cell's own if that is more. A difference is shown "
-            f"where it is apart from zero by Holm's procedure for all {len(found.differences)} of them: a single "
-            "interval may leave out zero and still not be shown. Where it is not shown, an effect above the figure of "
-            "the last column would have been, with a probability of 0.8. Of a single seed, or of one group of videos, "
-            "nothing is shown."
+            "(the variance of arcsin(sqrt top-1), pooled, without cells whose seeds differ by far more), or a cell's "
+            "own if that is more. A difference is shown where it is apart from zero by Holm's procedure for all "
+            f"{len(found.differences)} of them: a single interval may leave out zero and still not be shown. Where it "
+            "is not shown, an effect above the figure of the last column would have been, with a probability of 0.8. "
+            "Of a single seed, or of one group of videos, nothing is shown."
         ),
         Details("All differences, as a table", [_contrast_table(found.differences, True)]),
     ]
