@@ -41,17 +41,13 @@ def with_budget(grid: Grid, length_of: Callable[[Cell], tuple[int, int, int]]) -
     shorter = {cell.name: _shortened(grid, cell, *lengths[cell.name], most) for cell in grid.cells}
     if grid.budget == STEPS:
         return replace(grid, cells=tuple(shorter.values()))
-    cells = []
-    for value in (EPOCHS, STEPS):
-        for cell in grid.cells:
-            first = replace(cell, values={**cell.values, AXIS: EPOCHS})
-            own = shorter[cell.name]
-            second = replace(
-                own, values={**cell.values, AXIS: STEPS}, original=first if own.args == cell.args else None
-            )
-            cells.append(first if value == EPOCHS else second)
+    in_epochs = [replace(cell, values={**cell.values, AXIS: EPOCHS}) for cell in grid.cells]
+    in_steps = [
+        replace(own, values={**cell.values, AXIS: STEPS}, original=first if own.args == cell.args else None)
+        for first, cell, own in zip(in_epochs, grid.cells, shorter.values(), strict=True)
+    ]
     changes = {**grid.overlays, AXIS: (Overlay(), Overlay())}
-    found = replace(grid, axes={**grid.axes, AXIS: (EPOCHS, STEPS)}, cells=tuple(cells), overlays=changes)
+    found = replace(grid, axes={**grid.axes, AXIS: (EPOCHS, STEPS)}, cells=(*in_epochs, *in_steps), overlays=changes)
     _check_rates(found)
     return found
 
