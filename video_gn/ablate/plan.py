@@ -27,6 +27,7 @@ GROUPS = {
     "model": rules.MODEL, "model.net": NET, "model.loss": rules.LOSS, "model.optimizer": rules.OPTIMIZER,
     "model.schedule": rules.SCHEDULE, "model.start": rules.START,
 }  # fmt: skip
+RATE = "model.optimizer.base_lr"
 # Settings of a run that do not change what it measures.
 FREE = (
     "seed_everything",
@@ -201,8 +202,8 @@ def plan_table(grid: Grid, runs: Sequence[Run]) -> str:
     for cell in grid.cells:
         own = [run for run in runs if run.cell is cell]
         one = own[0]
-        tried = grid.tune is not None and f"--{grid.tune.key}" not in cell.args
-        lr = "by trials" if tried and grid.tune and grid.tune.key == "model.optimizer.base_lr" else f"{one.lr:g}"
+        by_trials = grid.tune is not None and grid.tune.key == RATE and f"--{RATE}" not in cell.args
+        lr = "by trials" if by_trials else f"{one.lr:g}"
         shown = (one.norm_over, str(one.clips_per_step), lr, str(one.epochs))
         rows.append((*cell.values.values(), *shown, *(run.state or "-" for run in own)))
     example = runs[0]
