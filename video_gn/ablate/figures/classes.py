@@ -24,7 +24,7 @@ def class_names(cells: Cells) -> list[str]:
     return sorted({name for run in runs for name in run.videos.labels})
 
 
-def by_class(cells: Cells, contrast: Contrast, names: Sequence[str]) -> np.ndarray:
+def recall_differences(cells: Cells, contrast: Contrast, names: Sequence[str]) -> np.ndarray:
     """A difference of each class's recall, mean over seeds, in points `[K]`; nan without videos."""
     seeds = set.intersection(*(set(cells[values].runs) for values in contrast.weights))
     total = np.zeros(len(names))
@@ -48,7 +48,7 @@ def heat(grid: Grid, cells: Cells, differences: Sequence[Contrast]) -> str | Non
     chosen, names = chosen_contrasts(grid, differences), class_names(cells)
     if not chosen or len(names) < 2:
         return None
-    table = np.stack([by_class(cells, one, names) for one in chosen], 1)
+    table = np.stack([recall_differences(cells, one, names) for one in chosen], 1)
     if len(names) > MOST:
         rows = np.sort(np.argsort(-np.nan_to_num(np.abs(table)).max(1), kind="stable")[:MOST])
         table, names = table[rows], [names[row] for row in rows]
