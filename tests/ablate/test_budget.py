@@ -65,7 +65,7 @@ def test_with_both_a_run_that_is_equal_has_two_places_and_is_trained_once(tmp_pa
         write_run(run.folder, range(20), [1] * right + [2] * (20 - right))
     assert main([str(tmp_path / "g.yaml"), "--out", str(tmp_path / "out"), "--report"]) == 0
     data = json.loads((tmp_path / "out" / "results.json").read_text())
-    found = {(one["difference"], one["at"]): one["top1_mean_low_high"][0] for one in data["differences"]}
+    found = {(row["difference"], row["at"]): row["top1_mean_low_high"][0] for row in data["differences"]}
     assert found["2 clips − 8 clips", "BN, equal steps"] == pytest.approx(-55)
     assert found["2 clips − 8 clips", "BN, equal epochs"] == 0
     assert ("equal steps − equal epochs", "BN, 8 clips") not in found  # they are one run

@@ -142,8 +142,8 @@ def test_intervals_of_equal_cells_hold_zero_as_often_as_they_say(seeds, groups, 
                 for seed in range(seeds)
             }
         found = measure(grid, cells, groups=names)
-        held += [one.figures["top1"][1] <= 0 <= one.figures["top1"][2] for one in found]
-        any_shown.append(any(one.shown for one in found))
+        held += [contrast.figures["top1"][1] <= 0 <= contrast.figures["top1"][2] for contrast in found]
+        any_shown.append(any(contrast.shown for contrast in found))
     assert np.mean(held) >= 0.93 and np.mean(any_shown) <= 0.09
 
 
@@ -169,10 +169,10 @@ def test_many_differences_are_held_to_holms_rule(tmp_path):
     """By hand: p of 0.01, 0.02, 0.03, 0.5 become 0.04, 0.06, 0.06, 0.5."""
     found = [Contrast("norm", "x", "", {}, {"top1": (1.0, 0.0, 2.0)}, p=p, error=1.0) for p in (0.03, 0.01, 0.5, 0.02)]
     uncertainty._adjust(found)
-    assert [round(one.adjusted, 9) for one in found] == [0.06, 0.04, 0.5, 0.06]
-    assert [one.shown for one in found] == [False, True, False, False]
+    assert [round(contrast.adjusted, 9) for contrast in found] == [0.06, 0.04, 0.5, 0.06]
+    assert [contrast.shown for contrast in found] == [False, True, False, False]
     # Three are left: what would be shown is 2.394 (z of 0.05 / 3 / 2) + 0.842 standard errors.
-    assert {round(one.detectable, 2) for one in found} == {3.24}
+    assert {round(contrast.detectable, 2) for contrast in found} == {3.24}
 
 
 def test_only_seeds_that_all_cells_have_count(tmp_path):
@@ -209,7 +209,7 @@ def test_contrasts_of_table_8_and_the_papers_differences(tmp_path):
         ("(4 clips − 8 clips) of GN − the same of BN", "32 frames"): 1.0,
     }
     assert {key: round(one.paper["top1"], 6) for key, one in found.items()} == expected
-    assert all(one.figures["top1"] == (0, 0, 0) for one in found.values())
+    assert all(contrast.figures["top1"] == (0, 0, 0) for contrast in found.values())
 
 
 def test_cells_that_were_tested_on_different_videos_are_not_compared(tmp_path):
@@ -287,7 +287,7 @@ def test_one_group_of_videos_shows_nothing(tmp_path):
 
 
 def test_a_difference_far_from_zero_is_shown_among_any_number(tmp_path):
-    """p goes on beyond what 10,000 draws can count: 500 differences are held to 0.0001."""
+    """p goes on beyond what 10,000 draws can count: 500 differences need a p of 0.0001."""
     grid = make_grid(tmp_path)
     rng = np.random.default_rng(0)
     cells = {(norm,): {seed: rng.choice([1, 2], 400, p=[top, 1 - top]) for seed in range(3)}
@@ -333,7 +333,7 @@ def test_what_is_highest_but_below_another_is_not_called_above_it(tmp_path):
     pairs = {("gn",): {0: drawn(0.7), 1: drawn(0.7)}, ("ln",): {0: drawn(0.3), 1: drawn(0.3)}}
     cells = outcomes(grid, {("bn",): {0: drawn(0.5), 1: drawn(0.5), 2: drawn(1.0), 3: drawn(1.0)}, **pairs})
     found = measure_contrasts(grid, cells, highest(grid, cells))
-    assert {one.what for one in found} == {"GN − BN", "GN − LN"}
+    assert {contrast.what for contrast in found} == {"GN − BN", "GN − LN"}
     assert verdict(grid, found, found)[0].startswith("GN is highest")
 
 

@@ -117,7 +117,7 @@ def test_what_the_report_says(ablation):
     assert "60 test videos of 20 groups, 3 classes (chance: 33.3 %)" in report
     assert report.index("GN is above BN by") < report.index("## Result") < report.index("## Differences")
     assert "GN is above BN by" in text and data["verdict"][0].startswith("GN is above BN by")
-    assert all(one["p_holm"] >= one["p"] for one in data["differences"])
+    assert all(row["p_holm"] >= row["p"] for row in data["differences"])
     assert "per GPU" not in report
     page = (out / "results.html").read_text()
     assert len(page) < 1_000_000 and 'name="viewport"' in page and page.count('class="scroll"') >= 4
@@ -135,7 +135,7 @@ def test_figures_as_tables(ablation):
     report = json.loads((out / "results.json").read_text())["differences"]
     found = [row for row in tables["differences"] if row["kind"] != "highest"]
     assert [float(row["top1_mean"]) for row in found] == pytest.approx(
-        [one["top1_mean_low_high"][0] for one in report], abs=1e-4
+        [row["top1_mean_low_high"][0] for row in report], abs=1e-4
     )
 
 

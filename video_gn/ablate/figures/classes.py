@@ -38,9 +38,9 @@ def recall_differences(cells: Cells, contrast: Contrast, names: Sequence[str]) -
 
 def chosen_contrasts(grid: Grid, differences: Sequence[Contrast]) -> list[Contrast]:
     """Between values of the first axis down the table: the largest ones, in the order of the table."""
-    own = [one for one in differences if one.kind == grid.rows[0]]
+    own = [contrast for contrast in differences if contrast.kind == grid.rows[0]]
     largest = sorted(own, key=lambda one: -abs(one.figures["top1"][0]))[:COLUMNS]
-    return [one for one in own if one in largest]
+    return [contrast for contrast in own if contrast in largest]
 
 
 def heat(grid: Grid, cells: Cells, differences: Sequence[Contrast]) -> str | None:
@@ -48,7 +48,7 @@ def heat(grid: Grid, cells: Cells, differences: Sequence[Contrast]) -> str | Non
     chosen, names = chosen_contrasts(grid, differences), class_names(cells)
     if not chosen or len(names) < 2:
         return None
-    table = np.stack([recall_differences(cells, one, names) for one in chosen], 1)
+    table = np.stack([recall_differences(cells, contrast, names) for contrast in chosen], 1)
     if len(names) > MOST:
         rows = np.sort(np.argsort(-np.nan_to_num(np.abs(table)).max(1), kind="stable")[:MOST])
         table, names = table[rows], [names[row] for row in rows]
@@ -60,8 +60,8 @@ def heat(grid: Grid, cells: Cells, differences: Sequence[Contrast]) -> str | Non
                 said = f"{value:+.0f}" if abs(value) >= 0.5 else "0"
                 ink = "white" if abs(value) > 60 else "black"
                 panel.text(x, y, said, ha="center", va="center", fontsize=8, color=ink)
-        panel.set_xticks(range(len(chosen)), [f"{one.what}\n{one.at.replace(', ', chr(10))}" for one in chosen],
-                         fontsize=7.5)  # fmt: skip
+        heads = [f"{contrast.what}\n{contrast.at.replace(', ', chr(10))}" for contrast in chosen]
+        panel.set_xticks(range(len(chosen)), heads, fontsize=7.5)
         panel.xaxis.tick_top()
         panel.set_yticks(range(len(names)), names, fontsize=8)
         _bare(panel)
@@ -70,7 +70,7 @@ def heat(grid: Grid, cells: Cells, differences: Sequence[Contrast]) -> str | Non
 
 def confusions(grid: Grid, cells: Cells, differences: Sequence[Contrast]) -> tuple[str, Contrast] | None:
     """Confusion matrices of the two cells that are furthest apart, and their difference; None if there is none."""
-    chosen = [one for one in chosen_contrasts(grid, differences) if one.figures["top1"][0]]
+    chosen = [contrast for contrast in chosen_contrasts(grid, differences) if contrast.figures["top1"][0]]
     names = class_names(cells)
     if not chosen or len(names) < 3:
         return None

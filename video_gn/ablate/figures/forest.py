@@ -15,13 +15,13 @@ def forest(grid: Grid, differences: Sequence[Contrast]) -> str:
 
     A difference within one value of the first axis down the table has that value's colour.
     """
-    kinds = list(dict.fromkeys(one.kind for one in differences))
-    heights = [sum(one.kind == kind for one in differences) for kind in kinds]
+    kinds = list(dict.fromkeys(contrast.kind for contrast in differences))
+    heights = [sum(contrast.kind == kind for contrast in differences) for kind in kinds]
     with drawn(8.4, ROW * sum(heights) + 0.5 * len(kinds) + 0.7) as figure:
         panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False, height_ratios=[h + 0.6 for h in heights])
         published = False
         for kind, panel in zip(kinds, panels[:, 0], strict=True):
-            own = [one for one in differences if one.kind == kind]
+            own = [contrast for contrast in differences if contrast.kind == kind]
             for y, one in enumerate(own):
                 mean, low, high = one.figures["top1"]
                 ink = _ink(grid, one)
@@ -34,7 +34,9 @@ def forest(grid: Grid, differences: Sequence[Contrast]) -> str:
                 panel.text(1.01, y, said, transform=panel.get_yaxis_transform(), va="center", fontsize=8)
             panel.axvline(0, color=GREY, linewidth=1)
             panel.set_yticks(
-                range(len(own)), [f"{one.what}{f', {one.at}' if one.at else ''}" for one in own], fontsize=8
+                range(len(own)),
+                [f"{contrast.what}{f', {contrast.at}' if contrast.at else ''}" for contrast in own],
+                fontsize=8,
             )
             panel.set_ylim(len(own) - 0.4, -0.6)
             panel.grid(axis="y", visible=False)

@@ -26,10 +26,12 @@ def verdict(grid: Grid, differences: Sequence[Contrast], best: Sequence[Contrast
         )
         return [f"With {what} nothing is shown: how much others would differ is not known."]
     rows = grid.rows[0]
-    found = _highest(grid, best) if best else _rows(grid, [one for one in differences if one.kind == rows])
+    found = (
+        _highest(grid, best) if best else _rows(grid, [contrast for contrast in differences if contrast.kind == rows])
+    )
     for axis in grid.axes:
         if axis != rows:
-            found += _along(grid, axis, [one for one in differences if one.kind == axis])
+            found += _along(grid, axis, [contrast for contrast in differences if contrast.kind == axis])
     return [*found, *_paper(differences)]
 
 
@@ -50,14 +52,14 @@ def _rows(grid: Grid, found: Sequence[Contrast]) -> list[str]:
     """Of the values down the table, against the first."""
     axis, sentences = grid.rows[0], []
     by_value: dict[tuple[str, str], list[Contrast]] = {}
-    for one in found:
-        by_value.setdefault((_of(grid, one, axis), _of(grid, one, axis, -1)), []).append(one)
+    for contrast in found:
+        by_value.setdefault((_of(grid, contrast, axis), _of(grid, contrast, axis, -1)), []).append(contrast)
     for (value, base), own in by_value.items():
         parts = []
         for sign, is_so in ((1, "above"), (-1, "below")):
-            if shown := [one for one in own if one.sign == sign]:
+            if shown := [contrast for contrast in own if contrast.sign == sign]:
                 parts.append(f"{is_so} {base} by {_most(grid, shown, len(own), axis)}")
-        if unshown := [one for one in own if not one.shown]:
+        if unshown := [contrast for contrast in own if not contrast.shown]:
             often = "" if len(own) == 1 else f"in {len(unshown)} of {len(own)} settings "
             parts.append(f"not shown to differ {often}({_would(unshown)})")
         sentences.append(f"{value} is {'; '.join(parts)}.")
@@ -77,11 +79,11 @@ def _highest(grid: Grid, best: Sequence[Contrast]) -> list[str]:
     """Of each column the highest, and those that it is not shown to be above."""
     axis, sentences = grid.rows[0], []
     columns: dict[str, list[Contrast]] = {}
-    for one in best:
-        columns.setdefault(one.at, []).append(one)
+    for contrast in best:
+        columns.setdefault(contrast.at, []).append(contrast)
     for at, own in list(columns.items())[:FEW]:
         top = _of(grid, own[0], axis)
-        alike = [_of(grid, one, axis, -1) for one in own if one.sign <= 0]
+        alike = [_of(grid, contrast, axis, -1) for contrast in own if contrast.sign <= 0]
         where = f"At {at} " if at else ""
         if not alike:
             sentences.append(f"{where}{top} is highest, above all {len(own)} others.")
@@ -109,20 +111,20 @@ def _change(grid: Grid, axis: str, first: str, last: str, found: Sequence[Contra
     """Which rows lose or gain from one value to another, of which nothing is shown, and which have not both."""
     rows = grid.rows[0]
     by_row: dict[str, list[Contrast]] = {word(grid.axes, rows, value): [] for value in grid.axes[rows]}
-    for one in found:
-        if _of(grid, one, axis) == last:
-            by_row[_of(grid, one, rows)].append(one)
+    for contrast in found:
+        if _of(grid, contrast, axis) == last:
+            by_row[_of(grid, contrast, rows)].append(contrast)
     measured = {row: own for row, own in by_row.items() if own}
     if not measured:
         return ""
     parts = []
     for row, own in measured.items():
         for sign, verb in ((-1, "loses"), (1, "gains")):
-            if changes := [one for one in own if one.sign == sign]:
+            if changes := [contrast for contrast in own if contrast.sign == sign]:
                 parts.append(f"{row} {verb} {_most(grid, changes, len(own), axis, rows)}")
-    unshown = {row: own for row, own in measured.items() if not any(one.shown for one in own)}
+    unshown = {row: own for row, own in measured.items() if not any(contrast.shown for contrast in own)}
     if unshown:
-        would = _would([one for own in unshown.values() for one in own])
+        would = _would([contrast for own in unshown.values() for contrast in own])
         parts.append(f"no change is shown of {', '.join(unshown)} ({would})")
     if missing := [row for row in by_row if row not in measured]:
         parts.append(f"{', '.join(missing)}: not both measured")
@@ -130,11 +132,11 @@ def _change(grid: Grid, axis: str, first: str, last: str, found: Sequence[Contra
 
 
 def _paper(found: Sequence[Contrast]) -> list[str]:
-    published = [one for one in found if abs(one.paper.get("top1", 0.0)) >= LEAST]
+    published = [contrast for contrast in found if abs(contrast.paper.get("top1", 0.0)) >= LEAST]
     if not published:
         return []
-    same = sum(one.sign * one.paper["top1"] > 0 for one in published)
-    other = sum(one.sign * one.paper["top1"] < 0 for one in published)
+    same = sum(contrast.sign * contrast.paper["top1"] > 0 for contrast in published)
+    other = sum(contrast.sign * contrast.paper["top1"] < 0 for contrast in published)
     left = len(published) - same - other
     return [
         f"Of the {len(published)} differences that the paper's figures give, {same} are shown here with the same sign, "
@@ -143,9 +145,9 @@ def _paper(found: Sequence[Contrast]) -> list[str]:
 
 
 def _would(found: Sequence[Contrast]) -> str:
-    if any(one.shown is None for one in found):
+    if any(contrast.shown is None for contrast in found):
         return "one seed, or one group of videos"
-    if not (least := sorted(one.detectable for one in found if one.detectable is not None)):
+    if not (least := sorted(contrast.detectable for contrast in found if contrast.detectable is not None)):
         return "no effect of any size would have been"
     span = f"{least[0]:.0f}" if f"{least[0]:.0f}" == f"{least[-1]:.0f}" else f"{least[0]:.0f} to {least[-1]:.0f}"
     return f"effects above {span} points would have been"
