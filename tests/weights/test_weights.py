@@ -582,6 +582,9 @@ def test_tensors_with_attributes_of_their_own(tmp_path):
 @pytest.mark.parametrize(("settings", "name"), [
     ({"arch": "i3d_small", "depth": 11, "width": 16, "num_groups": 8}, "video_gn:motion12_gn"),
     ({"arch": "i3d_small", "depth": 11, "width": 16, "norm": "frozen_bn"}, "video_gn:motion12_bn"),
+    ({"arch": "i3d_small", "depth": 11, "width": 16, "num_groups": 8, "weight_standardization": True},
+     "video_gn:motion12_gn_ws"),
+    ({"arch": "i3d_small", "depth": 11, "width": 16, "norm": "bn", "weight_standardization": True}, None),
     ({"arch": "i3d_small", "depth": 11, "width": 16, "norm": "ln"}, None),
     ({"arch": "i3d_small", "depth": 11, "width": 16, "num_groups": 4}, None),
     ({"arch": "i3d_small", "depth": 14, "width": 16, "num_groups": 8}, None),

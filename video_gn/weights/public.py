@@ -19,9 +19,13 @@ NONLOCAL = {
     for name in (f"i3d_{kind}_32x2_IN_pretrain", f"i3d_{kind}_8x8_IN_pretrain")
 }
 # What is known to fit, with its data, norm and network; timm and torchvision have more.
-OWN = ("motion12_gn", "motion12_bn")  # of this project, in its package: i3d_small of depth 11 and width 16
+OWN = {  # of this project, in its package: i3d_small of depth 11 and width 16
+    "motion12_gn": "GN",
+    "motion12_gn_ws": "GN and weight_standardization",
+    "motion12_bn": "BN",
+}
 PUBLIC = {
-    **{f"video_gn:{name}": f"motion12, {name[-2:].upper()}, i3d_small" for name in OWN},
+    **{f"video_gn:{name}": f"motion12, {norm}, i3d_small" for name, norm in OWN.items()},
     **dict.fromkeys(("torchvision:resnet50", "torchvision:resnet101"), "ImageNet, BN, flat"),
     "timm:resnet50_gn.a1h_in1k": "ImageNet, GN, flat",
     "timm:resnetv2_50x1_bit.goog_in21k": "ImageNet-21k, GN and weight_standardization, resnetv2_flat",
