@@ -1,8 +1,9 @@
 """The plan of an ablation: every run of its grid, and whether they compare."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from video_gn.ablate.budget import EPOCHS
 from video_gn.ablate.grid import SHORT, Cell, Grid, Overlay, command
 from video_gn.ablate.page import Table, to_text
 from video_gn.ablate.run import Run
-from video_gn.console import printable
+from video_gn.console import printable, progress
 from video_gn.data.motion12 import RULES as MOTION
 from video_gn.errors import InputError
 from video_gn.models.resnet3d import RULES as NET
@@ -47,7 +48,7 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
         InputError: A setting that `fit` refuses, an option that undoes what the grid sets, cells that are equal or
             do not train equally long, or a folder that holds the run of other settings.
     """
-    configs = {cell.name: _resolved(cell, grid.seeds[0], out) for cell in grid.cells}
+    configs = {cell.name: _resolved(cell, grid.seeds[0], out) for cell in planned(grid.cells)}
     runs = [
         Run(cell, seed, out / "cells" / f"{cell.run_name}_s{seed}", configs[cell.name])
         for seed in grid.seeds
@@ -80,7 +81,7 @@ def _check_extra(grid: Grid, configs: Mapping[str, Mapping[str, Any]], runs: Seq
                 )
     for run in (runs[0], runs[-1]):  # of other seeds and folders, so that what was given differs from one of them
         own = _resolved(run.cell, run.seed, run.folder)
-        last = flat(cli.resolve([*command(_bare(run.cell, grid), run.seed, run.folder), *grid.extra]))
+        last = resolved(*command(_bare(run.cell, grid), run.seed, run.folder), *grid.extra)
         if changed := [key for key in {**own, **last} if own.get(key) != last.get(key)]:
             key = changed[0]
             raise InputError(
@@ -140,8 +141,19 @@ def length_of(grid: Grid, out: Path) -> Callable[[Cell], tuple[int, int, int]]:
     return of
 
 
-def _resolved(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    return flat(cli.resolve(command(cell, seed, folder)))
+@lru_cache(None)
+def resolved(*words: str) -> Mapping[str, Any]:
+    """Every setting of a command line by dotted key: a tenth of a second each, and plans are made several times."""
+    return flat(cli.resolve([*words]))
+
+
+def _resolved(cell: Cell, seed: int, folder: Path) -> Mapping[str, Any]:
+    return resolved(*command(cell, seed, folder))
+
+
+def planned(cells: Sequence[Cell]) -> Iterable[Cell]:
+    """Cells, with a bar where it takes long to look at them."""
+    return progress(cells, desc="plan", unit="cell", delay=2, leave=False)
 
 
 def _check_equal_length(grid: Grid, configs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -16,14 +16,12 @@ from typing import Any
 
 from video_gn.ablate.grid import Cell, Grid, Tune, command
 from video_gn.ablate.page import Table, to_text
-from video_gn.ablate.plan import check_settings
+from video_gn.ablate.plan import check_settings, planned, resolved
 from video_gn.ablate.run import Run
 from video_gn.ablate.statistics import Values
 from video_gn.ablate.words import label
 from video_gn.data.own import AUTO
 from video_gn.errors import InputError
-from video_gn.train import cli
-from video_gn.train.configs import flat
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,11 @@ def make_trials(grid: Grid, out: Path) -> list[Trial]:
     if any(word.partition("=")[0] == f"--{tune.key}" for cell in grid.cells for word in cell.args):
         raise InputError(f"tune sets {tune.key}, and so does the grid or the command line; leave it to tune")
     trials = []
-    for cell in (cell for cell in grid.cells if tune.tries(cell) and not cell.original):
+    for cell in planned([cell for cell in grid.cells if tune.tries(cell) and not cell.original]):
         share = _validation(cell, tune, out)
         for value in tune.values:
             trying = cell.with_words([*share, f"--{tune.key}", value], grid.extra)
-            config = flat(cli.resolve(_words(trying, tune.seeds[0], out)))
+            config = resolved(*_words(trying, tune.seeds[0], out))
             name = f"{cell.name}_{tune.key.rpartition('.')[2]}{value}"
             trials += [Trial(trying, seed, out / "tuning" / f"{name}_s{seed}", config, value) for seed in tune.seeds]
     for trial in trials:
@@ -98,7 +96,7 @@ def make_trials(grid: Grid, out: Path) -> list[Trial]:
 
 def _validation(cell: Cell, tune: Tune, out: Path) -> list[str]:
     """What has a cell's validation list be a share of its training list, unless it is already."""
-    config = flat(cli.resolve(command(cell, tune.seeds[0], out)))
+    config = resolved(*command(cell, tune.seeds[0], out))
     if config.get("data.val") == AUTO:
         return []
     shares = f"[{1 - tune.share:g}, {tune.share:g}, 0]"
