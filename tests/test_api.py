@@ -318,6 +318,7 @@ def test_clips_of_floats_are_not_scaled_twice():
 
 
 @pytest.mark.filterwarnings("ignore:.*", "default:.*inference tensor.*")  # the exporters' own
+@pytest.mark.slow
 def test_a_model_that_was_trained_is_traced_and_exported(little, tmp_path):
     _, model = fitted(partial(video_gn.ResNet3d, arch="i3d_small", depth=11, width=8, num_groups=4), little)
     model.eval()

@@ -242,6 +242,7 @@ def test_a_table_keeps_what_was_found(tmp_path):
     assert set_up(root, split=str(table)).class_names == set_up(root).class_names == ["0", "1"]  # folders' names
 
 
+@pytest.mark.slow
 def test_many_classes(tmp_path):
     rows = [(f"v/{i}.mp4", f"class {i % 3000:04}") for i in range(9000)]
     made = data(listed(tmp_path, "path,label", rows))

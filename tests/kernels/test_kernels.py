@@ -113,7 +113,7 @@ def compare(x, sets, groups, after, tolerance, eps=EPS):
             (2, 2048, 1, 7, 7),  # at once
             (2, 64, 1, 5, 7),
         ],
-        ((2, 64, 3, 24, 24), (2, 2048, 1, 7, 7), (2, 64, 1, 5, 7)),
+        ((2, 64, 3, 24, 24), (2, 64, 1, 5, 7)),
     ),
 )
 def test_group_norm_of_every_width(shape, after, dtype):
@@ -203,7 +203,7 @@ def test_directional_derivative():
     assert found == pytest.approx(slope, rel=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(3, 64, 2, 24, 24), (3, 64, 1, 6, 6)])
+@pytest.mark.parametrize("shape", few([(3, 64, 2, 24, 24), (3, 64, 1, 6, 6)], ((3, 64, 1, 6, 6),)))
 def test_a_clip_has_the_same_bits_alone_and_twice(shape):
     """What GN is for: nothing of a clip's result depends on the others."""
     weight, bias = torch.randn(2, 64, device=DEVICE)

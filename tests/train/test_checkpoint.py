@@ -520,7 +520,7 @@ TRAINING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", few(TRAINING, [*TRAINING][::2]))
+@pytest.mark.parametrize("name", few(TRAINING, [*TRAINING][::4]))
 def test_a_damaged_state_of_training_is_one_line(name, run, data_root, tmp_path, capsys):
     """Where fit looks for what to resume from; what is seen later, from the command line up to the first step."""
     content = torch.load(run / "checkpoints" / "epoch=0.ckpt", weights_only=True)

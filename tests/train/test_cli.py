@@ -437,6 +437,7 @@ def test_one_batch_is_not_all_of_them(given, taken):
     assert trainer["limit_train_batches"] == taken and type(trainer["limit_train_batches"]) is type(taken)
 
 
+@pytest.mark.slow
 def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     """One step by the Triton kernels (on a CPU: interpreted), with the least memory; tested by what runs here."""
     pytest.importorskip("triton")
@@ -688,6 +689,7 @@ def test_processes_end_with_the_one_that_started_them(motion_folder, tmp_path):
     assert_children_end(lambda: os.execv(sys.executable, command), 1, 30)
 
 
+@pytest.mark.slow
 def test_fewer_videos_than_processes(run, motion_folder, tmp_path):
     (tmp_path / "val.csv").write_text(f"path,label\n{motion_folder}/val/slow_up/0001.mp4,2\n{motion_folder}/x.mp4,1\n")
     checkpoint = shutil.copy(run / "checkpoints" / "epoch=2.ckpt", tmp_path)

@@ -25,6 +25,7 @@ def error(capsys, args):
     return lines[0]
 
 
+@pytest.mark.slow
 def test_best_and_last_are_files_of_the_run_in_every_command(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"

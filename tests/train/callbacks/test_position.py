@@ -140,6 +140,7 @@ def test_a_change_that_would_repeat_videos_is_refused(pictures, tmp_path, monkey
     assert f"data.train has {2 * STEPS + 1} videos, and was {2 * STEPS}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_max_steps_ended_within_an_epoch_trains_the_rest_of_it(pictures, tmp_path, seen):
     assert cli.main(tiny(pictures, tmp_path / "whole")) == 0
     expected, rows = ends(tmp_path / "whole"), seen[:]
@@ -193,6 +194,7 @@ def test_a_checkpoint_of_the_first_format_is_resumed(pictures, tmp_path, seen):
     assert all(row.split(",")[4] for row in history)
 
 
+@pytest.mark.slow
 def test_a_kill_after_an_epochs_last_checkpoint_keeps_the_best(pictures, tmp_path, monkeypatch):
     """That checkpoint knows the epoch's best: a tie later does not replace it."""
     every = {"checkpoint.every_n_train_steps": 1000}
@@ -218,7 +220,7 @@ def test_a_run_killed_before_its_last_checkpoint_starts_by_the_same_command(at, 
     assert cli.main(tiny(pictures, tmp_path)) == 0
 
 
-@pytest.mark.parametrize("batches", few([(3,), (3, 1), (1, 2, 1)], ((1, 2, 1),)))
+@pytest.mark.parametrize("batches", few([(3,), (3, 1), (1, 2, 1)], ((3,),)))
 def test_batches_that_do_not_divide_what_is_left(batches, pictures, tmp_path, monkeypatch, seen):
     """No video of the epoch comes twice, and only what does not fill a last batch is left out."""
     stopped(pictures, tmp_path, monkeypatch, STEPS + 2)  # 4 of 8 videos of the second epoch
@@ -313,7 +315,7 @@ EARLY = {
 @pytest.mark.parametrize(
     "when",
     few([("training_step", STEPS + 1), ("validation_step", 6), ("validation_step", 8), None],
-        (("training_step", STEPS + 1), None)),
+        (None,)),
 )  # fmt: skip
 def test_a_run_that_ended_early_has_ended(when, pictures, tmp_path, monkeypatch):
     given = {"trainer.callbacks": json.dumps([EARLY]), "trainer.max_epochs": 6, "model.schedule": "Step"}
