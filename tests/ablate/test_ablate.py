@@ -248,7 +248,7 @@ def test_an_ablation_anywhere(tmp_path, monkeypatch, capsys):
 def test_a_missing_or_broken_grid(tmp_path, capsys):
     assert main(["configs/ablations/no.yaml"]) == 2
     assert (
-        "there is no grid configs/ablations/no.yaml; name a YAML file, or one of: batch, gn_regularized"
+        "there is no grid configs/ablations/no.yaml; name a YAML file, or one of: batch, fights, gn_regularized"
         in capsys.readouterr().err
     )
     (tmp_path / "bad.yaml").write_text("a: [1")
