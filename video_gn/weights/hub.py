@@ -141,20 +141,19 @@ def fitting(settings: Mapping[str, Any], network: str = "ResNet3d") -> str | Non
         network: Name of its class.
     """
     sizes = (settings.get("depth"), settings.get("width"))
-    preactivated = settings.get("arch") in [name for name, arch in ARCHS.items() if arch.preactivated]
-    standardized = bool(settings.get("weight_standardization"))
-    small = settings.get("arch") == "i3d_small" and sizes == (11, 16)
-    if preactivated or (standardized and not small):
-        fits = preactivated and norm_of(settings) == f"gn{STANDARDIZED}"
-        return f"timm:resnetv2_{sizes[0]}x1_bit.goog_in21k" if fits and sizes in ((50, 64), (101, 64)) else None
-    batch_norm = settings.get("norm") in BATCH_NORMS
-    if network != "ResNet3d":
-        return NAMED.get(network) if batch_norm else None
+    batch_norm, standardized = settings.get("norm") in BATCH_NORMS, settings.get("weight_standardization")
     divided = settings.get("norm") == "gn" and not settings.get("channels_per_group")
     groups = settings.get("num_groups") if divided else None
-    if small:
-        name = f"motion12_{'bn' if batch_norm else 'gn'}{'_ws' * standardized}"
-        return f"video_gn:{name}" if name in OWN and (batch_norm or groups == 8) else None
+    if settings.get("arch") == "i3d_small" and sizes == (11, 16):
+        if batch_norm:
+            return None if standardized else "video_gn:motion12_bn"
+        return f"video_gn:motion12_gn{'_ws' if standardized else ''}" if groups == 8 else None
+    preactivated = settings.get("arch") in [name for name, arch in ARCHS.items() if arch.preactivated]
+    if preactivated or standardized:
+        fits = preactivated and norm_of(settings) == f"gn{STANDARDIZED}"
+        return f"timm:resnetv2_{sizes[0]}x1_bit.goog_in21k" if fits and sizes in ((50, 64), (101, 64)) else None
+    if network != "ResNet3d":
+        return NAMED.get(network) if batch_norm else None
     if sizes not in ((50, 64), (101, 64)) or settings.get("arch") in ("i3d_small", "flat_small"):
         return None
     if batch_norm:
