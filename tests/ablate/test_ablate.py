@@ -99,6 +99,15 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
     runs = plan.make_plan(grid, tmp_path)
     assert len({run.folder for run in runs}) == len(runs) == cells * seeds
     assert len({json.dumps(run.config, sort_keys=True, default=str) for run in runs}) == cells
+    real_sets = {
+        "model.net.norm",
+        "model.net.weight_standardization",
+        "model.freeze_bn_after",
+        "model.start.init",
+        "data.clip.frame_interval",
+        "data.batch_size",
+        "data.fold",
+    }
     allowed = {
         "table8": {
             "model.net.norm",
@@ -122,17 +131,7 @@ def test_shipped_grids(name, cells, seeds, reported, tmp_path):
         "norms_gpu": {"model.net.norm", "model.net.weight_standardization", "data.batch_size"},
         "gn_regularized": {"model.net.dropout", "model.net.drop_path"},
         "ucf101": {"model.net.norm", "model.freeze_bn_after", "model.start.init", "data.batch_size"},
-        "ut_interaction": (
-            real_sets := {
-                "model.net.norm",
-                "model.net.weight_standardization",
-                "model.freeze_bn_after",
-                "model.start.init",
-                "data.clip.frame_interval",
-                "data.batch_size",
-                "data.fold",
-            }
-        ),
+        "ut_interaction": real_sets,
         "fights": real_sets,
         "uneven": {"model.loss.class_weights", "model.loss.beta", "data.sampling"},
         "imagenet/norms": {"model.net.norm", "data.batch_size"},

@@ -287,7 +287,7 @@ def test_one_group_of_videos_shows_nothing(tmp_path):
 
 
 def test_a_difference_far_from_zero_is_shown_among_any_number(tmp_path):
-    """p goes on beyond what 10,000 draws can count: 500 differences need a p of 0.0001."""
+    """p is known beyond what 10,000 draws can count: 500 differences need a p of 0.0001."""
     grid = make_grid(tmp_path)
     rng = np.random.default_rng(0)
     cells = {(norm,): {seed: rng.choice([1, 2], 400, p=[top, 1 - top]) for seed in range(3)}
