@@ -48,7 +48,7 @@ def make_plan(grid: Grid, out: Path) -> list[Run]:
         InputError: A setting that `fit` refuses, an option that undoes what the grid sets, cells that are equal or
             do not train equally long, or a folder that holds the run of other settings.
     """
-    configs = {cell.name: _resolved(cell, grid.seeds[0], out) for cell in planned(grid.cells)}
+    configs = {cell.name: _resolved(cell, grid.seeds[0], out) for cell in with_bar(grid.cells)}
     runs = [
         Run(cell, seed, out / "cells" / f"{cell.run_name}_s{seed}", configs[cell.name])
         for seed in grid.seeds
@@ -151,7 +151,7 @@ def _resolved(cell: Cell, seed: int, folder: Path) -> Mapping[str, Any]:
     return resolved(*command(cell, seed, folder))
 
 
-def planned(cells: Sequence[Cell]) -> Iterable[Cell]:
+def with_bar(cells: Sequence[Cell]) -> Iterable[Cell]:
     """Cells, with a bar where it takes long to look at them."""
     return progress(cells, desc="plan", unit="cell", delay=2, leave=False)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from video_gn.ablate.grid import Cell, Grid, Tune, command
 from video_gn.ablate.page import Table, to_text
-from video_gn.ablate.plan import check_settings, planned, resolved
+from video_gn.ablate.plan import check_settings, resolved, with_bar
 from video_gn.ablate.run import Run
 from video_gn.ablate.statistics import Values
 from video_gn.ablate.words import label
@@ -82,7 +82,7 @@ def make_trials(grid: Grid, out: Path) -> list[Trial]:
     if any(word.partition("=")[0] == f"--{tune.key}" for cell in grid.cells for word in cell.args):
         raise InputError(f"tune sets {tune.key}, and so does the grid or the command line; leave it to tune")
     trials = []
-    for cell in planned([cell for cell in grid.cells if tune.tries(cell) and not cell.original]):
+    for cell in with_bar([cell for cell in grid.cells if tune.tries(cell) and not cell.original]):
         share = _validation(cell, tune, out)
         for value in tune.values:
             trying = cell.with_words([*share, f"--{tune.key}", value], grid.extra)
