@@ -174,7 +174,10 @@ def tuning_table(grid: Grid, trials: Sequence[Trial], folds: str | None = None) 
     for group, values in found.items():
         ends = set(taken[group]) & {grid.tune.values[0], grid.tune.values[-1]}
         shown = ["diverged" if top1 < 0 else f"{100 * top1:.1f}" for top1, _ in values.values()]
-        often = [f"{value} ({count} folds)" if place is not None else value for value, count in taken[group].items()]
+        often = [
+            value if place is None else f"{value} ({count} fold{'s' * (count > 1)})"
+            for value, count in taken[group].items()
+        ]
         name = label(axes.axes, group) or "all cells"
         rows.append([name, *shown, ", ".join(sorted(often)), "at the end of the range" if ends else ""])
     return Table(["cell", *grid.tune.values, "taken", ""], rows)
