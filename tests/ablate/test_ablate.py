@@ -232,6 +232,14 @@ def test_weights_that_are_not_there_are_said_before_the_first_run(tmp_path, caps
     assert len(err.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
+def test_data_that_is_not_there_is_said_before_the_first_run(tmp_path, capsys):
+    path = write(tmp_path / "grid.yaml", settings={"data.motion": None, "data.root": str(tmp_path / "none")})
+    assert main([str(path), "--out", str(tmp_path / "out"), "--devices", "cpu"]) == 2
+    err = capsys.readouterr().err
+    assert f"bn: there is no list or folder {tmp_path}/none/train.csv; in a run" in err and "make-list" in err
+    assert len(err.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_an_ablation_anywhere(tmp_path, monkeypatch, capsys):
     """In a folder with nothing in it: grid and configs are those of the package."""

@@ -20,7 +20,7 @@ from video_gn.ablate.budget import with_budget
 from video_gn.ablate.grid import Grid, shell
 from video_gn.ablate.grid_file import read_grid
 from video_gn.ablate.local import Clock, Slot, in_words, make_slots, run_all
-from video_gn.ablate.plan import check_starts, length_of, make_plan, plan_table
+from video_gn.ablate.plan import check_data, check_starts, length_of, make_plan, plan_table
 from video_gn.ablate.run import Run
 from video_gn.ablate.tune import make_trials, tuned, tuning_plan, untuned
 from video_gn.console import exit_code, printable
@@ -77,6 +77,7 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     check_starts(work.open_trials or work.ready)
     if given.cluster:
         return _submit(work, given.cluster, given.cluster_options)
+    check_data(work.open_trials or work.ready)
     slots = make_slots(given.devices, work.runs)
     try:
         if work.open_trials:

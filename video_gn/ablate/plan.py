@@ -207,6 +207,19 @@ def check_starts(runs: Sequence[Run]) -> None:
             )
 
 
+def check_data(runs: Sequence[Run]) -> None:
+    """Raises InputError where the lists of a run's data are not there or do not fit: before the first of many runs."""
+    names = [f"data.{name}" for name in ("root", "train", "val", "test", "class_names", "split")]
+    first: dict[str, Run] = {}
+    for run in (run for run in runs if not run.results()):
+        first.setdefault(str([run.config.get(name) for name in names]), run)
+    for run in first.values():
+        try:
+            cli.make_data(run.words)
+        except InputError as error:
+            raise InputError(f"{run.cell.name}: {error}") from None
+
+
 def plan_table(grid: Grid, runs: Sequence[Run]) -> str:
     """The plan as people read it."""
     head = (*grid.axes, "norm over", "clips/step", "lr", "epochs", *(f"seed {seed}" for seed in grid.seeds))

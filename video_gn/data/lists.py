@@ -41,7 +41,7 @@ def read_rows(source: Path, suffixes: Set[str] = SUFFIXES, root: Path | None = N
     elif not source.is_file():
         raise InputError(
             f"there is no list or folder {source}; in a run, data.train, data.val and data.test are below data.root "
-            "(--data.root FOLDER)"
+            "(--data.root FOLDER), and `video-gn data make-list` writes them for sets that it knows"
         )
     else:
         rows = read_list_file(source, root or source.parent, several)

@@ -75,7 +75,7 @@ def _splits(root: Path, annotated: bool) -> dict[str, Split]:
     if "train" not in splits:
         wanted = root / ("annotations/train.csv" if annotated else "train")
         raise InputError(f"there is no {wanted}; CVDF's annotations go into {root / 'annotations'}, videos into "
-                         f"{root}/train/CLASS/, UCF101 and HMDB51 beside their lists (data/README.md)")  # fmt: skip
+                         f"{root}/train/CLASS/; data/README.md has the layout of other sets")  # fmt: skip
     return splits
 
 
