@@ -1,6 +1,7 @@
 """Cross-validation in an ablation: each cell by the union of its test folds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from video_gn.ablate import plan
 from video_gn.ablate.contrasts import contrasts
 from video_gn.ablate.folds import collect, pool_folds
 from video_gn.ablate.grid_file import read_grid
+from video_gn.ablate.plan import RATE
+from video_gn.ablate.report import made
 from video_gn.ablate.report.write import write_report
 from video_gn.ablate.uncertainty import measure_contrasts
 
@@ -60,6 +63,15 @@ def test_each_video_counts_once(ablation, tmp_path):
     assert [cell["top1"]["count"] for cell in data["cells"]] == [2, 2]
     assert [run["seconds"] for cell in data["cells"] for run in cell["runs"]] == [FOLDS * 1.0] * 4
     assert "12 of 12 runs finished" in (tmp_path / "report" / "results.md").read_text()
+
+
+def test_the_rates_of_all_folds_are_said(ablation):
+    grid, runs, _ = ablation
+    rates = {"0": 0.1, "1": 0.4, "2": 0.4}
+    runs = [replace(run, config={**run.config, RATE: rates[run.cell.values["data.fold"]]}) for run in runs]
+    table = made._plan(*pool_folds(grid, runs))
+    clips = runs[0].clips_per_step
+    assert {row[3] for row in table.rows} == {f"{0.1 * clips / 64:g}, {0.4 * clips / 64:g}"}
 
 
 def test_a_pooled_test_has_figures_of_all_folds_alone(ablation):

@@ -72,7 +72,7 @@ def how_made(
     parts = [run for run in parts if not run.cell.original]
     done = sum(run.results() is not None for run in parts)
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    base = sorted({_base_lr(one.results["run"]["model"]) for one in finished})
+    base = sorted({_base_lr(results["run"]["model"]) for run in parts if (results := run.results())})
     return [
         *blocks,
         Text(
@@ -107,10 +107,11 @@ def _budget(grid: Grid, runs: Sequence[Run]) -> str:
 def _plan(grid: Grid, runs: Sequence[Run]) -> Table:
     rows = []
     for cell in grid.cells:
-        run = next(run for run in runs if run.cell is cell)
+        own = [run for run in runs if run.cell is cell]
+        run, rates = own[0], sorted({run.lr for run in own})  # folds have rates of their own
         rows.append([
-            label(grid.axes, tuple(cell.values.values())), run.norm_over, f"{run.clips_per_step}", f"{run.lr:g}",
-            f"{run.epochs}",
+            label(grid.axes, tuple(cell.values.values())), run.norm_over, f"{run.clips_per_step}",
+            ", ".join(f"{rate:g}" for rate in rates), f"{run.epochs}",
         ])  # fmt: skip
     return Table(["cell", "norm over", "clips per step", "learning rate", "epochs"], rows)
 
