@@ -81,13 +81,13 @@ def _run(given: argparse.Namespace, extra: list[str], words: list[str]) -> int:
     slots = make_slots(given.devices, work.runs)
     try:
         if work.open_trials:
-            _train(work.trials, len(work.open_trials), slots)
+            _train("trials", work.trials, len(work.open_trials), slots)
             work = _Work(grid, out)
             print(f"\n{work.plan}")
         if rest := work.waiting:
             print(f"{rest} runs cannot begin: of their cells' trials some are not finished", flush=True)
         if work.ready:
-            _train(work.ready, sum(not run.results() for run in work.ready), slots)
+            _train("runs", work.ready, sum(not run.results() for run in work.ready), slots)
     finally:
         if any(run.results() for run in work.runs):
             _report(work, words)
@@ -131,10 +131,10 @@ class _Work:
         return [run for run in self.runs if run.cell.name not in self._untuned and not run.cell.original]
 
 
-def _train(runs: Sequence[Run], waiting: int, slots: Sequence[Slot]) -> None:
+def _train(what: str, runs: Sequence[Run], waiting: int, slots: Sequence[Slot]) -> None:
     left = Clock(runs, len(slots)).left()
     said = f"about {in_words(left)}" if left else "the time is known after the first"
-    print(f"{waiting} of {len(runs)} runs to do, {len(slots)} at once: {said}\n", flush=True)
+    print(f"{waiting} of {len(runs)} {what} to do, {len(slots)} at once: {said}\n", flush=True)
     run_all(runs, slots, _Teller(runs, len(slots)))
 
 

@@ -61,7 +61,7 @@ def _rows(grid: Grid, found: Sequence[Contrast]) -> list[str]:
                 parts.append(f"{is_so} {base} by {_most(grid, shown, len(own), axis)}")
         if unshown := [contrast for contrast in own if not contrast.shown]:
             often = "" if len(own) == 1 else f"in {len(unshown)} of {len(own)} settings "
-            parts.append(f"not shown to differ {often}({_would(unshown)})")
+            parts.append(f"not shown to differ from {base} {often}({_would(unshown)})")
         sentences.append(f"{value} is {'; '.join(parts)}.")
     return sentences
 
