@@ -231,8 +231,11 @@ def test_the_highest_of_each_column_against_the_others(tmp_path):
     ]
     assert found[0].shown and 38 < found[0].figures["top1"][1] < 50
     said = verdict(grid, measure_contrasts(grid, cells, contrasts(grid)), found)
-    assert said[0] == "At 8 clips GN is highest, above all 2 others."
-    assert said[1] == (
+    assert said[0].startswith("GN is above BN by 50.0 points (")
+    assert ", at 8 clips, in 1 of 2 settings; below BN by 100.0 points (100.0 to 100.0), at 1 clip" in said[0]
+    assert said[1].startswith("LN is below BN by 50.0 points (")
+    assert said[2] == "At 8 clips GN is highest, above all 2 others."
+    assert said[3] == (
         "From 8 clips to 1 clip: BN gains 50.0 points (39.8 to 60.2); GN loses 100.0 points (100.0 to 100.0); LN, IN: "
         "not both measured."
     )
@@ -315,7 +318,7 @@ def test_the_verdict_has_every_axis_and_says_what_was_not_measured(tmp_path):
         if (values := tuple(cell.values.values())) and (p := top[values[0]] + 0.3 * (values[2] == "wide"))
     }
     said = verdict(grid, measure(grid, cells), [])
-    assert said[0].startswith("GN is not shown to differ from BN in 4 of 4 settings")
+    assert said[0].startswith("GN is not shown to differ from BN in any setting (effects above ")
     assert said[1].startswith("From scratch to images: BN gains up to ") and "GN gains up to" in said[1]
     assert said[2].startswith("From plain to wide: BN gains up to ") and ", at " in said[2]
     assert said[3].startswith("From plain to more: no change is shown of BN (") and "GN: not both measured" in said[3]
@@ -324,16 +327,33 @@ def test_the_verdict_has_every_axis_and_says_what_was_not_measured(tmp_path):
 def test_what_is_highest_but_below_another_is_not_called_above_it(tmp_path):
     """The mean of all seeds and that of common ones may differ."""
     grid = make_grid(tmp_path, axes={"norm": ["bn", "gn", "ln"]})
+    cells = outcomes(grid, {(norm,): {0: [1, 2], 1: [1, rank]} for norm, rank in (("bn", 2), ("gn", 1), ("ln", 2))})
+    below, above = highest(grid, cells)
+    assert (below.what, above.what) == ("GN − BN", "GN − LN")
+    below.figures, above.figures = {"top1": (-10.0, -12.0, -8.0)}, {"top1": (37.0, 30.0, 44.0)}
+    below.adjusted = above.adjusted = 0.001
+    assert verdict(grid, [below, above], [below, above])[-1] == "GN is highest; not shown to be below it: BN."
+
+
+def test_the_verdict_leaves_out_nothing_that_is_shown(tmp_path):
+    """In the last of nine columns too; what is not shown has a sentence for all of it."""
+    batches = [str(2**i) for i in range(9)]
+    grid = make_grid(tmp_path, axes={"norm": ["bn", "gn", "ln", "in"], "batch": batches})
     rng = np.random.default_rng(0)
-
-    def drawn(top):
-        return rng.choice([1, 2], 400, p=[top, 1 - top])
-
-    pairs = {("gn",): {0: drawn(0.7), 1: drawn(0.7)}, ("ln",): {0: drawn(0.3), 1: drawn(0.3)}}
-    cells = outcomes(grid, {("bn",): {0: drawn(0.5), 1: drawn(0.5), 2: drawn(1.0), 3: drawn(1.0)}, **pairs})
-    found = measure_contrasts(grid, cells, highest(grid, cells))
-    assert {contrast.what for contrast in found} == {"GN − BN", "GN − LN"}
-    assert verdict(grid, found, found)[0].startswith("GN is highest")
+    cells = outcomes(grid, {
+        (norm, batch): {seed: rng.choice([1, 2], 200, p=[p, 1 - p]) for seed in range(3)}
+        for norm in grid.axes["norm"] for batch in batches
+        if (p := 0.9 if (norm, batch) == ("ln", "256") else 0.5)
+    })  # fmt: skip
+    found = measure_contrasts(grid, cells, contrasts(grid))
+    best = measure_contrasts(grid, cells, highest(grid, cells))
+    first, second, third, fourth, *_ = verdict(grid, found, best)
+    assert first.startswith("LN is above BN by ") and ", at 256 clips, in 1 of 9 settings; not shown to differ" in first
+    assert second.startswith("GN, IN are not shown to differ from BN in any setting (effects above ")
+    assert third == "At 256 clips LN is highest, above all 3 others."
+    assert fourth == "In 8 other columns the highest is not shown to be above another."
+    calm = [contrast for contrast in best if contrast.at != "256 clips"]
+    assert "In no column is the highest shown to be above another." in verdict(grid, found, calm)
 
 
 def test_a_cell_whose_seeds_differ_by_far_more_does_not_hide_what_others_show(tmp_path):

@@ -6,7 +6,7 @@ from video_gn.ablate.contrasts import Contrast
 from video_gn.ablate.grid import Grid
 from video_gn.ablate.words import label, word
 
-FEW = 4  # columns of which each has a sentence
+FEW = 4  # columns whose highest value has a sentence
 LEAST = 0.05  # points of a published difference that has a sign
 
 
@@ -26,9 +26,7 @@ def verdict(grid: Grid, differences: Sequence[Contrast], best: Sequence[Contrast
         )
         return [f"With {what} nothing is shown: how much others would differ is not known."]
     rows = grid.rows[0]
-    found = (
-        _highest(grid, best) if best else _rows(grid, [contrast for contrast in differences if contrast.kind == rows])
-    )
+    found = [*_rows(grid, [contrast for contrast in differences if contrast.kind == rows]), *_highest(grid, best)]
     for axis in grid.axes:
         if axis != rows:
             found += _along(grid, axis, [contrast for contrast in differences if contrast.kind == axis])
@@ -49,12 +47,16 @@ def _at(grid: Grid, one: Contrast, *without: str) -> str:
 
 
 def _rows(grid: Grid, found: Sequence[Contrast]) -> list[str]:
-    """Of the values down the table, against the first."""
+    """Of the values down the table, against the first: each of which something is shown, then the rest."""
     axis, sentences = grid.rows[0], []
-    by_value: dict[tuple[str, str], list[Contrast]] = {}
+    by_value: dict[str, list[Contrast]] = {}
     for contrast in found:
-        by_value.setdefault((_of(grid, contrast, axis), _of(grid, contrast, axis, -1)), []).append(contrast)
-    for (value, base), own in by_value.items():
+        by_value.setdefault(_of(grid, contrast, axis), []).append(contrast)
+    base = word(grid.axes, axis, grid.axes[axis][0])
+    alike = {value: own for value, own in by_value.items() if not any(contrast.shown for contrast in own)}
+    for value, own in by_value.items():
+        if value in alike:
+            continue
         parts = []
         for sign, is_so in ((1, "above"), (-1, "below")):
             if shown := [contrast for contrast in own if contrast.sign == sign]:
@@ -63,6 +65,11 @@ def _rows(grid: Grid, found: Sequence[Contrast]) -> list[str]:
             often = "" if len(own) == 1 else f"in {len(unshown)} of {len(own)} settings "
             parts.append(f"not shown to differ from {base} {often}({_would(unshown)})")
         sentences.append(f"{value} is {'; '.join(parts)}.")
+    if alike:
+        every = [contrast for own in alike.values() for contrast in own]
+        often = "" if len(every) == len(alike) else " in any setting"
+        verb = "is" if len(alike) == 1 else "are"
+        sentences.append(f"{', '.join(alike)} {verb} not shown to differ from {base}{often} ({_would(every)}).")
     return sentences
 
 
@@ -76,23 +83,23 @@ def _most(grid: Grid, shown: Sequence[Contrast], total: int, *without: str) -> s
 
 
 def _highest(grid: Grid, best: Sequence[Contrast]) -> list[str]:
-    """Of each column the highest, and those that it is not shown to be above."""
+    """The highest of each column where it is shown to be above another, and of how many columns it is not."""
     axis, sentences = grid.rows[0], []
     columns: dict[str, list[Contrast]] = {}
     for contrast in best:
         columns.setdefault(contrast.at, []).append(contrast)
-    for at, own in list(columns.items())[:FEW]:
-        top = _of(grid, own[0], axis)
+    apart = [own for own in columns.values() if any(contrast.sign > 0 for contrast in own)]
+    for own in apart[:FEW]:
+        where = f"At {own[0].at} " if own[0].at else ""
         alike = [_of(grid, contrast, axis, -1) for contrast in own if contrast.sign <= 0]
-        where = f"At {at} " if at else ""
-        if not alike:
-            sentences.append(f"{where}{top} is highest, above all {len(own)} others.")
-        elif len(alike) == len(own):
-            sentences.append(f"{where}{top} is highest, and not shown to be above any of {len(own)} others.")
-        else:
-            sentences.append(f"{where}{top} is highest; not shown to be below it: {', '.join(alike)}.")
-    if more := len(columns) - FEW:
-        sentences += [f"{more} more columns are in the tables below."] if more > 0 else []
+        rest = f"; not shown to be below it: {', '.join(alike)}" if alike else f", above all {len(own)} others"
+        sentences.append(f"{where}{_of(grid, own[0], axis)} is highest{rest}.")
+    if len(apart) > FEW:
+        sentences.append(f"Of {len(apart) - FEW} more columns the tables below have the highest.")
+    if not apart:
+        sentences += ["In no column is the highest shown to be above another."] if columns else []
+    elif left := len(columns) - len(apart):
+        sentences.append(f"In {left} other column{'s' * (left > 1)} the highest is not shown to be above another.")
     return sentences
 
 
