@@ -19,6 +19,7 @@ import torch
 from children import assert_children_end, fork
 from command_lines import DEMO, fit, short, tiny
 from conftest import REPO
+from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 from sklearn import metrics
 
@@ -795,6 +796,21 @@ def test_checkpoint_slips(run, tmp_path, capsys):
         (["predict", "--ckpt_path", checkpoint, "--videos", tmp_path / "gone.mp4"], "none of 1 videos can be read"),
     ):
         assert words in slip(capsys, args)
+
+
+def test_a_command_leaves_nothing_to_the_next_one(monkeypatch, capsys):
+    """Both have one parser, which is made once."""
+
+    def settings(*words):
+        with pytest.raises(SystemExit):
+            cli.main(["fit", "-c", DEMO, *words, "--print_config"])
+        return capsys.readouterr().out
+
+    before = settings()
+    monkeypatch.setattr(LightningCLI, "setup_parser", None)
+    changes = ("--model.optimizer", "AdamW", "--model.net.norm", "ln", "--trainer.callbacks+", "Timer")
+    assert all(word in settings(*changes) for word in ("AdamW", "norm: ln", "Timer"))
+    assert settings() == before
 
 
 @pytest.mark.parametrize("args", [["--help"], ["fit", "--help"], ["predict", "--help"]])

@@ -4,7 +4,6 @@ import itertools
 import os
 import signal
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,9 +139,8 @@ def _words(args: list[str]) -> list[str]:
     return with_checkpoint(_with_file(args))
 
 
-@cache
 def _parser(command: str, images: bool) -> ArgumentParser:
-    """The parser of a command's own words, which takes as long to make as a command line to parse."""
+    """The parser of a command's own words."""
     return _make(_Parser, [command, "--images", str(images)]).own_parser
 
 

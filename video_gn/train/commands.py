@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from jsonargparse import get_loader, set_dumper, set_loader
+from jsonargparse import set_dumper, set_loader
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -28,7 +28,7 @@ from video_gn.train.callbacks.saving import WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
-from video_gn.train.configs import at_home, dump, look_through
+from video_gn.train.configs import dump, load
 from video_gn.train.from_checkpoint import split_of_run
 from video_gn.train.help import refusal, sections, shorten
 from video_gn.train.names import network, run_name
@@ -60,17 +60,9 @@ LIGHTNINGS = (
     (ValueError, "val_check_interval"),  # more than an epoch's batches
     (RuntimeError, "conditioned on metric"),  # EarlyStopping's monitor, which nothing logs
 )
+_made: dict[tuple, tuple] = {}  # parsers
 
-_read_value = get_loader("yaml")
-
-
-def _load(text: str) -> Any:
-    """A config, or a value of the command line, read only where it has no key twice and does not grow."""
-    look_through(text)
-    return at_home(_read_value(text))
-
-
-set_loader("yaml", _load, (yaml.YAMLError, RecursionError))
+set_loader("yaml", load, (yaml.YAMLError, RecursionError))
 set_dumper("yaml", dump)
 forget_other_class()
 # Python's typing takes Lightning's `int | float` for an earlier `float | int`, by which 1 is 1.0: all batches, not one.
@@ -90,7 +82,16 @@ class CLI(LightningCLI):
 
     def __init__(self, *, args: list[str], data: type[DataModule], **kwargs: Any) -> None:
         self._words, self._first, self._data = args, args[0] if args else "", data
+        self._asks_for_help = bool({"-h", "--help"} & set(args))
         super().__init__(VideoClassifier, data, args=args, **kwargs)
+
+    def setup_parser(self, add_subcommands: bool, main_kwargs: dict, subparser_kwargs: dict) -> None:
+        """Makes the parser, or takes that of an earlier command: making one takes as long as parsing a command line."""
+        key = (self._first, self._data, self._asks_for_help, main_kwargs["prog"])
+        if key not in _made:
+            super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+            _made[key] = self.parser, self._subcommand_parsers, self._subcommand_method_arguments
+        self.parser, self._subcommand_parsers, self._subcommand_method_arguments = _made[key]
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # a static method there
         """The commands, and what of their arguments comes from elsewhere."""
@@ -137,7 +138,7 @@ class CLI(LightningCLI):
             parser.add_argument("--videos", type=str, nargs="+", default=[], help="Files and folders to predict.")
             parser.add_argument("--json", type=str | None, help="File for JSON lines; - is standard output.")
             parser.link_arguments("videos", "data.videos")
-        if {"-h", "--help"} & set(self._words):
+        if self._asks_for_help:
             parser.epilog = sections()
             shorten(parser, f"{self.parser.prog} {subcommand} [-c FILE ...] [--KEY VALUE ...]")
         return parser

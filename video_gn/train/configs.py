@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import get_loader
 
 from video_gn.errors import InputError
 from video_gn.files.names import from_home
@@ -19,6 +20,7 @@ MAX_DEPTH = 50
 MAX_VALUES = 1_000_000  # with every alias written out
 MAX_BYTES = 2**24
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_read_value = get_loader("yaml")
 
 
 class _Refused(yaml.YAMLError):
@@ -111,6 +113,12 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         what = "nothing" if found is None else f"a {type(found).__name__}"
         raise InputError(f"{path} holds {what}; a config holds `key: value` entries")
     return found
+
+
+def load(text: str) -> Any:
+    """A config, or a value of the command line, read only where it has no key twice and does not grow."""
+    look_through(text)
+    return at_home(_read_value(text))
 
 
 def at_home(value: Any) -> Any:
