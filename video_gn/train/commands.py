@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from jsonargparse import set_dumper, set_loader
+from jsonargparse import get_loader, set_dumper, set_loader
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -28,7 +28,7 @@ from video_gn.train.callbacks.saving import WholeCheckpoints
 from video_gn.train.checkpoint import check_architecture
 from video_gn.train.classifier import VideoClassifier
 from video_gn.train.compat import forget_other_class, starts_processes
-from video_gn.train.configs import dump, load
+from video_gn.train.configs import dump, looking_through
 from video_gn.train.from_checkpoint import split_of_run
 from video_gn.train.help import refusal, sections, shorten
 from video_gn.train.names import network, run_name
@@ -62,7 +62,7 @@ LIGHTNINGS = (
 )
 _made: dict[tuple, tuple] = {}  # parsers
 
-set_loader("yaml", load, (yaml.YAMLError, RecursionError))
+set_loader("yaml", looking_through(get_loader("yaml")), (yaml.YAMLError, RecursionError))
 set_dumper("yaml", dump)
 forget_other_class()
 # Python's typing takes Lightning's `int | float` for an earlier `float | int`, by which 1 is 1.0: all batches, not one.

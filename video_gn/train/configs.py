@@ -4,14 +4,13 @@ PyYAML takes the last of two equal keys in silence, and a few lines of aliases t
 A config is as trusted as code all the same (docs/security.md): a `class_path` in it is called.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader
 
 from video_gn.errors import InputError
 from video_gn.files.names import from_home
@@ -20,7 +19,6 @@ MAX_DEPTH = 50
 MAX_VALUES = 1_000_000  # with every alias written out
 MAX_BYTES = 2**24
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_read_value = get_loader("yaml")
 
 
 class _Refused(yaml.YAMLError):
@@ -115,10 +113,14 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return found
 
 
-def load(text: str) -> Any:
-    """A config, or a value of the command line, read only where it has no key twice and does not grow."""
-    look_through(text)
-    return at_home(_read_value(text))
+def looking_through(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Reads a config, or a value of the command line, only where it has no key twice and does not grow."""
+
+    def careful(text: str) -> Any:
+        look_through(text)
+        return at_home(read(text))
+
+    return careful
 
 
 def at_home(value: Any) -> Any:
