@@ -35,6 +35,12 @@ OLD = TorchVersion(triton.__version__) < "3.9" and np.lib.NumpyVersion(np.__vers
 pytestmark = pytest.mark.skipif(OLD, reason=f"Triton {triton.__version__}'s interpreter needs numpy < 2.4")
 EPS = 1e-5
 LAST = torch.channels_last_3d
+SHAPES = [
+    # In chunks:
+    *((2, 64, 3, 24, 24), (2, 128, 2, 21, 23), (1, 256, 2, 28, 29), (1, 512, 2, 19, 19), (1, 1024, 2, 14, 15)),
+    # At once:
+    *((2, 2048, 1, 7, 7), (2, 64, 1, 5, 7)),
+]
 AFTER = {"norm": (False, False), "relu": (True, False), "residual": (False, True), "both": (True, True)}
 # Errors relative to the norm of the reference; a GPU rounds, the interpreter cuts.
 TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 2e-3 if DEVICE == "cuda" else 4e-3, torch.float16: 1e-3}
@@ -100,23 +106,13 @@ def compare(x, sets, groups, after, tolerance, eps=EPS):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("after", ["norm", "relu", "both"])
-@pytest.mark.parametrize(
-    "shape",
-    few(
-        [
-            (2, 64, 3, 24, 24),  # in chunks
-            (2, 128, 2, 21, 23),
-            (1, 256, 2, 28, 29),
-            (1, 512, 2, 19, 19),
-            (1, 1024, 2, 14, 15),
-            (2, 2048, 1, 7, 7),  # at once
-            (2, 64, 1, 5, 7),
-        ],
-        ((2, 64, 3, 24, 24), (2, 64, 1, 5, 7)),
-    ),
-)
-def test_group_norm_of_every_width(shape, after, dtype):
+@pytest.mark.parametrize("case", few(
+    [(shape, after) for shape in SHAPES for after in ("norm", "relu", "both")],
+    [(SHAPES[0], "both"), *((SHAPES[-1], after) for after in ("norm", "relu", "both"))],
+    [(shape, "both") for shape in SHAPES],
+))  # fmt: skip
+def test_group_norm_of_every_width(case, dtype):
+    shape, after = case
     x = features(*shape, dtype=dtype, mean=0.5)
     compare(x, len(x), 32, after, TOLERANCE[dtype])
 
@@ -334,10 +330,10 @@ def test_frozen_stages_pass_gradients_to_their_input():
     torch.testing.assert_close(x.grad, (y > 0) * scale.view(1, -1, 1, 1, 1))
 
 
-def small(norm="gn", kernels="triton", low_memory=False, geometry="i3d", **options):
+def small(norm="gn", kernels="triton", low_memory=False, geometry="i3d", width=8, **options):
     torch.manual_seed(0)
     layer = make_norm(norm, num_groups=8, **options)
-    net = resnet3d(4, layer, 11, 16, geometry, 32, dropout=0, zero_init_gamma=False).to(DEVICE)
+    net = resnet3d(4, layer, 11, width, geometry, 32, dropout=0, zero_init_gamma=False).to(DEVICE)
     select_kernels(net, kernels, low_memory)
     return net
 
@@ -382,10 +378,10 @@ def test_state_dicts_do_not_know_the_kernels():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["gn", "bn"])
+@pytest.mark.parametrize("norm", few(["gn", "bn"], (), ("gn",)))
 def test_low_memory_changes_no_bit(norm, clips):
     """What is computed again is what was computed."""
-    clips = clips[..., :16, :16].contiguous(memory_format=LAST)
+    clips = clips[:, :, :4, :8, :8].contiguous(memory_format=LAST)
     (loss, gradients), (same, others) = (
         step(small(norm, low_memory=low, geometry="i3d_small"), clips) for low in (False, True)
     )
@@ -407,7 +403,7 @@ def test_low_memory_keeps_less(clips):
             net(clips)
         return sum(alive.values())
 
-    less, more = (kept(small(low_memory=low)) for low in (True, False))
+    less, more = (kept(small(low_memory=low, width=16)) for low in (True, False))
     assert less < 0.8 * more
 
 
@@ -454,11 +450,11 @@ def test_distributed_data_parallel(clips, tmp_path):
         torch.testing.assert_close(one, right, rtol=1e-5, atol=1e-6)
 
 
-def losses_of(kernels, dtype, seed=0, steps=10):
+def losses_of(kernels, dtype, seed=0, steps=6):
     """Of a short training of the stem and the first residual block."""
     torch.manual_seed(0)
     clips, labels = [features(4, 3, 4, 16, 16) for _ in range(2)], torch.randint(4, (2, 4), device=DEVICE)
-    blocks = small(kernels=kernels, geometry="i3d_small").blocks[:2]
+    blocks = small(kernels=kernels, geometry="i3d_small", width=16).blocks[:2]
     torch.manual_seed(seed)
     net = nn.Sequential(*blocks, nn.AvgPool3d((1, 4, 4)), nn.Flatten(1), nn.Linear(1024, 4)).to(DEVICE)
     for layer in net.modules():
@@ -480,7 +476,7 @@ def losses_of(kernels, dtype, seed=0, steps=10):
 def test_training_follows_pytorchs_group_norm():
     """In float32 to what rounding grows to; in bfloat16 well within what another seed makes of it."""
     expected = losses_of("torch", torch.float32)
-    assert expected[-2:].mean() < 0.6 * expected[:2].mean()
+    assert expected[-2:].mean() < 0.85 * expected[:2].mean()
     assert losses_of("triton", torch.float32) == pytest.approx(expected, rel=1e-3, abs=1e-4)
     seeds = np.abs(losses_of("torch", torch.float32, seed=1) - expected).mean()
     assert np.abs(losses_of("triton", torch.bfloat16) - expected).mean() < seeds / 5
@@ -510,7 +506,7 @@ def test_registered_pool(order):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # which conftest.py turns off
-@pytest.mark.parametrize("norm", ["gn", "bn"])
+@pytest.mark.parametrize("norm", few(["gn", "bn"], (), ("gn",)))
 def test_compiled_without_a_break(norm, clips, monkeypatch):
     net = small(norm)
     expected, right = step(net, clips)
@@ -619,7 +615,7 @@ def test_they_compile_for_gpus_without_spills():
     """By Triton's compiler, which refuses what its interpreter accepts; needs no GPU."""
     code = (
         "import sys, json; sys.path[:0] = ['benchmarks']; import compiled;"
-        "rows = compiled.main(['--capability', '90', '--sites', '3']); print(json.dumps(rows))"
+        "rows = compiled.main(['--capability', '90', '--sites', '2']); print(json.dumps(rows))"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True)
