@@ -70,7 +70,7 @@ def pytest_sessionfinish():
 
 def pytest_collection_modifyitems(items):
     """The longest tests come first, so that no process waits for another one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("long", "slow")])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -181,6 +181,7 @@ class Odd(Mean):
         return self.head(self.batch_norm(clips.mean((2, 3, 4))))
 
 
+@pytest.mark.slow
 def test_networks_with_parts_of_every_kind(little):
     trainer, model = fitted(Odd, little)
     assert trainer.global_step == 2 and model.hparams["net"]["init_args"] == {}

@@ -75,6 +75,7 @@ def test_steps(tmp_path, capsys, threads):
     assert "GN, contiguous" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_each_workload_is_compiled_for_its_own_sizes(monkeypatch):
     """What torch.compile saw before would make later graphs' sizes dynamic, and leave a ninth uncompiled."""
@@ -147,6 +148,7 @@ def trained(pictures, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_conversion(trained, tmp_path, capsys, monkeypatch):
     """BN is as it was tested when it was trained; frozen BN is BN; a seed gives the same figures again."""
     path, top1 = trained("bn")

@@ -1,6 +1,7 @@
 """The command `video-gn`: what it finds, says and imports."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -112,19 +113,19 @@ def test_the_wheel_in_an_empty_folder(tmp_path, motion_folder):
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*uv, "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)], check=True)
 
-    def run(*words):
-        code = "import sys; from video_gn.__main__ import main; sys.exit(main())"
+    def run(*commands):
+        code = "import sys, json; from video_gn.__main__ import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
         env = os.environ | {"PYTHONPATH": str(site)}
-        command = [sys.executable, "-c", code, *map(str, words)]
+        command = [sys.executable, "-c", code, json.dumps(commands)]
         done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    assert run("--version").startswith("video-gn ")
-    assert "gn of num_groups=1" in run("models")
-    assert "python -m video_gn fit -c configs/base.yaml" in run("ablate", "table8", "--dry-run")
+    assert run(["--version"]).startswith("video-gn ")
     _, _, _, *settings = fit("runs/x", motion_folder.parent, *short("--model.start.init", "null"))
-    run("fit", "-c", "demo", "-c", "bn", *settings)
+    trained = ["fit", "-c", "demo", "-c", "bn", *map(str, settings)]
+    out = run(["models"], ["ablate", "table8", "--dry-run"], trained)
+    assert "gn of num_groups=1" in out and "python -m video_gn fit -c configs/base.yaml" in out
     assert (work / "runs" / "x" / "checkpoints" / "last.ckpt").is_file()
     assert (work / "runs" / "x" / "config.yaml").read_text().count("norm: bn") == 1
     assert not (work / "configs").exists()

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import REPO
+from conftest import REPO, few
 
 from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
@@ -268,7 +268,7 @@ def test_a_missing_or_broken_grid(tmp_path, capsys):
 
 def test_cells_have_to_train_equally_long(tmp_path):
     grid = read_grid(write(tmp_path / "g.yaml", axes={"norm": {"bn": {"trainer.max_epochs": 3}, "gn": None}}))
-    with pytest.raises(InputError, match=r"3 epochs \(bn\), 8 epochs \(gn\)"):
+    with pytest.raises(InputError, match=r"3 epochs \(bn\), 10 epochs \(gn\)"):
         plan.make_plan(grid, tmp_path)
     with pytest.raises(InputError, match=r"set trainer\.max_epochs alone"):
         plan.make_plan(read_grid(write(tmp_path / "g.yaml"), ["--trainer.max_steps", "5"]), tmp_path)
@@ -666,7 +666,7 @@ DAMAGED_RUNS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DAMAGED_RUNS)
+@pytest.mark.parametrize("name", few(DAMAGED_RUNS, (), ("results.json", "test-0.csv")))
 def test_damaged_files_of_a_run_are_one_line(name, ablation, tmp_path, capsys):
     folder, *_ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")
@@ -748,7 +748,9 @@ def test_other_figures_that_are_no_fractions(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["progress.json", "results.json", "history.csv", "test-0.csv", "ablation.json"])
+@pytest.mark.parametrize(
+    "name", few(["progress.json", "results.json", "history.csv", "test-0.csv", "ablation.json"], (), ("results.json",))
+)
 def test_a_pipe_in_a_files_place_is_not_waited_for(name, ablation, tmp_path):
     folder, *_ = ablation
     shutil.copytree(folder / "out", tmp_path / "out")

@@ -185,11 +185,11 @@ def test_only_seeds_that_all_cells_have_count(tmp_path):
 
 def test_from_five_seeds_on_their_spread_is_their_own(tmp_path):
     grid = make_grid(tmp_path)
-    bn = {seed: [1] * 100 for seed in range(6)}
-    gn = {seed: [1 if seed < 3 else 2] * 100 for seed in range(6)}
+    bn = {seed: [1] * 100 for seed in range(10)}
+    gn = {seed: [2 if seed < 3 else 1] * 100 for seed in range(10)}
     (one,) = measure(grid, {("bn",): bn, ("gn",): gn})
-    # Videos add nothing, seeds are 0 or -100: a variance of 0.3, and Student's t of 5, 2.571.
-    assert width(one) / 2 == pytest.approx(100 * 2.571 * np.sqrt(0.3 / 6), rel=0.05)
+    # Videos add nothing, seeds are 0 or -100: a variance of 0.233, and Student's t of 9, 2.262.
+    assert width(one) / 2 == pytest.approx(100 * 2.262 * np.sqrt(0.233 / 10), rel=0.05)
     assert not one.shown
 
 
@@ -298,6 +298,17 @@ def test_a_difference_far_from_zero_is_shown_among_any_number(tmp_path):
     family = [one, *(Contrast("norm", "x", "", {}, one.figures, p=0.5, error=1.0) for _ in range(499))]
     uncertainty._adjust(family)
     assert one.p < 1e-6 and one.shown and not family[1].shown
+
+
+def test_no_interval_is_beyond_what_can_be(tmp_path):
+    """Of an accuracy 0 to 100 %, of a difference -100 to 100 points, however little is known."""
+    grid = make_grid(tmp_path)
+    ranks = {("bn",): {0: [1] * 9 + [2], 1: [1] * 10}, ("gn",): {0: [2] * 10, 1: [2] * 9 + [1]}}
+    cells = outcomes(grid, {values: {seed: of * 2 for seed, of in own.items()} for values, own in ranks.items()})
+    (bn, gn), (difference,) = (measure_contrasts(grid, cells, of(grid)) for of in (levels, contrasts))
+    assert bn.figures["top1"][2] == 100 and 0 < bn.figures["top1"][1] < 95
+    assert gn.figures["top1"][1] == 0 and 5 < gn.figures["top1"][2] < 100
+    assert difference.figures["top1"][1] == -100
 
 
 def test_an_effect_above_100_points_is_none(tmp_path):

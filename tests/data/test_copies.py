@@ -135,6 +135,7 @@ def test_where_it_is_kept_and_when_not_looked_for(monkeypatch, tmp_path, caplog)
     assert "2 videos are too many to look for copies" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason="no real clips")
 def test_real_clips():
     """Clips that were made of one another, by the name of the scene in them."""

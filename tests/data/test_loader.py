@@ -130,7 +130,7 @@ def test_workers_by_the_cores(monkeypatch):
     assert workers_of(2) == 3
 
 
-@pytest.mark.parametrize("keep_workers", few([True, False], (True,)))
+@pytest.mark.parametrize("keep_workers", few([True, False], (True,), ()))
 @pytest.mark.parametrize(
     ("trap", "words"),
     [

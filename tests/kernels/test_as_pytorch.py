@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import few
 
 pytest.importorskip("triton")
 
@@ -41,7 +42,7 @@ def outcome(layer, x, residual, relu):
 @pytest.mark.filterwarnings("ignore:invalid value encountered")  # numpy's, of the interpreter
 @pytest.mark.parametrize("value", [NAN, INF])
 @pytest.mark.parametrize("size", [(2, 4, 5), (2, 24, 24)], ids=["at once", "in chunks"])
-@pytest.mark.parametrize("name", ["gn", "bn", "frozen_bn"])
+@pytest.mark.parametrize("name", few(["gn", "bn", "frozen_bn"], ("gn",)))
 def test_nan_and_inf_reach_what_they_reach_in_pytorch(name, size, value):
     for residual, relu in ((False, True), (True, True)):
         x = features(2, 8, *size)

@@ -117,7 +117,7 @@ def test_group_norm_of_every_width(case, dtype):
     compare(x, len(x), 32, after, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("after", ["residual", "both"])
+@pytest.mark.parametrize("after", few(["residual", "both"], ("both",), ()))
 @pytest.mark.parametrize(
     ("shape", "sets", "groups"),
     [
@@ -144,14 +144,14 @@ def test_half_precision():
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 3, 24, 24), (2, 512, 1, 6, 6)])
-@pytest.mark.parametrize("ratio", few([0, 10, 100, 1000], (10, 1000)))
+@pytest.mark.parametrize("ratio", few([0, 10, 100, 1000], (1000,), (0,)))
 def test_means_far_from_zero(ratio, shape):
     """What is left is the rounding of the input, and of the mean in float32."""
     compare(features(*shape, mean=float(ratio)), shape[0], 32, "norm", 5e-6 + 2e-7 * ratio)
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 2, 24, 24), (2, 64, 1, 5, 5)])
-@pytest.mark.parametrize("value", [0.0, 3.0, -1000.0])
+@pytest.mark.parametrize("value", few([0.0, 3.0, -1000.0], (3.0,)))
 def test_constant_groups(value, shape):
     """A dead group gives beta, and no NaN."""
     x = torch.full(shape, value, device=DEVICE).contiguous(memory_format=LAST).requires_grad_()
@@ -170,7 +170,7 @@ def test_nan_is_not_hidden():
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 2, 24, 24), (2, 64, 1, 6, 6)])
-@pytest.mark.parametrize("has_residual", [False, True])
+@pytest.mark.parametrize("has_residual", few([False, True], (True,)))
 def test_backward_masks_what_forward_passed(shape, has_residual):
     """At the boundary, too: the gradient of beta counts exactly the positive outputs."""
     x = (features(*shape) * 4).round() / 4  # many values meet 0
@@ -390,6 +390,7 @@ def test_low_memory_changes_no_bit(norm, clips):
     torch.testing.assert_close(loss, same)
 
 
+@pytest.mark.slow
 def test_low_memory_keeps_less(clips):
     def kept(net):
         """Bytes that are alive for backward."""
@@ -498,7 +499,7 @@ def test_registered_norm(order, has_residual, relu):
 
 
 @OPCHECKS_OWN
-@pytest.mark.parametrize("order", few([torch.contiguous_format, LAST], (LAST,)))
+@pytest.mark.parametrize("order", few([torch.contiguous_format, LAST], (), (LAST,)))
 def test_registered_pool(order):
     x = features(2, 16, 3, 6, 6).clone(memory_format=order).requires_grad_()
     torch.library.opcheck(ops._max_pool, (x, [3, 3, 3], [2, 2, 2], [1, 1, 1]))

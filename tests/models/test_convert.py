@@ -101,7 +101,7 @@ def test_each_layer_is_the_least_squares_fit_to_what_bn_gave(name):
             assert new.bias[channel].item() == pytest.approx(beta, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", few(NETS, ("1d", "2d", "ours")))
+@pytest.mark.parametrize("name", few(NETS, ("1d",)))
 def test_the_fit_brings_the_network_nearer_and_says_how_near(name, capsys):
     net, x = trained(name)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_from_frozen_bn_back_is_exact():
     assert isinstance(net.bn1, video_gn.BatchNorm3d)
 
 
-@pytest.mark.parametrize("name", few(NETS, ("1d", "ours")))
+@pytest.mark.parametrize("name", few(NETS, ("1d", "ours"), ()))
 @pytest.mark.parametrize("to", NORMS)
 def test_every_network_trains_with_every_norm(name, to):
     make, size = NETS[name]

@@ -27,7 +27,7 @@ BLOCKS = {
 
 
 # Of the same code as another one.
-TWINS = ("r3d_18", "x3d_xs", "x3d_m", "slowfast_r101")
+TWINS = ("r3d_18", "r2plus1d_18", "x3d_xs", "x3d_m", "x3d_l", "slowfast_r101")
 
 
 def cases(*fast):
@@ -68,6 +68,7 @@ def test_logits_with_the_library_s_norm(name):
         assert (found.mean((2, 3, 4)) - expected).abs().max() <= 1e-6 * expected.abs().max().clamp_min(1)
 
 
+@pytest.mark.slow
 def test_positions_of_the_head_on_larger_frames():
     """One for every window of the training crop's size; torchvision's ResNets average over all of the frame."""
     with torch.device("meta"):
@@ -83,7 +84,7 @@ def test_the_slow_pathway_sees_what_pyslowfast_takes():
     assert (slow_frames(1), slow_frames(3), slow_frames(10)) == ([0], [0], [0, 4, 9])
 
 
-@pytest.mark.parametrize("name", cases("r3d_18", "s3d", "x3d_s", "slowfast_r50"))
+@pytest.mark.parametrize("name", cases("x3d_s", "slowfast_r50"))
 def test_shortest_clip(name):
     with torch.device("meta"):
         net = small(name).eval()
@@ -95,7 +96,7 @@ def test_shortest_clip(name):
 
 
 @pytest.mark.parametrize("name", cases("mc3_18", "x3d_s"))
-@pytest.mark.parametrize("norm", ["gn", "evonorm_s0"])
+@pytest.mark.parametrize("norm", few(["gn", "evonorm_s0"], ("gn",), ()))
 def test_gamma_of_each_residual_branch_s_last_norm_starts_at_zero(norm, name):
     """And gammas of the others at 1; with zero_init_gamma false all of them do, BatchNorm's in pytorchvideo too."""
     for net, zeros in ((small(name, norm=norm), BLOCKS[name]), (small(name, norm="bn", zero_init_gamma=False), 0)):
@@ -124,7 +125,7 @@ def test_groups_of_odd_numbers_of_channels():
         small("x3d_s", channels_per_group=16)
 
 
-@pytest.mark.parametrize("name", few(("mc3_18", "x3d_s", "slowfast_r50", "csn_r101"), ("mc3_18",), ("x3d_s",)))
+@pytest.mark.parametrize("name", few(("mc3_18", "x3d_s", "slowfast_r50", "csn_r101"), (), ("mc3_18",)))
 def test_every_norm_trains(name):
     """Two steps, of a clip and of two; a third of the words for each, by turns. `test_every_network` has all."""
     at, side = list(NETWORKS).index(name), SIDE if name == "s3d" else 2 * NETWORKS[name].stride

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from conftest import few
 from fvcore.nn.precise_bn import update_bn_stats
 from pytorchvideo.models.resnet import create_resnet
 from samples import resnet3d
@@ -388,7 +389,7 @@ def test_frozen_bn_loads_files_without_a_count_of_batches():
         layer.load_state_dict({name: state[name] for name in ("weight", "bias", "running_var")})
 
 
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("name", few(NORMS, ("gn", "bn")))
 def test_other_libraries_make_their_networks_with_it(name):
     """As `norm_layer` of torchvision and timm and `norm` of pytorchvideo, in 2 and 3 dimensions."""
     norm = make_norm(name, num_groups=8)

@@ -156,6 +156,7 @@ def test_long_names_and_other_shapes_fit():
     assert np.array_equal(overlay(frames, np.zeros((3, 40, 20)))[0].shape, (40, 20, 3))
 
 
+@pytest.mark.slow
 def test_graphs_have_no_maps(exported, motion_folder, tmp_path, capsys):
     video = str(motion_folder / "val" / "fast_up" / "0001.mp4")
     assert predict([str(exported[1][".onnx"]), video, "--pictures", str(tmp_path), "--cam"]) == 2
@@ -171,6 +172,7 @@ def test_pictures_of_names_as_long_as_names_can_be(run, motion_folder, tmp_path,
     assert {file.name for file in (tmp_path / "pictures").iterdir()} == {f"{'é' * 100}.png", f"{'é' * 100}-1.png"}
 
 
+@pytest.mark.slow
 def test_a_file_in_a_folders_place_is_said_before_the_work(run, motion_folder, tmp_path, capsys):
     (tmp_path / "file").touch()
     checkpoint, video = str(run / "checkpoints" / "epoch=2.ckpt"), str(motion_folder / "val" / "fast_up" / "0001.mp4")

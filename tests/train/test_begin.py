@@ -99,6 +99,7 @@ def test_weights_of_bn_in_a_network_with_bn_are_not_converted(with_bn):
     assert again.hparams["start"]["convert"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     few([MABN, {"model.net.norm": "evonorm_s0", "model.net.weight_standardization": "true"}], [MABN]),

@@ -245,7 +245,7 @@ DAMAGE = {
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize")
-@pytest.mark.parametrize("name", few(DAMAGE, [*DAMAGE][::2]))
+@pytest.mark.parametrize("name", few(DAMAGE, [*DAMAGE][::8], [*DAMAGE][4::8]))
 def test_a_damaged_checkpoint_is_one_line(name, sound, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = copy.deepcopy(sound)
@@ -430,6 +430,7 @@ def test_only_training_makes_data(run, tmp_path, capsys):
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_results_of_a_lone_checkpoint_are_kept_apart(run, data_root, tmp_path, monkeypatch, capsys):
     """Not in the folder of a run of one's own that has the same name."""
     monkeypatch.chdir(tmp_path)
@@ -443,6 +444,7 @@ def test_results_of_a_lone_checkpoint_are_kept_apart(run, data_root, tmp_path, m
     assert json.loads(Path("runs/tested/theirs/results.json").read_text())["tests"][0]["videos"] == 24
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_before_a_setting_has_its_default(tmp_path):
     """One without `nonlocal_blocks` is of a network without any, and is taken for no other."""
     path = tmp_path / "last.ckpt"
@@ -520,7 +522,7 @@ TRAINING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", few(TRAINING, [*TRAINING][::4]))
+@pytest.mark.parametrize("name", few(TRAINING, [*TRAINING][::8], [*TRAINING][4::8]))
 def test_a_damaged_state_of_training_is_one_line(name, run, data_root, tmp_path, capsys):
     """Where fit looks for what to resume from; what is seen later, from the command line up to the first step."""
     content = torch.load(run / "checkpoints" / "epoch=0.ckpt", weights_only=True)

@@ -41,6 +41,9 @@ def full_root(tmp_path_factory):
     return root
 
 
+LONG = (pytest.mark.slow, pytest.mark.long)
+
+
 def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
@@ -55,7 +58,7 @@ def same(a, b):
 @pytest.mark.long
 @pytest.mark.slow
 def test_demo_learns_motion(full_root, tmp_path, capsys):
-    """The README's first command: GN, 8 epochs; chance is 8.3 %."""
+    """The README's first command: GN, 10 epochs; chance is 8.3 %."""
     assert cli.main(fit(tmp_path / "run", full_root)) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     test = results["tests"][0]
@@ -63,12 +66,12 @@ def test_demo_learns_motion(full_root, tmp_path, capsys):
     assert test["top1"] >= 0.8
     out = capsys.readouterr()
     assert "video top-1" in out.out and f"{100 * test['top1']:.2f} %" in out.out
-    assert "lr 0.05 = base_lr 0.4 x 8 / 64 clips a step (1 processes x 8 clips x accumulation 1); 600 steps" in out.err
+    assert "lr 0.05 = base_lr 0.4 x 8 / 64 clips a step (1 processes x 8 clips x accumulation 1); 750 steps" in out.err
     run = results["run"]
     assert run["norm_kernels"] in out.err and ("PyTorch's kernels" in out.err) != torch.cuda.is_available()
     assert flat(run["model"])["net.norm"] == "gn" and run["clip"] == "16x4" and run["lr"] == pytest.approx(0.05)
     assert run["clips_per_step"] == 8 and run["seed"] == 0
-    assert results["fit"]["epochs"] == 8 and results["fit"]["steps"] == 600
+    assert results["fit"]["epochs"] == 10 and results["fit"]["steps"] == 750
     assert results["fit"]["clips_per_s"] > 1 and results["fit"]["peak_memory_gib"] > 0.1
     assert results["versions"]["torch"] == torch.__version__.split("+")[0]
 
@@ -198,8 +201,8 @@ def test_a_signal_in_a_test_is_no_success(number, run, data_root, tmp_path, monk
     ("number", "step", "hook", "saved"),
     [
         (signal.SIGTERM, 4, "on_train_batch_start", 5),  # in the middle of an epoch
-        pytest.param(signal.SIGTERM, 5, "on_train_batch_start", 6, marks=pytest.mark.slow),  # in its last step
-        pytest.param(signal.SIGTERM, 6, "validation_step", 6, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 5, "on_train_batch_start", 6, marks=LONG),  # in its last step
+        pytest.param(signal.SIGTERM, 6, "validation_step", 6, marks=LONG),
         pytest.param(signal.SIGINT, 3, "on_train_batch_start", 4, marks=pytest.mark.slow),  # in its first
     ],
 )
@@ -370,6 +373,7 @@ def test_a_hanging_decoder_costs_its_time_out_and_not_the_run(motion_folder, tmp
     assert json.loads((tmp_path / "again/results.json").read_text())["fit"]["val"]["unreadable"] == 1
 
 
+@pytest.mark.slow
 def test_another_backend_takes_what_the_first_refuses(motion_folder, tmp_path):
     """MPEG-TS is refused by decord; the pixels are the same, and it is counted."""
     shutil.copytree(motion_folder, tmp_path / "set")
@@ -392,6 +396,7 @@ def test_another_backend_takes_what_the_first_refuses(motion_folder, tmp_path):
     assert "MPEG-TS" in (tmp_path / "ts/bad_videos.csv").read_text()
 
 
+@pytest.mark.slow
 def test_repeated_sampling(data_root, tmp_path):
     """4 clips of each of 2 videos a step: four times the steps of an epoch, at the same learning rate."""
     repeated = short("--data.clips_per_video", 4, "--trainer.max_epochs", 1)
@@ -410,6 +415,7 @@ def test_nothing_is_overwritten(run, data_root, capsys):
     assert before == there()
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
     """Augmentation, order and so the weights follow from the seed."""
     assert cli.main(fit(tmp_path, data_root, *short("--data.loading.num_workers", 2, "--trainer.max_epochs", 3))) == 0
@@ -463,6 +469,7 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     assert cli.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "1"]) == 0
 
 
+@pytest.mark.slow
 def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monkeypatch):
     seen, step = [], VideoClassifier.training_step
 
@@ -475,6 +482,7 @@ def test_overfitting_takes_the_same_batches_each_epoch(data_root, tmp_path, monk
     assert len(seen) == 2 and torch.equal(*seen)
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_frozen_stages_and_replaces_the_head(data_root, motion_folder, tmp_path, capsys):
     """On three classes of one's own, from a checkpoint of twelve; BN's statistics in the frozen stages stay too."""
     first, second, own = tmp_path / "first", tmp_path / "second", tmp_path / "own"
@@ -536,6 +544,7 @@ def test_predict(run, motion_folder, tmp_path, capsys):
     assert "error: cannot write /proc/x: No such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_damage_is_named_where_it_is_asked_for(run, motion_folder, flipped, tmp_path, capsys):
     checkpoint = str(run / "checkpoints" / "epoch=2.ckpt")
     (tmp_path / "list.csv").write_text(f"path,label\n{flipped},2\n{motion_folder}/val/slow_up/0001.mp4,2\n")
@@ -600,7 +609,11 @@ ON_THREE = ("--trainer.accelerator", "cpu", "--trainer.devices", "3", "--trainer
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "launcher"),
-    [("bn", None), pytest.param("gn", ("train.py",), marks=pytest.mark.long), ("bn", TORCHRUN)],
+    [
+        pytest.param("bn", None, marks=pytest.mark.long),
+        pytest.param("gn", ("train.py",), marks=pytest.mark.long),
+        ("bn", TORCHRUN),
+    ],
 )
 def test_processes_train_and_count_every_video_once(norm, launcher, motion_folder, tmp_path):
     """24 validation videos and a damaged one divide by neither 2 nor 3; the same figures on 1, 2 and 3 processes."""

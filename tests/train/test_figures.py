@@ -185,7 +185,7 @@ def averaged_run(name, pictures, run_dir):
 
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")  # Lightning's; it runs
-@pytest.mark.parametrize("name", few(AVERAGES, ("EMAWeightAveraging",)))
+@pytest.mark.parametrize("name", few(AVERAGES, (), ("EMAWeightAveraging",)))
 def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp_path, capsys):
     averaged = averaged_run(name, pictures, tmp_path)
     first = read(tmp_path / "results.json")["tests"][0]
@@ -199,7 +199,7 @@ def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp
 
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
-@pytest.mark.parametrize("kept", few([True, False], (True,)))
+@pytest.mark.parametrize("kept", few([True, False], (True,), ()))
 @pytest.mark.parametrize("name", few(AVERAGES, ("StochasticWeightAveraging",)))
 def test_a_finished_run_resumed_tests_the_averaged_weights(name, kept, pictures, tmp_path):
     """Also where it was killed before they were kept."""

@@ -206,7 +206,7 @@ def test_a_run_is_tested_predicted_and_exported_by_sigmoids(root, finished, tmp_
     assert f"{100 * test['map']:.2f} %" in out and "mAP" in out
 
 
-@pytest.mark.parametrize("kind", ["safetensors", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["safetensors", pytest.param("onnx", marks=[pytest.mark.slow, pytest.mark.long])])
 def test_exports_give_the_same_scores(kind, root, finished, tmp_path):
     last = finished / "checkpoints" / "last.ckpt"
     assert export([str(last), "--out", str(tmp_path), "--to", kind]) == 0
@@ -239,6 +239,7 @@ def test_what_does_not_fit_is_one_line(root, finished, pictures, tmp_path, capsy
         assert len(errors) == 1 and line in errors[0]
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_makes_it_again(root, finished, tmp_path):
     words = ["fit", "-c", str(finished / "config.yaml"), "--run_dir", str(tmp_path / "again")]
     assert cli.main(words) == 0
@@ -280,6 +281,7 @@ def test_figures_are_the_same_on_1_2_and_3_processes(root, tmp_path):
             assert validation["loss"] == pytest.approx(found[0][0]["loss"], rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_properties_of_videos_are_learned(tmp_path):
     root = properties(tmp_path, save_video)

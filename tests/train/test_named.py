@@ -132,6 +132,7 @@ def named(pictures, run_dir, **settings):
     return [*words[:at], "--model.net", "x3d_xs", *words[at + 8 :]]  # in the place of what is of ResNet3d alone
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_stopped_run_ends_as_if_it_had_not_been(pictures, tmp_path, monkeypatch):
     assert cli.main(named(pictures, tmp_path / "whole")) == 0

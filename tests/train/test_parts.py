@@ -135,6 +135,7 @@ def test_what_can_be_a_network(name, words, own, pictures, tmp_path, capsys):
     assert len(said) == bool(words) and (not words or words in said[0]), said
 
 
+@pytest.mark.slow
 def test_adamw_keeps_what_sgd_has(pictures, tmp_path, monkeypatch, caplog, capsys):
     monkeypatch.setattr(logging.getLogger("video_gn"), "propagate", True)
     given = {"model.optimizer": "AdamW", "model.optimizer.head_lr": 3}

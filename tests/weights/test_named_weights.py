@@ -54,6 +54,7 @@ def x3d(tmp_path_factory):
     return net, saved(net, tmp_path_factory.mktemp("x3d") / "net.pyth", "pytorchvideo")
 
 
+@pytest.mark.slow
 def test_other_classes_and_another_scale(x3d, caplog):
     """All but the classifier is carried over; another std is made up for in the kernels that see the colours."""
     theirs, path = x3d
@@ -72,6 +73,7 @@ def test_other_classes_and_another_scale(x3d, caplog):
         torch.testing.assert_close(other(clips * ratio), same(clips), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_one_line(x3d, tmp_path):
     theirs, path = x3d
     for settings, words in (

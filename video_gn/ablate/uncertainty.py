@@ -154,7 +154,8 @@ def _bootstrap(
         noise = _draw_seeds(one.mean(1), contrast, cells, spreads[name], name)
         draws = mean + deviations[:, row] + (0.0 if noise is None else noise)
         low, high = (float(end) for end in np.percentile(draws, [2.5, 97.5]))
-        contrast.figures[name] = (100 * mean, 100 * min(low, mean), 100 * max(high, mean))
+        least, most = (sum(w for w in contrast.weights.values() if sign * w > 0) for sign in (-1, 1))  # that can be
+        contrast.figures[name] = (100 * mean, 100 * max(min(low, mean), least), 100 * min(max(high, mean), most))
         if name == "top1":
             contrast.error = 100 * (high - low) / (2 * NORMAL.inv_cdf(0.975))
             contrast.p = (

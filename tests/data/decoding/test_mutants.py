@@ -88,6 +88,7 @@ def test_everything_that_reads_files_names_the_damaged_ones(damaged):
 RANDOM = RandomView(8, 2, (40, 48), 32, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", few([True, False], (True,)))
 def test_no_worker_is_lost(training, damaged, sound):
     paths = [*damaged, *map(str, sound * 6)]

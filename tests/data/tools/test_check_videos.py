@@ -121,6 +121,7 @@ def test_a_file_under_two_names(root):
     assert check_videos.main([str(root / "twice.csv")]) == 0  # what lacks columns is checked again
 
 
+@pytest.mark.slow
 def test_a_hanging_video_costs_its_time_out(root, monkeypatch):
     real = check_videos.decode_all
 

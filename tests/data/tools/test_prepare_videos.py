@@ -61,6 +61,7 @@ def test_copies(codec, root, tmp_path, capsys):
     assert 10 * np.log10(255**2 / np.square(source - copy).mean()) > 33
 
 
+@pytest.mark.slow
 def test_the_copies_are_a_checked_list(root, tmp_path):
     prepare(root, tmp_path / "out")
     out = tmp_path / "out"
@@ -123,6 +124,7 @@ def test_goes_on_where_it_was_stopped(root, tmp_path, monkeypatch, capsys):
     assert len(kept) >= 1 and not list((tmp_path / "out").rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_not_like_its_source_is_thrown_away(root, tmp_path, monkeypatch):
     from video_gn.data import reencode
 

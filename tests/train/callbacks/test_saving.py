@@ -23,7 +23,8 @@ def states(folder):
     return {path.name: path.read_bytes() for path in folder.glob("checkpoints/*")}
 
 
-@pytest.mark.parametrize("where", few(["write", "flush"], ("write",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("where", few(["write", "flush"], (), ("write",)))
 def test_a_full_disk_leaves_the_last_checkpoint(where, pictures, tmp_path, monkeypatch, capsys):
     stopped(pictures, tmp_path, monkeypatch, 3)
     before = states(tmp_path)
@@ -134,6 +135,7 @@ def test_the_second_run_in_a_folder_is_refused_until_the_first_ends(pictures, tm
     assert cli.main(tiny(pictures, tmp_path)) == 0
 
 
+@pytest.mark.slow
 def test_a_folder_is_taken_as_soon_as_a_run_began(pictures, tmp_path, monkeypatch, capsys):
     def dies(self, *_):
         raise KeyError("in the first step")
