@@ -15,6 +15,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two test processes share the cores, and so do their runs
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # the lines after fit are the same however the tests are started
 REPO = Path(__file__).parents[1]
+LONG = (pytest.mark.slow, pytest.mark.long)  # of a case among faster ones
 # Real clips, sound and damaged, with their MANIFEST.tsv; the tests on them are skipped where there are none.
 VIDEOS = Path(os.environ.get("VIDEO_GN_TEST_VIDEOS", REPO.parent / "shared" / "videos"))
 

@@ -110,6 +110,7 @@ def test_norms_of_the_network():
     assert sites[-1].shape == (8, 2048, 4, 7, 7)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_kept_for_backward():
     """GN by the kernels keeps 0.85 of what BN keeps, and 0.75 at the second level; PyTorch's keeps twice as much."""

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import REPO, few
+from conftest import LONG, REPO, few
 
 from video_gn.ablate import cluster, local, plan, statistics
 from video_gn.ablate.__main__ import main
@@ -298,9 +298,9 @@ def test_cells_have_to_train_equally_long(tmp_path):
             ["--trainer.max_epochs", "1", "--trainer.callbacks+", "RichProgressBar"], "", marks=pytest.mark.slow
         ),
         (["--run_dir", "x"], "sets run_dir to 'x'; the ablation sets it"),
-        pytest.param(["--seed_everything", "0"], "sets seed_everything to 0; the ablation", marks=pytest.mark.slow),
-        pytest.param(["--ckpt_path", "x.ckpt"], "sets ckpt_path", marks=pytest.mark.slow),
-        pytest.param(["--test_after_fit", "false"], "sets test_after_fit", marks=pytest.mark.slow),
+        pytest.param(["--seed_everything", "0"], "sets seed_everything to 0; the ablation", marks=LONG),
+        pytest.param(["--ckpt_path", "x.ckpt"], "sets ckpt_path", marks=LONG),
+        pytest.param(["--test_after_fit", "false"], "sets test_after_fit", marks=LONG),
     ],
 )
 def test_options_that_would_undo_an_axis_are_refused(extra, words, tmp_path):

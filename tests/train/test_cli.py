@@ -18,7 +18,7 @@ import pytest
 import torch
 from children import assert_children_end, fork
 from command_lines import DEMO, fit, short, tiny
-from conftest import REPO
+from conftest import LONG, REPO
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 from sklearn import metrics
@@ -39,9 +39,6 @@ def full_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     prepare(root, Motion())
     return root
-
-
-LONG = (pytest.mark.slow, pytest.mark.long)
 
 
 def weights(path):

@@ -261,6 +261,7 @@ def test_it_is_resumed_exactly_after_kill_9(root, tmp_path):
     assert (tmp_path / "run" / "test-0.csv").read_text() == (tmp_path / "whole" / "test-0.csv").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_figures_are_the_same_on_1_2_and_3_processes(root, tmp_path):
     """Of 10 validation videos; and of 2, of which the third process sees none."""

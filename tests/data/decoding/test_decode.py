@@ -250,7 +250,7 @@ def test_frames_of_sound_clips_are_those_of_a_sequential_decode(rng):
     for name in manifest("good", "short", "odd", "rotation", "synthetic", "derived"):
         if name in UNREADABLE:
             continue
-        limit = 40 if "1080" in name or name.startswith(("ntu", "mmaction2_demo_skel", "derived/hd")) else 60
+        limit = 20 if "1080" in name or name.startswith(("ntu", "mmaction2_demo_skel", "derived/hd")) else 30
         expected = sequential(VIDEOS / name, limit)
         for backend in BACKENDS:
             if backend == "decord" and name in REFUSED:
