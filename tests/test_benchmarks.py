@@ -149,6 +149,7 @@ def trained(pictures, tmp_path):
     return make
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_conversion(trained, tmp_path, capsys, monkeypatch):
     """BN is as it was tested when it was trained; frozen BN is BN; a seed gives the same figures again."""

@@ -246,6 +246,7 @@ def test_nothing_is_overwritten_in_silence(exported, tmp_path, capsys):
     assert "there is no checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_further_format_of_the_same_checkpoint_joins_the_card(tmp_path, capsys):
     """README's two lines one after the other; the card of other weights, and one that somebody wrote, stay."""

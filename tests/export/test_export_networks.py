@@ -46,13 +46,11 @@ CASES = {
 }  # fmt: skip
 # The others have the norms by turns.
 CASES |= {name: {"norm": list(NORMS)[i % len(NORMS)]} for i, name in enumerate(NETWORKS) if name not in CASES}
-BRIEF = ("mc3_18",)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow, *([] if name in BRIEF else [pytest.mark.long])]) for name in CASES],
-)
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_scores_of_exports_are_the_checkpoint_s(name, tmp_path):
     """At the training crop, and on wider frames, where the head has several positions."""
     model = checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt", name, **CASES[name])

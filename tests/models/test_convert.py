@@ -101,7 +101,7 @@ def test_each_layer_is_the_least_squares_fit_to_what_bn_gave(name):
             assert new.bias[channel].item() == pytest.approx(beta, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", few(NETS, ("1d",)))
+@pytest.mark.parametrize("name", few(NETS, ("1d",), ("ours",)))
 def test_the_fit_brings_the_network_nearer_and_says_how_near(name, capsys):
     net, x = trained(name)
     with torch.no_grad():

@@ -147,6 +147,7 @@ def test_an_average_is_that_of_hand_arithmetic(uneven, tmp_path, monkeypatch):
     torch.testing.assert_close(last["state_dict"][name], expected)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_videos_and_several_clips_of_each_are_resumed_exactly_too(data_root, tmp_path):
     """Two clips of a video, two batches a step, loader workers, the middle clip in validation; killed within a step."""

@@ -66,7 +66,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", few(NAMES, NAMES[::4]))
+@pytest.mark.parametrize("name", few(NAMES, NAMES[::4], NAMES[2::4]))
 def test_a_name_is_a_name(name, good, server, tmp_path, monkeypatch):
     """Relative, with what libavformat takes as a protocol or a pattern: the file of that name is read."""
     monkeypatch.chdir(tmp_path)
@@ -160,7 +160,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("kind", few(HEADS, [*HEADS][::6]))
+@pytest.mark.parametrize("kind", few(HEADS, [*HEADS][::6], [*HEADS][3::6]))
 def test_two_kinds_in_one_file(kind, good, server, tmp_path, monkeypatch):
     """A playlist behind the first bytes of a container: libavformat's guess does not matter, or is certain."""
     monkeypatch.chdir(tmp_path)

@@ -246,6 +246,8 @@ def killed_when_trained(pictures, tmp_path, monkeypatch, **given):
     assert cli.main(tiny(pictures, tmp_path / "run", **given)) == 0
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "when",
     few([("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)], (), (("validation_step", 6),)),
@@ -356,6 +358,8 @@ def test_averaged_batch_norm_has_the_mean_of_all_batches(pictures, tmp_path):
     )
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("when", few([("training_step", STEPS), ("validation_step", 3)], (), (("validation_step", 3),)))
 @pytest.mark.parametrize("early", few([True, False], (), (True,)))
 def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, tmp_path, monkeypatch):
@@ -367,6 +371,8 @@ def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, 
     stopped_and_resumed(when, pictures, tmp_path, monkeypatch, **given)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # of an epoch without validation
 @pytest.mark.parametrize("every", few([1, 2], (), (1,)))
 def test_what_another_monitor_has_kept_is_known_to_the_last_checkpoint(every, pictures, tmp_path, monkeypatch):
