@@ -346,8 +346,8 @@ def test_what_is_highest_but_below_another_is_not_called_above_it(tmp_path):
     assert verdict(grid, [below, above], [below, above])[-1] == "GN is highest; not shown to be below it: BN."
 
 
-def test_the_verdict_leaves_out_nothing_that_is_shown(tmp_path):
-    """In the last of nine columns too; what is not shown has a sentence for all of it."""
+def test_the_verdict_is_of_all_columns(tmp_path):
+    """Of the last of nine too; what is not shown has a sentence for all of it."""
     batches = [str(2**i) for i in range(9)]
     grid = make_grid(tmp_path, axes={"norm": ["bn", "gn", "ln", "in"], "batch": batches})
     rng = np.random.default_rng(0)
