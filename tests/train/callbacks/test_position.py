@@ -250,7 +250,7 @@ def killed_when_trained(pictures, tmp_path, monkeypatch, **given):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "when",
-    few([("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)], (), (("validation_step", 6),)),
+    [("training_step", STEPS + 2), ("validation_step", 6), ("validation_step", 8)],
 )
 def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, monkeypatch):
     """A signal stops the run when the other callbacks have had the step; validation is of the averaged weights."""
@@ -360,8 +360,8 @@ def test_averaged_batch_norm_has_the_mean_of_all_batches(pictures, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("when", few([("training_step", STEPS), ("validation_step", 3)], (), (("validation_step", 3),)))
-@pytest.mark.parametrize("early", few([True, False], (), (True,)))
+@pytest.mark.parametrize("when", [("training_step", STEPS), ("validation_step", 3)])
+@pytest.mark.parametrize("early", [True, False])
 def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, tmp_path, monkeypatch):
     """Resumed at an epoch's end, before any other batch."""
     stop = {"class_path": "pytorch_lightning.callbacks.EarlyStopping",
@@ -374,7 +374,7 @@ def test_figures_of_the_last_step_are_there_for_who_asks(early, when, pictures, 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # of an epoch without validation
-@pytest.mark.parametrize("every", few([1, 2], (), (1,)))
+@pytest.mark.parametrize("every", [1, 2])
 def test_what_another_monitor_has_kept_is_known_to_the_last_checkpoint(every, pictures, tmp_path, monkeypatch):
     keep = {"monitor": "val/loss", "mode": "max", "filename": "low"}
     given = {"trainer.callbacks": json.dumps([{"class_path": "ModelCheckpoint", "init_args": keep}])}
