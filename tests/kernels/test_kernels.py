@@ -611,12 +611,12 @@ def test_versions_of_cudnn(version, bad):
 # What they compile to
 
 
-@pytest.mark.slow
-def test_they_compile_for_gpus_without_spills():
+@pytest.mark.parametrize("sites", few([1, 3], (), (1,)))
+def test_they_compile_for_gpus_without_spills(sites):
     """By Triton's compiler, which refuses what its interpreter accepts; needs no GPU."""
     code = (
         "import sys, json; sys.path[:0] = ['benchmarks']; import compiled;"
-        "rows = compiled.main(['--capability', '90', '--sites', '1']); print(json.dumps(rows))"
+        f"rows = compiled.main(['--capability', '90', '--sites', '{sites}']); print(json.dumps(rows))"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True)
