@@ -29,7 +29,7 @@ from triton.runtime.jit import JITFunction
 from video_gn.files.text import write_text
 from video_gn.kernels import launch as norms
 from video_gn.kernels import max_pool
-from video_gn.kernels.launch import Sets
+from video_gn.kernels.plan import Sets
 
 TOOLS = Path(nvidia.__file__).parent / "bin"
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.uint8: "u8"}

@@ -29,9 +29,10 @@ from tqdm import tqdm
 
 from video_gn.files.text import write_text
 from video_gn.kernels.dispatch import obstacle
+from video_gn.kernels.layers import GroupNorm
 from video_gn.models.blocks import select_kernels
 from video_gn.models.norm import group_norm
-from video_gn.models.norm_layers import BatchNorm3d, GroupNorm
+from video_gn.models.norm_layers import BatchNorm3d
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.cuda_graph import Graphs
 
@@ -362,7 +363,7 @@ def norm_sites(clips: int, frames: int, size: int) -> list[NormSite]:
 def measure_kernels(device: torch.device, sites: Iterable[NormSite], repeats: int = 20) -> dict[str, Any]:
     """Bandwidth of our GN on each kind of norm of the network, forward and backward, and of copying."""
     from video_gn.kernels import ops
-    from video_gn.kernels.launch import Sets, held
+    from video_gn.kernels.plan import Sets, held
 
     def seconds(run: Callable[[], Any]) -> float:
         for _ in range(3):

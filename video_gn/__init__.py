@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from video_gn.data.settings import Evaluation as Evaluation
     from video_gn.data.settings import Loading as Loading
     from video_gn.data.video_data import VideoData as VideoData
+    from video_gn.kernels.layers import GroupNorm as GroupNorm
     from video_gn.models.convert import convert_norm as convert_norm
     from video_gn.models.norm import make_norm as make_norm
     from video_gn.models.norm_layers import BatchNorm3d as BatchNorm3d
     from video_gn.models.norm_layers import BatchRenorm3d as BatchRenorm3d
     from video_gn.models.norm_layers import FrozenBatchNorm3d as FrozenBatchNorm3d
-    from video_gn.models.norm_layers import GroupNorm as GroupNorm
     from video_gn.models.resnet3d import ResNet3d as ResNet3d
     from video_gn.predict.load import load_model as load_model
     from video_gn.train.classifier import VideoClassifier as VideoClassifier
@@ -42,7 +42,8 @@ _WHERE = {
     "models.resnet3d": ("ResNet3d",),
     "models.norm": ("make_norm",),
     "models.convert": ("convert_norm",),
-    "models.norm_layers": ("GroupNorm", "BatchNorm3d", "BatchRenorm3d", "FrozenBatchNorm3d"),
+    "kernels.layers": ("GroupNorm",),
+    "models.norm_layers": ("BatchNorm3d", "BatchRenorm3d", "FrozenBatchNorm3d"),
     "train.classifier": ("VideoClassifier",),
     "train.loss": ("Loss",),
     "train.optim": ("SGD", "AdamW"),

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +23,11 @@ def constant_result(function: F) -> F:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def is_fake(x: Tensor) -> bool:
+    """Whether a tensor has a shape, a type and a device, and no memory."""
+    return isinstance(x, FakeTensor)
 
 
 def transforming() -> bool:

@@ -8,9 +8,9 @@ pytest.importorskip("triton")
 
 from video_gn.errors import InputError
 from video_gn.kernels import ops
+from video_gn.kernels.layers import norm_act
 from video_gn.models.blocks import MaxPool3d
 from video_gn.models.norm import make_norm
-from video_gn.models.norm_layers import norm_act
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAST = torch.channels_last_3d

@@ -15,9 +15,10 @@ from torch.nn.utils import spectral_norm
 
 import video_gn
 from video_gn.errors import InputError
+from video_gn.kernels.layers import GroupNorm
 from video_gn.models.convert import convert, convert_norm
 from video_gn.models.norm import NORMS, batch_norms, make_norm
-from video_gn.models.norm_layers import FrozenBatchNorm3d, GroupNorm
+from video_gn.models.norm_layers import FrozenBatchNorm3d
 from video_gn.models.replace import fitting_groups, norms_of, replace_norms
 from video_gn.models.resnet3d import ResNet3d
 

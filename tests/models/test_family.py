@@ -13,11 +13,11 @@ from timm.layers import EvoNorm2dS0, StdConv2d
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from video_gn.kernels.layers import norm_act
 from video_gn.models.conv_weights import EPS, fold_weights, form_weights, standardized
 from video_gn.models.evonorm import EvoNormS0, without_activation
 from video_gn.models.mabn import LARGEST, MOMENTUM, WARM_UP, MovingAverageBatchNorm
 from video_gn.models.norm import NORMS, make_norm
-from video_gn.models.norm_layers import norm_act
 from video_gn.models.resnet3d import ResNet3d
 
 

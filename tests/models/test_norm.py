@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from video_gn.errors import InputError
+from video_gn.kernels.layers import norm_act
 from video_gn.models.norm import NORMS, make_norm, norm_label, norm_parameters, own_statistics
-from video_gn.models.norm_layers import FrozenBatchNorm3d, norm_act
+from video_gn.models.norm_layers import FrozenBatchNorm3d
 
 SHAPE = (3, 8, 2, 4, 5)
 

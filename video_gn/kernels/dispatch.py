@@ -6,26 +6,29 @@ operators and the same results. Triton is imported when a kernel is first wanted
 """
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from video_gn.compat import constant_result, transforming
+from video_gn.compat import constant_result, is_fake, transforming
 from video_gn.errors import InputError
 
 SETTINGS = ("auto", "triton", "torch")
 _MAX_GROUP = 2048  # channels of a group that a kernel's program can hold
 _MAX_CLIPS = 65535  # of CUDA's grid
+_ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by dimensions
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CAPABILITY = (8, 0)  # the first with bfloat16
 # Their 3D convolutions in 16 bits are wrong (pytorch/pytorch issue 163539), and PyTorch avoids them at 10 to 20 times
 # the time and 17 times the memory (issues 166643, 174051).
 _BAD_CUDNN = (90800, 91500)
 
+log = logging.getLogger(__name__)
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -37,6 +40,8 @@ def on_device(
 
     @wraps(launch)
     def launch_there(x: Tensor, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if is_fake(x):  # perhaps of a device that is not there
+            return launch(x, *args, **kwargs)
         with torch.cuda.device_of(x):
             return launch(x, *args, **kwargs)
 
@@ -65,24 +70,47 @@ def obstacle(device: torch.device) -> str | None:
     return None
 
 
-def takes(setting: str, x: Tensor, group_size: int = 1) -> bool:
-    """Whether features go through the kernels.
+def takes(layer: Any, x: Tensor, group_size: int = 1) -> bool:
+    """Whether the kernels run a layer.
 
     Args:
-        setting: "torch" never; "auto" where they are in channels_last_3d on a CUDA device that can; "triton" in any
-            memory order, which costs copies. None of them what is empty, nor within a transform of `torch.func`.
-        x: The features.
+        layer: With `kernels`: "torch" never; "auto" where the features are in channels_last(_3d) on a CUDA device that
+            can, and what else is on one is said once; "triton" in any memory order, which costs copies. None of them
+            what is empty, nor within a transform of `torch.func`.
+        x: The features, `[N, C, H, W]` or `[N, C, T, H, W]`.
         group_size: Channels of a group.
     """
-    if setting == "torch" or (setting == "auto" and not x.is_cuda):
+    if layer.kernels == "torch" or (layer.kernels == "auto" and not x.is_cuda) or not x.numel():
         return False
-    if x.ndim != 5 or x.dtype not in _TYPES or group_size > _MAX_GROUP or len(x) > _MAX_CLIPS or not x.numel():
+    compiling = torch.compiler.is_compiling()
+    if not compiling and transforming():
         return False
-    if not torch.compiler.is_compiling() and transforming():
-        return False
-    if setting == "auto" and not x.is_contiguous(memory_format=torch.channels_last_3d):
-        return False
-    return _able(x.device)
+    reason = _refusal(layer.kernels, x, group_size)
+    if reason is None:
+        return (x.is_cuda and is_fake(x)) or _able(x.device)
+    if x.is_cuda and not compiling and _able(x.device):
+        _say_once(f"{type(layer).__name__} of {x.shape[1]} channels runs on PyTorch's kernels: {reason}")
+    return False
+
+
+def _refusal(setting: str, x: Tensor, group_size: int) -> str | None:
+    """Why the kernels do not take features; None if they do."""
+    if x.ndim not in _ORDERS:
+        return f"features have {x.ndim} dimensions, and 4 or 5 are known"
+    if x.dtype not in _TYPES:
+        return f"features are {x.dtype}"
+    if group_size > _MAX_GROUP:
+        return f"a group has {group_size} channels, and {_MAX_GROUP} at most are known"
+    if len(x) > _MAX_CLIPS:
+        return f"there are {len(x)} clips, and {_MAX_CLIPS} at most are known"
+    if setting == "auto" and not x.is_contiguous(memory_format=(order := _ORDERS[x.ndim])):
+        return f"features are not in {str(order).removeprefix('torch.')}, in which the kernels need no copies"
+    return None
+
+
+@cache
+def _say_once(line: str) -> None:
+    log.warning(line)
 
 
 @constant_result

@@ -19,8 +19,9 @@ x^ is the normalized x, and dz is dy where the ReLU passes: the residual's gradi
 is computed again from x, so that backward does not need y.
 
 Sums are taken in float32 about the first position of a chunk, and merged in a fixed order (Chan et al. 1983) without
-atomics. Offsets are 64-bit. A program works on BG groups, each padded to DP channels, and on `chunk` positions in steps
-of R.
+atomics. `apply` and `input_gradient` begin at the end of the features, which the kernel before them has left in the
+cache. Offsets are 64-bit. A program works on BG groups, each padded to DP channels, and on `chunk` positions in steps
+of R, of which STAGES are in flight.
 """
 
 import triton.language as tl
@@ -38,13 +39,11 @@ from video_gn.kernels.norm_parts import (
     sums_of_groups,
 )
 
-_STAGES = tl.constexpr(3)  # of a program's steps: so many less one are being loaded while one is worked on
-
 
 @kernel
 def moments(
     x, parts, S, C, G, chunk,
-    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Mean and sum of squares about it of each group, over a chunk."""
     block, part, m, M = place_of_program()
@@ -56,7 +55,7 @@ def moments(
     shift = tl.load(x + columns, mask=exist, other=0).to(tl.float32)
     first = tl.zeros((R, BG * DP), tl.float32)
     second = tl.zeros((R, BG * DP), tl.float32)
-    for start in tl.range(0, count, R, num_stages=_STAGES):
+    for start in tl.range(0, count, R, num_stages=STAGES):
         mask = mask_of_rows(rows, count - start, exist, EVEN)
         value = tl.load(x + tile, mask=mask, other=0).to(tl.float32)
         value = tl.where(mask, value - shift, 0)
@@ -117,17 +116,17 @@ def merge_moments(
 def apply(
     x, residual, y, statistics, weight, bias, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Normalizes by given statistics."""
-    block, part, m, M = place_of_program()
+    block, part, m, M = place_of_program(BACK=True)
     columns, exist = channels_of_block(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     mu, deviation, gamma, beta = load_affine(statistics, weight, bias, m, M, columns, exist, G, D)
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
-    for start in tl.range(0, count, R, num_stages=_STAGES):
+    for start in tl.range(0, count, R, num_stages=STAGES):
         mask = mask_of_rows(rows, count - start, exist, EVEN)
         value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
         value = normalize(value, mu, deviation, gamma, beta)
@@ -143,7 +142,7 @@ def apply(
 def reduce(
     x, dy, y, dz, statistics, weight, bias, sums, S, C, G, chunk,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Sums of a chunk for the gradients, and dz."""
     block, part, m, M = place_of_program()
@@ -155,7 +154,7 @@ def reduce(
     tile = rows * C + columns
     by_beta = tl.zeros((R, BG * DP), tl.float32)
     by_gamma = tl.zeros((R, BG * DP), tl.float32)
-    for start in tl.range(0, count, R, num_stages=_STAGES):
+    for start in tl.range(0, count, R, num_stages=STAGES):
         mask = mask_of_rows(rows, count - start, exist, EVEN)
         value = tl.load(x + base + tile, mask=mask, other=0).to(tl.float32)
         gradient = passed_by_relu(dy + base, value, y + base, tile, mask, mu, deviation, gamma, beta, RELU, RESIDUAL)
@@ -196,10 +195,10 @@ def merge_gradients(
 def input_gradient(
     x, dy, dx, statistics, weight, bias, totals, coefficients, dweight, dbias, S, C, G, chunk,
     RELU: tl.constexpr, FIXED: tl.constexpr, AFFINE: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, BG: tl.constexpr, R: tl.constexpr, EVEN: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """dx; and the gradients of gamma and beta, in the programs of the first chunk."""
-    block, part, m, M = place_of_program()
+    block, part, m, M = place_of_program(BACK=True)
     columns, exist = channels_of_block(block, C, D, DP, BG)
     rows = tl.arange(0, R)[:, None]
     if AFFINE and ((part == 0) & (m == 0)):  # one program for each channel: the sums over sets
@@ -218,7 +217,7 @@ def input_gradient(
     count = tl.minimum(chunk, S - part * chunk)
     base = (m * S + part * chunk) * C
     tile = rows * C + columns
-    for start in tl.range(0, count, R, num_stages=_STAGES):
+    for start in tl.range(0, count, R, num_stages=STAGES):
         mask = mask_of_rows(rows, count - start, exist, EVEN)
         if FIXED and not RELU:
             gradient = tl.load(dy + base + tile, mask=mask, other=0).to(tl.float32) * gamma

@@ -8,9 +8,13 @@ kernel = triton.jit(do_not_specialize=["S", "M", "chunk", "chunks"])
 
 
 @triton.jit
-def place_of_program():
-    """A program's block of groups, chunk and set, and how many sets there are."""
-    return tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64), tl.num_programs(2).to(tl.int64)
+def place_of_program(BACK: tl.constexpr = False):
+    """A program's block of groups, chunk and set, the last ones first if BACK; and how many sets there are."""
+    part, m, M = tl.program_id(1), tl.program_id(2).to(tl.int64), tl.num_programs(2).to(tl.int64)
+    if BACK:
+        part = tl.num_programs(1) - 1 - part
+        m = M - 1 - m
+    return tl.program_id(0), part, m, M
 
 
 @triton.jit

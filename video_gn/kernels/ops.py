@@ -16,8 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from video_gn.errors import InputError
 from video_gn.kernels import launch, max_pool
-from video_gn.kernels.launch import Sets
 from video_gn.kernels.max_pool import Triple
+from video_gn.kernels.plan import Sets
 
 
 def norm(
@@ -36,7 +36,7 @@ def norm(
     """`relu(gamma * (x - mu) / sqrt(var + eps) + beta + residual)`, in the type of `x`.
 
     Args:
-        x: `[N, C, T, H, W]`, float32, bfloat16 or float16.
+        x: `[N, C, T, H, W]` or `[N, C, H, W]`, float32, bfloat16 or float16.
         weight: Gamma `[C]`.
         bias: Beta `[C]`.
         residual: As `x`, or None for none.
@@ -54,6 +54,9 @@ def norm(
         NotImplementedError: Given or running statistics while compiling; the compiler fuses plain BatchNorm itself.
     """
     _check(x, weight, bias, residual, sets, groups, running)
+    if x.ndim == 4:  # as clips of one frame, which are the same memory
+        clips = x[:, :, None], weight, bias, None if residual is None else residual[:, :, None]
+        return norm(*clips, sets, groups, eps, relu, statistics, running, momentum)[:, :, 0]
     if torch.compiler.is_compiling():
         if statistics is not None or running is not None:
             raise NotImplementedError("while compiling, the norm takes neither given nor running statistics")
@@ -158,11 +161,12 @@ class _Norm(torch.autograd.Function):
         _check_once()
         x, weight, bias, statistics, y = ctx.unpacked or ctx.saved_tensors
         ctx.unpacked = None
-        affine = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        needs = ctx.needs_input_grad
         dx, dz, dweight, dbias = launch.backward(
-            _last(dy), x, y, weight, bias, statistics, ctx.sets, ctx.relu, ctx.fixed, affine
+            _last(dy), x, y, weight, bias, statistics, ctx.sets, ctx.relu, ctx.fixed, (needs[0], needs[1] or needs[2])
         )
-        return dx, *((dweight, dbias) if affine else (None, None)), dz if ctx.residual else None, *[None] * 6
+        gradients = (dx, dweight, dbias, dz if ctx.residual else None)
+        return *(gradient if need else None for gradient, need in zip(gradients, needs, strict=False)), *[None] * 6
 
 
 class _MaxPool(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torchvision.ops import stochastic_depth
 
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import SETTINGS, takes
-from video_gn.models.norm_layers import finish, norm_act
+from video_gn.kernels.layers import finish, norm_act
 
 Triple = tuple[int, int, int]
 
@@ -54,7 +54,7 @@ class MaxPool3d(nn.MaxPool3d):
     kernels = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
-        if takes(self.kernels, x):
+        if x.ndim == 5 and takes(self, x):
             from video_gn.kernels import ops
 
             return ops.pool(x, self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]

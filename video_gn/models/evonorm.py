@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.compat import transforming
-from video_gn.models.norm_layers import EPS, Fused, channelwise, finish, wide, without_autocast
+from video_gn.kernels.layers import Fused, finish
+from video_gn.models.norm_layers import EPS, channelwise, wide, without_autocast
 
 
 class EvoNormS0(Fused, nn.Module):

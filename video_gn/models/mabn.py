@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from video_gn.models.norm_layers import EPS, BatchNorm3d, Fused, by_given, channelwise, finish, wide, without_autocast
+from video_gn.kernels.layers import Fused, finish
+from video_gn.models.norm_layers import EPS, BatchNorm3d, by_given, channelwise, wide, without_autocast
 
 N = TypeVar("N", bound=nn.Module)
 MOMENTUM = 0.02  # of the running moment (0.98 of it stays)

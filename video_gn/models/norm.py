@@ -30,9 +30,10 @@ from torch import nn
 
 from video_gn.compat import BatchNorm, NormBase
 from video_gn.errors import InputError
+from video_gn.kernels.layers import Fused, GroupNorm
 from video_gn.models.evonorm import EvoNormS0
 from video_gn.models.mabn import MovingAverageBatchNorm
-from video_gn.models.norm_layers import EPS, BatchNorm3d, BatchRenorm3d, FrozenBatchNorm3d, Fused, GroupNorm
+from video_gn.models.norm_layers import EPS, BatchNorm3d, BatchRenorm3d, FrozenBatchNorm3d
 from video_gn.rules import FLAG, Rule, check, number, one_of, or_none, whole
 
 Norm = Callable[[int], nn.Module]

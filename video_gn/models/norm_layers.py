@@ -1,4 +1,4 @@
-"""The layers of the normalization family, and the call of a norm with its residual sum and ReLU."""
+"""The layers of the normalization family whose statistics are those of several clips, and frozen ones."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -8,37 +8,9 @@ from torch import Tensor, nn
 
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import takes
+from video_gn.kernels.layers import Fused, finish
 
 EPS = 1e-5
-
-
-class Fused:
-    """A norm whose call takes a residual sum and a ReLU too: `layer(x, residual=None, relu=False)`."""
-
-
-def norm_act(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: bool = True) -> Tensor:
-    """`relu(layer(x) + residual)`, by one kernel where there is one.
-
-    Args:
-        layer: Of this family, or any other norm (synchronised BN).
-        x: Features `[N, C, T, H, W]`.
-        residual: Added after the norm; None for nothing.
-        relu: Whether a ReLU comes last.
-    """
-    if isinstance(layer, Fused):
-        # By name: a hook before the layer sees x alone, and what it gives in its place is x alone.
-        return layer(x, residual=residual, relu=relu)
-    y = layer(x)
-    y = y.clone() if y is x else y  # an identity's result is its input, in which nothing may be written
-    return finish(y, residual, relu, y.dtype)
-
-
-def finish(y: Tensor, residual: Tensor | None, relu: bool, dtype: torch.dtype) -> Tensor:
-    """What follows a norm: a residual sum, the type of the result, a ReLU; in place where that is the norm's own."""
-    if residual is not None:
-        y = residual + y
-    y = y.to(dtype)  # before the ReLU, which keeps its result
-    return y.relu_() if relu else y
 
 
 def wide(x: Tensor) -> Tensor:
@@ -56,25 +28,6 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     kind = x.device.type
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if casts else nullcontext()
-
-
-class GroupNorm(Fused, nn.GroupNorm):
-    """PyTorch's, whose result has the type of its input under autocast too, and which a GPU's kernels can take.
-
-    Attributes:
-        kernels: Which kernels run: a word of `video_gn.kernels.dispatch.SETTINGS`.
-    """
-
-    kernels = "auto"
-
-    def forward(self, input: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        x = input  # the name that torch's norms are called by
-        several = x.numel() > x.shape[0] * self.num_groups  # a group of a single number is PyTorch's to answer
-        if several and takes(self.kernels, x, self.num_channels // self.num_groups):
-            from video_gn.kernels import ops
-
-            return ops.norm(x, self.weight, self.bias, residual, len(x), self.num_groups, self.eps, relu)
-        return finish(super().forward(x), residual, relu, x.dtype)
 
 
 def _batch_norm(x: Tensor, *args: Any) -> Tensor:
@@ -100,7 +53,7 @@ def by_given(
         relu: Likewise.
     """
     assert mean is not None and var is not None
-    if not torch.compiler.is_compiling() and takes(layer.kernels, x):
+    if not torch.compiler.is_compiling() and takes(layer, x):
         from video_gn.kernels import ops
 
         statistics = torch.stack([mean, (var + layer.eps).rsqrt()])[:, None]
@@ -154,7 +107,7 @@ class BatchNorm3d(Fused, nn.BatchNorm3d):
     def _takes(self, x: Tensor, size: int) -> bool:
         """Whether the kernels take groups of `size` clips."""
         several = size * x.numel() > x.shape[0] * self.num_features
-        return several and not torch.compiler.is_compiling() and takes(self.kernels, x)
+        return several and not torch.compiler.is_compiling() and takes(self, x)
 
     def _normalize(self, x: Tensor, keep: bool, residual: Tensor | None, relu: bool, sets: int = 1) -> Tensor:
         """Normalizes clips by their own statistics, and keeps these in the running ones or not."""

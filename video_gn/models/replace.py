@@ -12,12 +12,13 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from video_gn.compat import BatchNorm, InstanceNorm, hooked
 from video_gn.errors import InputError
+from video_gn.kernels.layers import Fused
 from video_gn.models.activations import take_activations
 from video_gn.models.conv_weights import CONVOLUTIONS, fold_weights, form_weights, formable, is_formed
 from video_gn.models.evonorm import EvoNormS0
 from video_gn.models.interface import Known
 from video_gn.models.norm import OPTIONS, check_words, make_norm
-from video_gn.models.norm_layers import FrozenBatchNorm3d, Fused
+from video_gn.models.norm_layers import FrozenBatchNorm3d
 from video_gn.rules import shown
 
 # What is replaced; what is not, because it is over the last dimension and no channels.

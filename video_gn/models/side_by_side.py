@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from video_gn.errors import InputError
-from video_gn.models.norm_layers import Fused, finish
+from video_gn.kernels.layers import Fused, finish
 from video_gn.models.replace import has_statistics, norms_of
 
 
