@@ -30,11 +30,14 @@ from tqdm import tqdm
 from video_gn.files.text import write_text
 from video_gn.kernels.dispatch import obstacle
 from video_gn.kernels.layers import GroupNorm
+from video_gn.kernels.plan import Sets, held, set_stages
 from video_gn.models.blocks import select_kernels
 from video_gn.models.norm import group_norm
 from video_gn.models.norm_layers import BatchNorm3d
+from video_gn.models.recompute import set_recompute
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.cuda_graph import Graphs
+from video_gn.train.optim import SGD, fuse
 
 CLASSES = 400
 PACKAGES = ("torch", "triton", "pytorchvideo", "liger-kernel", "apex")
@@ -59,7 +62,7 @@ class Way(NamedTuple):
 
     norm: str | Callable[[int], nn.Module]
     kernels: str = "torch"
-    low_memory: bool = False
+    recompute: str = "none"
     compiled: bool = False
     channels_last: bool = True
     peer: bool = False  # pytorchvideo's own network
@@ -82,7 +85,7 @@ class NormSite(NamedTuple):
 
 
 GPU_WORKLOADS = (Workload(8, 32, 224), Workload(4, 64, 224), Workload(8, 64, 224))
-CPU_WORKLOADS = (Workload(8, 16, 32, demo=True), Workload(2, 16, 112))
+CPU_WORKLOADS = (Workload(8, 16, 32, demo=True), Workload(2, 16, 112), Workload(1, 8, 224))
 
 
 def stock_group_norm(channels: int) -> nn.GroupNorm:
@@ -98,7 +101,8 @@ def gpu_ways() -> dict[str, Way]:
         "BN ours": Way(BatchNorm3d, "triton"),
         "GN": Way(stock_group_norm),
         "GN ours": Way(group_norm, "triton"),
-        "GN ours, low memory": Way(group_norm, "triton", low_memory=True),
+        "GN ours, recompute norms": Way(group_norm, "triton", "norms"),
+        "GN ours, recompute blocks": Way(group_norm, "triton", "blocks"),
         "GN ours, WS": Way(group_norm, "triton", standardized=True),
         **{f"{word} ours": Way(word, "triton") for word in ("frozen_bn", "brn", "mabn", "evonorm_s0")},
         "no norm": Way(lambda _: nn.Identity()),
@@ -112,19 +116,20 @@ def gpu_ways() -> dict[str, Way]:
     }
 
 
-def cpu_ways() -> dict[str, Way]:
-    """What is compared on a CPU: the default (`model.execution.channels_last: null`) is the contiguous order."""
+def cpu_ways(workload: Workload) -> dict[str, Way]:
+    """What is compared on a CPU; `model.execution.channels_last: null` takes one of the two orders."""
     orders = {"contiguous": False, "channels_last_3d": True}
     norms: dict[str, Callable[[int], nn.Module]] = {
         "BN": BatchNorm3d,
-        "GN": lambda channels: group_norm(channels, stock_group_norm(channels).num_groups),
+        "GN": partial(group_norm, num_groups=8 if workload.demo else 32),
         "no norm": lambda _: nn.Identity(),
     }
-    return {
-        f"{name}, {order}": Way(norm, channels_last=last)
+    ways = {
+        f"{name}, {order}": Way(norm, "auto", channels_last=last)
         for name, norm in norms.items()
         for order, last in orders.items()
     }
+    return ways | {"GN of PyTorch, channels_last_3d": Way(norms["GN"])}
 
 
 def peer_norms() -> dict[str, Way]:
@@ -150,7 +155,7 @@ def peer_norms() -> dict[str, Way]:
 # Steps
 
 
-def network(way: Way, workload: Workload) -> nn.Module:
+def network(way: Way, workload: Workload, arch: str = "i3d") -> nn.Module:
     """The network of a way, with a new head of 400 classes."""
     if way.peer:
         from pytorchvideo.models.resnet import create_resnet
@@ -161,11 +166,12 @@ def network(way: Way, workload: Workload) -> nn.Module:
         clip = {"crop_size": workload.size, "num_frames": workload.frames}
         settings: Any = SimpleNamespace(net=model, clip=clip, class_names=range(CLASSES))
         return create_resnet(**pytorchvideo_arguments(settings) | {"norm": nn.BatchNorm3d})
-    size: dict[str, Any] = {"depth": 11, "width": 16, "arch": "i3d_small"} if workload.demo else {}
+    size: dict[str, Any] = {"depth": 11, "width": 16, "arch": "i3d_small"} if workload.demo else {"arch": arch}
     size |= {"zero_init_gamma": False, "weight_standardization": way.standardized}
     net = ResNet3d(CLASSES, norm=way.norm, **size)
     net.set_crop_size(workload.size)
-    select_kernels(net, way.kernels, way.low_memory)
+    select_kernels(net, way.kernels)
+    set_recompute(net, way.recompute)
     return net
 
 
@@ -190,7 +196,9 @@ class Step:
         size = (workload.clips, 3, workload.frames, workload.size, workload.size)
         self.clips = torch.randn(size, device=device).contiguous(memory_format=order)
         self.labels = torch.randint(CLASSES, (workload.clips,), device=device)
-        self.optimizer = torch.optim.SGD(self.net.parameters(), 1e-4, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        # As train.py has it.
+        self.optimizer = SGD(weight_decay=1e-4).make([{"params": [*self.net.parameters()]}], 1e-4)
+        fuse(self.optimizer, None)
         self.call: Callable[[Tensor], Tensor] = self.net
 
     def record(self) -> None:
@@ -257,60 +265,93 @@ def graph_seconds(step: Step, repeats: int = 10) -> float:
 
 
 def measure_steps(
-    workload: Workload, ways: dict[str, Way], device: torch.device, rounds: int, repeats: int
+    workload: Workload,
+    ways: dict[str, Way],
+    device: torch.device,
+    rounds: int,
+    repeats: int,
+    keep: Callable[[dict[str, dict[str, float]]], None] = lambda _: None,
 ) -> dict[str, dict[str, float]]:
-    """Medians over rounds in which the ways take turns; memory is without the other ways' weights."""
+    """Medians over rounds in which the ways take turns; memory is without the other ways' weights.
+
+    Args:
+        workload: What is measured.
+        ways: How. One that fails is left out, and the others go on.
+        device: Where.
+        rounds: In which the ways take turns.
+        repeats: Steps of a way in a round.
+        keep: Is given what there is after each round, and after each way's graphs: a machine may be taken away.
+    """
     torch.compiler.reset()  # else graphs get dynamic sizes after other workloads, and a ninth is not compiled at all
+    gpu = device.type == "cuda"
     steps: dict[str, Step] = {}
     found: dict[str, list[dict[str, float]]] = {}
+    graphs: dict[str, dict[str, float]] = {}
     own: dict[str, int] = {}
-    base = torch.cuda.memory_allocated() if device.type == "cuda" else 0  # workspaces of earlier workloads
+    base = torch.cuda.memory_allocated() if gpu else 0  # workspaces of earlier workloads
+
+    def fails(name: str, error: Exception) -> None:
+        steps.pop(name, None)
+        reason = "does not fit" if isinstance(error, torch.OutOfMemoryError) else f"fails: {error}"
+        tqdm.write(f"{workload.name}: {name} {reason}")
+        free(device)
+
     for name, way in ways.items():  # the first two steps compile and choose algorithms
-        before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+        before = torch.cuda.memory_allocated() if gpu else 0
         try:
             steps[name] = Step(way, workload, device)
             steps[name]()
             steps[name]()
-        except torch.OutOfMemoryError:
-            steps.pop(name, None)
-            tqdm.write(f"{workload.name}: {name} does not fit")
         except Exception as error:  # the others' figures are worth having
-            if device.type != "cuda":
-                raise
-            steps.pop(name, None)
-            tqdm.write(f"{workload.name}: {name} fails: {error}")
+            fails(name, error)
         free(device)
-        own[name] = (torch.cuda.memory_allocated() if device.type == "cuda" else 0) - before
+        own[name] = (torch.cuda.memory_allocated() if gpu else 0) - before
     for _ in tqdm(range(rounds), workload.name, unit=" rounds"):
-        for name, step in steps.items():
+        for name, step in [*steps.items()]:
             others = base + sum(own.values()) - own[name]
-            one = timed(step, repeats)
+            try:
+                one = timed(step, repeats)
+            except Exception as error:
+                fails(name, error)
+                continue
             if "peak_bytes" in one:
                 one["peak_bytes"] -= others
             found.setdefault(name, []).append(one)
-    graphs: dict[str, dict[str, float]] = {}
-    for name, step in steps.items() if device.type == "cuda" else ():
+        keep(medians(workload, found, graphs))
+    for name, step in [*steps.items()] if gpu else ():
         try:
-            alone = graph_seconds(step)
-            step.record()
-            by_graphs = timed(step, 10)
-            graphs[name] = {
-                "graph_seconds": alone,
-                "by_graphs_seconds": by_graphs["seconds"],
-                "by_graphs_host_seconds": by_graphs["host_seconds"],
-            }
-        except RuntimeError as error:
+            graphs[name] = by_graphs(step)
+        except Exception as error:
             tqdm.write(f"{workload.name}: {name} is no CUDA graph: {error}")
         step.call = step.net
         free(device)
-    middle = {
-        name: {key: statistics.median(one[key] for one in many) for key in many[0]} for name, many in found.items()
+        keep(medians(workload, found, graphs))
+    return medians(workload, found, graphs)
+
+
+def by_graphs(step: Step) -> dict[str, float]:
+    """Seconds of a step as one CUDA graph, and as `train.py` runs it."""
+    alone = graph_seconds(step)
+    step.record()
+    whole = timed(step, 10)
+    return {
+        "graph_seconds": alone,
+        "by_graphs_seconds": whole["seconds"],
+        "by_graphs_host_seconds": whole["host_seconds"],
     }
-    for name, one in middle.items():
+
+
+def medians(
+    workload: Workload, found: dict[str, list[dict[str, float]]], graphs: dict[str, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Of the rounds so far, by way."""
+    middle = {}
+    for name, many in found.items():
+        one = {key: statistics.median(each[key] for each in many) for key in many[0]}
         one["clips_per_second"] = workload.clips / one["seconds"]
-        seconds = sorted(each["seconds"] for each in found[name])
+        seconds = sorted(each["seconds"] for each in many)
         one["spread"] = (seconds[-1] - seconds[0]) / one["seconds"]
-        one |= graphs.get(name, {})
+        middle[name] = one | graphs.get(name, {})
     return middle
 
 
@@ -340,6 +381,18 @@ def clips_that_fit(way: Way, frames: int, size: int, device: torch.device) -> in
     return fits
 
 
+def measure_capacity(ways: dict[str, Way], device: torch.device) -> dict[str, dict[str, int]]:
+    """Clips that fit, by frames and way."""
+    fit = {name: way for name, way in ways.items() if not way.compiled and not way.foreign}
+    found = {
+        str(frames): {name: clips_that_fit(way, frames, 224, device) for name, way in tqdm(fit.items(), "fit")}
+        for frames in (32, 64)
+    }
+    for frames, counts in found.items():
+        print(f"clips of {frames} frames that fit: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    return found
+
+
 # Kernels
 
 
@@ -363,7 +416,6 @@ def norm_sites(clips: int, frames: int, size: int) -> list[NormSite]:
 def measure_kernels(device: torch.device, sites: Iterable[NormSite], repeats: int = 20) -> dict[str, Any]:
     """Bandwidth of our GN on each kind of norm of the network, forward and backward, and of copying."""
     from video_gn.kernels import ops
-    from video_gn.kernels.plan import Sets, held
 
     def seconds(run: Callable[[], Any]) -> float:
         for _ in range(3):
@@ -423,17 +475,31 @@ def measure_kernels(device: torch.device, sites: Iterable[NormSite], repeats: in
 # The command
 
 
-def main(args: list[str] | None = None) -> dict[str, Any]:
-    """Measures, prints the tables, and returns all figures."""
+def options() -> argparse.ArgumentParser:
+    """The command's words."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workloads", type=int, nargs="+", help="numbers of those to run, from 0; default: all")
     parser.add_argument("--ways", nargs="+", help="of the first table's rows, only these")
     parser.add_argument("--rounds", type=int, default=7, help="in which the ways take turns; default: 7")
+    parser.add_argument("--threads", type=int, help="of a CPU")
     parser.add_argument("--repeats", type=int, default=3, help="steps of a way in a round; default: 3")
+    parser.add_argument(
+        "--stages",
+        type=int,
+        nargs="+",
+        choices=[1, 2, 3, 4],
+        help="of norm kernels: steps in flight, to compare",
+    )
     parser.add_argument("--no_compile", action="store_true", help="leave out what torch.compile takes minutes for")
     parser.add_argument("--no_capacity", action="store_true", help="leave out how many clips fit")
+    return parser
+
+
+def main(args: list[str] | None = None) -> dict[str, Any]:
+    """Measures, prints the tables, and returns all figures."""
+    parser = options()
     given = parser.parse_args(args)
     device = torch.device(given.device)
     gpu = device.type == "cuda"
@@ -441,24 +507,27 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         parser.error(f"our kernels cannot run here: {reason}")
     warnings.filterwarnings("ignore")
     torch.backends.cudnn.benchmark = True
-    ways = {
-        name: way
-        for name, way in (gpu_ways() if gpu else cpu_ways()).items()
-        if not (given.no_compile and way.compiled)
-    }
-    if given.ways:
-        unknown = set(given.ways) - set(ways)
-        if unknown:
-            parser.error(f"--ways: there is no {sorted(unknown)[0]!r}; there are: {', '.join(ways)}")
-        ways = {name: ways[name] for name in given.ways}
+    if given.threads:
+        torch.set_num_threads(given.threads)
+
+    def ways_of(workload: Workload) -> dict[str, Way]:
+        known = gpu_ways() if gpu else cpu_ways(workload)
+        ways = {name: way for name, way in known.items() if not (given.no_compile and way.compiled)}
+        if unknown := set(given.ways or ()) - set(ways):
+            parser.error(f"--ways: there is no {min(unknown)!r}; there are: {', '.join(ways)}")
+        return {name: ways[name] for name in given.ways or ways}
+
     workloads: tuple[Workload, ...] = GPU_WORKLOADS if gpu else CPU_WORKLOADS
-    if given.workloads and not 0 <= min(given.workloads) <= max(given.workloads) < len(workloads):
-        parser.error(f"--workloads: they are numbered from 0 to {len(workloads) - 1}")
-    workloads = tuple(workloads[i] for i in given.workloads) if given.workloads else workloads
+    if given.workloads:
+        known = (*workloads, *(other for other in GPU_WORKLOADS if other not in workloads))
+        if not 0 <= min(given.workloads) <= max(given.workloads) < len(known):
+            parser.error(f"--workloads: they are numbered from 0 to {len(known) - 1}")
+        workloads = tuple(known[i] for i in given.workloads)
     result: dict[str, Any] = {
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if gpu else f"{os.cpu_count()} x {cpu_name()}",
         "versions": {"cudnn": torch.backends.cudnn.version() if gpu else None, **{p: installed(p) for p in PACKAGES}},
+        "threads": torch.get_num_threads(),
         "steps": {},
     }
 
@@ -467,22 +536,25 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             write_text(given.json, json.dumps(result, indent=1) + "\n")
 
     for workload in workloads:
-        result["steps"][workload.name] = measure_steps(workload, ways, device, given.rounds, given.repeats)
-        show_steps(workload, result["steps"][workload.name])
+
+        def keep_steps(steps: dict[str, dict[str, float]], name: str = workload.name) -> None:
+            result["steps"][name] = steps
+            keep()
+
+        show_steps(
+            workload, measure_steps(workload, ways_of(workload), device, given.rounds, given.repeats, keep_steps)
+        )
         free(device)
+    for stages in (None, *(given.stages or ())) if gpu else ():
+        before = set_stages(stages) if stages else 0
+        name = f"kernels, {stages} steps in flight" if stages else "kernels"
+        result[name] = measure_kernels(device, norm_sites(8, 32, 224))
+        show_kernels(name, result[name])
         keep()
-    if gpu:
-        result["kernels"] = measure_kernels(device, norm_sites(8, 32, 224))
-        show_kernels(result["kernels"])
-        keep()
+        if stages:
+            set_stages(before)
     if gpu and not given.no_capacity:
-        fit = {name: way for name, way in ways.items() if not way.compiled and not way.foreign}
-        result["clips_that_fit"] = {
-            str(frames): {name: clips_that_fit(way, frames, 224, device) for name, way in tqdm(fit.items(), "fit")}
-            for frames in (32, 64)
-        }
-        for frames, counts in result["clips_that_fit"].items():
-            print(f"clips of {frames} frames that fit: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+        result["clips_that_fit"] = measure_capacity(ways_of(GPU_WORKLOADS[0]), device)
         keep()
     return result
 
@@ -513,10 +585,10 @@ def show_steps(workload: Workload, steps: dict[str, dict[str, float]]) -> None:
         print(line)
 
 
-def show_kernels(kernels: dict[str, Any]) -> None:
+def show_kernels(name: str, kernels: dict[str, Any]) -> None:
     """Prints bandwidths as parts of a copy's."""
     copy = kernels["copy_bytes_per_second"] / 1e9
-    print(f"\ncopying: {copy:.0f} GB/s; our GN, and of that:")
+    print(f"\ncopying: {copy:.0f} GB/s; {name} of our GN, and of that:")
     print("features                       after it       forward                    backward")
     for row in kernels["norms"]:
         after = "+".join(name for name in ("residual", "relu") if row[name]) or "-"

@@ -32,6 +32,15 @@ def test_the_import_is_light():
         video_gn.Resnet  # noqa: B018
 
 
+def test_the_page_of_the_kernels_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "kernels_in_networks.md").read_text(), re.DOTALL)
+    page: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/kernels_in_networks.md", "exec"), page)
+    assert len(blocks) == 2 and page["instance"].kernels == "torch"
+    torch.testing.assert_close(page["z"], (page["y"] + page["x"]).relu())
+
+
 def test_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), re.DOTALL)
@@ -118,7 +127,7 @@ def test_networks_that_are_none(little):
     with pytest.raises(InputError, match=r"Mean gives \[8, 3\] for 8 clips"):
         fitted(lambda k: Mean(3), little)
     model = video_gn.VideoClassifier(["a"], Mean, video_gn.AdamW(head_lr=2.0))
-    model.trainer = type("T", (), {"world_size": 1, "accumulate_grad_batches": 1})()
+    model.trainer = type("T", (), {"world_size": 1, "accumulate_grad_batches": 1, "precision_plugin": None})()
     with pytest.raises(InputError, match="head_lr needs a network that has `head`"):
         model.configure_optimizers()
 

@@ -40,6 +40,7 @@ COMMANDS = {
         TRAINING, "classes of videos: predict MODEL VIDEO ... (predict MODEL --help has its options);\n"
         "beginning with an option it is the trainer's: predict --ckpt_path FILE --videos ...", True,
     ),
+    "memory": Command("video_gn.train.memory.table", "how many clips fit into a GPU, without one: memory -c base"),
     "export": Command("video_gn.export.__main__", "a checkpoint as safetensors, ONNX and other formats"),
     "ablate": Command("video_gn.ablate.__main__", "train every cell of a grid, and report: ablate motion"),
     "data": Command("", "lists, checks and copies of videos; data --help names its commands"),

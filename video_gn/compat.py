@@ -2,17 +2,19 @@
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # what BN of any dimension and synchronised BN are
 NormBase = nn.modules.batchnorm._NormBase  # InstanceNorm too
 InstanceNorm = nn.modules.instancenorm._InstanceNorm
+Dropout = nn.modules.dropout._DropoutNd  # of any dimension
 PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]  # the one in C trusts the sizes that a file says
 
 
@@ -25,6 +27,15 @@ def constant_result(function: F) -> F:
     return function
 
 
+def shapes_alone() -> AbstractContextManager[Any]:
+    """Within it, tensors are made without memory, of devices that need not be there; those with memory are taken so."""
+    if not torch.cuda.is_available():
+        # The mode has PyTorch believe in a GPU from then on. Autograd's engine would start a thread for it, after which
+        # no forked process can differentiate, if it were not started already.
+        torch.ones((), requires_grad=True).backward()
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 def is_fake(x: Tensor) -> bool:
     """Whether a tensor has a shape, a type and a device, and no memory."""
     return isinstance(x, FakeTensor)
@@ -33,6 +44,11 @@ def is_fake(x: Tensor) -> bool:
 def transforming() -> bool:
     """Whether a transform of `torch.func` (grad, vmap, jvp) is being applied."""
     return torch._C._are_functorch_transforms_active()
+
+
+def squares_of_differences(a: Tensor, b: Tensor) -> Tensor:
+    """`(a - b) ** 2` in one pass; of shapes that differ too, about which PyTorch's function for it warns."""
+    return torch.ops.aten.mse_loss(a, b, 0)
 
 
 def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

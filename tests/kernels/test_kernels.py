@@ -30,6 +30,7 @@ from video_gn.kernels import dispatch, launch, ops
 from video_gn.kernels.layers import GroupNorm, norm_act
 from video_gn.models.blocks import select_kernels
 from video_gn.models.norm import make_norm
+from video_gn.models.recompute import set_recompute
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OLD = TorchVersion(triton.__version__) < "3.9" and np.lib.NumpyVersion(np.__version__) >= "2.4.0" and DEVICE == "cpu"
@@ -332,11 +333,12 @@ def test_frozen_stages_pass_gradients_to_their_input():
     torch.testing.assert_close(x.grad, (y > 0) * scale.view(1, -1, 1, 1, 1))
 
 
-def small(norm="gn", kernels="triton", low_memory=False, geometry="i3d", width=8, **options):
+def small(norm="gn", kernels="triton", recompute="none", geometry="i3d", width=8, **options):
     torch.manual_seed(0)
     layer = make_norm(norm, num_groups=8, **options)
     net = resnet3d(4, layer, 11, width, geometry, 32, dropout=0, zero_init_gamma=False).to(DEVICE)
-    select_kernels(net, kernels, low_memory)
+    select_kernels(net, kernels)
+    set_recompute(net, recompute)
     return net
 
 
@@ -381,19 +383,20 @@ def test_state_dicts_do_not_know_the_kernels():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", few(["gn", "bn"], (), ("gn",)))
-def test_low_memory_changes_no_bit(norm, clips):
+def test_recomputing_changes_no_bit(norm, clips):
     """What is computed again is what was computed."""
     clips = clips[:, :, :4, :8, :8].contiguous(memory_format=LAST)
-    (loss, gradients), (same, others) = (
-        step(small(norm, low_memory=low, geometry="i3d_small"), clips) for low in (False, True)
+    (loss, gradients), *others = (
+        step(small(norm, recompute=way, geometry="i3d_small"), clips) for way in ("none", "norms", "blocks")
     )
-    if DEVICE == "cpu":  # cuDNN's convolutions may add up in any order
-        assert torch.equal(loss, same) and all(map(torch.equal, gradients, others))
-    torch.testing.assert_close(loss, same)
+    for same, once_more in others:
+        if DEVICE == "cpu":  # cuDNN's convolutions may add up in any order
+            assert torch.equal(loss, same) and all(map(torch.equal, gradients, once_more))
+        torch.testing.assert_close(loss, same)
 
 
 @pytest.mark.slow
-def test_low_memory_keeps_less(clips):
+def test_recomputing_keeps_less(clips):
     def kept(net):
         """Bytes that are alive for backward."""
         alive = {}
@@ -406,8 +409,8 @@ def test_low_memory_keeps_less(clips):
             net(clips)
         return sum(alive.values())
 
-    less, more = (kept(small(low_memory=low, width=16)) for low in (True, False))
-    assert less < 0.8 * more
+    least, less, more = (kept(small(recompute=way, width=16)) for way in ("blocks", "norms", "none"))
+    assert less < 0.8 * more and least < 0.8 * less
 
 
 @pytest.mark.slow
@@ -424,9 +427,9 @@ def test_under_autocast_features_keep_their_type(clips):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("low_memory", few([False, True], (), (True,)))
-def test_activation_checkpointing(low_memory, clips):
-    net = small(low_memory=low_memory)
+@pytest.mark.parametrize("recompute", few(["none", "norms"], (), ("norms",)))
+def test_activation_checkpointing(recompute, clips):
+    net = small(recompute=recompute)
     _, expected = step(net, clips)
     net.zero_grad()
     x = clips
@@ -442,7 +445,7 @@ def test_activation_checkpointing(low_memory, clips):
 def test_distributed_data_parallel(clips, tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
-        net = small(low_memory=True).to(
+        net = small(recompute="norms").to(
             memory_format=LAST
         )  # as VideoClassifier does, so that gradients lie as DDP's buckets
         _, expected = step(net, clips)
@@ -657,9 +660,9 @@ def test_more_than_two_billion_elements():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device")
-@pytest.mark.parametrize("low_memory", [False, True])
-def test_cuda_graphs(low_memory, clips):
-    net = small(low_memory=low_memory)
+@pytest.mark.parametrize("recompute", ["none", "norms", "blocks"])
+def test_cuda_graphs(recompute, clips):
+    net = small(recompute=recompute)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

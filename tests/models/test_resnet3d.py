@@ -77,7 +77,8 @@ def test_same_logits_as_pytorchvideos_builder(name):
     reference.load_state_dict(net.state_dict())
     clips = torch.randn(2, 3, 16, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(net(clips).flatten(1), reference.eval()(clips), rtol=1e-5, atol=1e-5)
+        # On one thread, thin convolutions are by another kernel.
+        torch.testing.assert_close(net(clips).flatten(1), reference.eval()(clips), rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -3,6 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning.plugins import MixedPrecision, Precision
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from samples import classifier
 from torch import nn
 
@@ -43,7 +45,7 @@ def test_cosine_and_warmup():
 @pytest.mark.parametrize("name", NORMS)
 def test_weight_decay_of_gamma_and_beta_is_the_same_for_every_norm(name):
     model = small(norm=name, weight_decay=0.1, norm_weight_decay=0.02)
-    model.trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=3)
+    model.trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=3, precision_plugin=None)
     optimizer = model.configure_optimizers()["optimizer"]
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for key, parameter in model.net.named_parameters():
@@ -55,7 +57,7 @@ def test_weight_decay_of_gamma_and_beta_is_the_same_for_every_norm(name):
 
 def test_frozen_parameters_are_not_optimised():
     model = small(norm="frozen_bn")
-    model.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1)
+    model.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1, precision_plugin=None)
     assert len(model.configure_optimizers()["optimizer"].param_groups) == 2
     fixed = small(norm="frozen_bn", freeze_affine=True)
     fixed.setup("test")  # its weights come from a checkpoint
@@ -148,10 +150,36 @@ def test_memory_order_follows_the_device_unless_set(setting, device, last):
 
 
 @pytest.mark.parametrize(
+    ("settings", "bf16", "last"),
+    [
+        ({}, False, True),
+        ({"crop_size": 224}, False, False),  # measured to be no faster
+        ({"channels_last": False}, False, False),
+        ({"kernels": "torch"}, False, False),  # whose GroupNorm in that order is inexact
+        ({}, True, False),
+    ],
+)
+def test_memory_order_on_a_cpu(settings, bf16, last):
+    """The network's own, in training and without a trainer, and its GroupNorm is the exact one."""
+    given = {"depth": 11, "width": 8, "num_groups": 4, "arch": "i3d_small", "crop_size": 32, "batch_size": 2}
+    model, seen = classifier(NAMES, **given | settings), []
+    precision = MixedPrecision("bf16-mixed", "cpu") if bf16 else Precision()
+    strategy = SingleDeviceStrategy(torch.device("cpu"), precision_plugin=precision)
+    model.net.blocks[1].register_forward_hook(lambda _, inputs, y: seen.append((inputs[0], type(y.grad_fn).__name__)))
+    for prepared in (False, True):
+        if prepared:
+            model.call.prepare(strategy, True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            model(torch.randint(0, 255, (2, 3, 8, 32, 32), dtype=torch.uint8))
+    assert [x.is_contiguous(memory_format=torch.channels_last_3d) for x, _ in seen] == [last] * 2
+    assert [name == "_NormBackward" for _, name in seen] == [last] * 2
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"kernels": "fast"}, "one of: auto, triton, torch"),
-        ({"low_memory": True, "compile": True}, "low_memory and model.execution.compile"),
+        ({"recompute": "blocks", "compile": True}, "recompute is blocks and model.execution.compile true"),
         ({"cuda_graph": True, "compile": True}, "cuda_graph and model.execution.compile are both true"),
         ({"std": (0.2, 0.0, 0.2)}, "model.start.std"),
         ({"decay_points": [150_000]}, "fractions of training"),

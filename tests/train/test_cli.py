@@ -449,8 +449,8 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     kernels = (
         "--model.execution.kernels",
         "triton",
-        "--model.execution.low_memory",
-        "true",
+        "--model.execution.recompute",
+        "norms",
         "--trainer.precision",
         "bf16-mixed",
     )
@@ -460,7 +460,7 @@ def test_checkpoints_do_not_know_the_kernels(data_root, tmp_path):
     assert cli.main(fit(tmp_path / "run", data_root, *args)) == 0
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     hyper_parameters = torch.load(last, weights_only=True)["hyper_parameters"]
-    assert not {"execution", "low_memory", "kernels"} & {key.rpartition(".")[2] for key in flat(hyper_parameters)}
+    assert not {"execution", "recompute", "kernels"} & {key.rpartition(".")[2] for key in flat(hyper_parameters)}
     run = json.loads((tmp_path / "run" / "results.json").read_text())["run"]
     assert run["norm_kernels"] == "norms run on fused Triton kernels (norm + residual + ReLU)"
     assert cli.main(["test", "--ckpt_path", str(last), "--trainer.limit_test_batches", "1"]) == 0
@@ -757,8 +757,13 @@ def slip(capsys, args):
         (("--data.batch_size", "25"), "24 training videos do not fill one step of 25 clips"),
         (("--model.execution.kernels", "fast"), "model.execution.kernels"),
         (
-            ("--model.execution.low_memory", "true", "--model.execution.compile", "true"),
-            "model.execution.low_memory and model.execution.compile are both true",
+            ("--model.execution.recompute", "all"),
+            "Expected a typing.Literal['none', 'norms', 'blocks']. Got value: all",
+        ),
+        (("--model.execution.low_memory", "true"), "model.execution.low_memory is now model.execution.recompute"),
+        (
+            ("--model.execution.recompute", "norms", "--model.execution.compile", "true"),
+            "model.execution.recompute is norms and model.execution.compile true",
         ),
         (("--model.execution.cuda_graph", "true"), "cuda_graph is true, and there is no CUDA device; take null"),
         (("--model.start.init", "gone.pth"), "there is no file gone.pth to start from"),

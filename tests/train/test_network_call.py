@@ -115,7 +115,10 @@ def test_steps_by_graphs_are_the_same(settings, recorded):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
-@pytest.mark.parametrize("settings", [{"low_memory": True}, {"kernels": "torch"}, {"norm": "bn", "ghost_batch": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"recompute": "norms"}, {"recompute": "blocks"}, {"kernels": "torch"}, {"norm": "bn", "ghost_batch": 2}],
+)
 def test_kernels_of_every_kind_can_be_recorded(settings, recorded):
     settings = {"num_groups": 32} | settings if "norm" in settings else settings
     found, expected = (trained(made(how, **settings), bf16=True) for how in (True, False))
@@ -241,7 +244,7 @@ class Asks(nn.Module):
 def own(cuda_graph, error=None):
     torch.manual_seed(0)
     net = Asks(len(NAMES), error).to(DEVICE)
-    call = NetworkCall(net, lambda clips: clips / 255, Execution(cuda_graph=cuda_graph), 4)
+    call = NetworkCall(net, lambda clips: clips / 255, Execution(cuda_graph=cuda_graph), 4, 32)
     prepare(call)
     return net, call
 

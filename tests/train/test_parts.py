@@ -6,9 +6,12 @@ import logging
 import pytest
 import torch
 from command_lines import stop_at, tiny
+from torch import nn
 
+from video_gn.compat import shapes_alone
 from video_gn.export.__main__ import main as export
 from video_gn.train import cli
+from video_gn.train.optim import SGD, AdamW, make_optimizer
 
 OWN = """
 from torch import nn
@@ -174,3 +177,17 @@ def test_another_class_begins_with_its_own_defaults(tmp_path):
     assert cli.resolve([*words, "--model.optimizer", "SGD"])["model"]["optimizer"]["init_args"]["base_lr"] == 0.8
     schedule = cli.resolve([*words, "--model.schedule", "Step"])["model"]["schedule"]
     assert schedule["init_args"] == {"decay_points": [0.375, 0.75], "warmup": 0.0}
+
+
+# The optimizer's step in one kernel
+
+
+def test_sgd_on_a_gpu_steps_in_one_kernel():
+    """Elsewhere, and where float16 scales the loss, it does not; nor does another optimizer."""
+    with shapes_alone(), torch.device("cuda"):
+        net = nn.Linear(2, 2)
+        made = make_optimizer(SGD(), net, 0.1, None)
+        assert all(group["fused"] and not group["foreach"] for group in made.param_groups)
+        others = make_optimizer(SGD(), net, 0.1, object()), make_optimizer(AdamW(), net, 0.1, None)
+    for other in (*others, make_optimizer(SGD(), nn.Linear(2, 2), 0.1, None)):
+        assert not any(group["fused"] for group in other.param_groups)

@@ -519,7 +519,7 @@ def test_frozen_stages_stay(own):
     _, path = own
     torch.manual_seed(0)
     model = classifier(NAMES[:3], **SMALL, init=path, freeze_stages=2, head_lr=10.0)
-    model.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1)
+    model.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1, precision_plugin=None)
     groups = model.configure_optimizers()["optimizer"].param_groups
     assert groups[-1]["lr"] == pytest.approx(10 * groups[0]["lr"])
     assert [tuple(p.shape) for p in groups[-1]["params"]] == [(3, 128), (3,)]

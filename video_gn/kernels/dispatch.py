@@ -60,7 +60,7 @@ def obstacle(device: torch.device) -> str | None:
         return "Triton is not installed"
     if interpreted():
         return None
-    if device.type != "cuda":
+    if device.type != "cuda" or not torch.cuda.is_available():
         return "there is no CUDA device"
     if torch.version.hip:
         return "they are untried on AMD's GPUs"
@@ -127,9 +127,7 @@ def check(setting: str, device: torch.device) -> str:
     """
     if device.type == "cuda":
         check_cudnn(torch.backends.cudnn.version())
-    reason = "model.execution.kernels=torch" if setting == "torch" else obstacle(device)
-    if reason is None and setting == "auto" and device.type != "cuda":
-        reason = "there is no CUDA device"
+    reason = _hindrance(setting, device)
     if reason is None:
         return "norms run on fused Triton kernels (norm + residual + ReLU)"
     if setting == "triton":
@@ -137,6 +135,19 @@ def check(setting: str, device: torch.device) -> str:
             f"model.execution.kernels is triton, and {reason}; take auto, which takes PyTorch's kernels here"
         )
     return f"norms run on PyTorch's kernels: {reason}"
+
+
+def triton_runs(setting: str, device: torch.device) -> bool:
+    """Whether the kernels run on a device."""
+    return _hindrance(setting, device) is None
+
+
+def _hindrance(setting: str, device: torch.device) -> str | None:
+    if setting == "torch":
+        return "model.execution.kernels=torch"
+    if setting == "auto" and device.type != "cuda":
+        return obstacle(device) or "there is no CUDA device"
+    return obstacle(device)
 
 
 def check_cudnn(version: int | None) -> None:

@@ -6,6 +6,7 @@ For any network: `from video_gn.kernels import GroupNorm, InstanceNorm, norm_act
 import torch
 from torch import Tensor, nn
 
+from video_gn.kernels import cpu_norm
 from video_gn.kernels.dispatch import takes
 
 
@@ -58,6 +59,8 @@ class GroupNorm(Fused, nn.GroupNorm):
             from video_gn.kernels import ops
 
             return ops.norm(x, self.weight, self.bias, residual, len(x), self.num_groups, self.eps, relu)
+        if several and self.affine and cpu_norm.takes(self, x, residual):
+            return cpu_norm.norm(x, self.weight, self.bias, residual, self.num_groups, self.eps, relu)
         return finish(super().forward(x), residual, relu, x.dtype)
 
 

@@ -56,12 +56,13 @@ class Plan(NamedTuple):
     merge_rows: int  # chunks of one of its steps, a power of 2
 
 
-def set_stages(stages: int) -> None:
-    """Sets how many steps of a program are in flight, for measurements of what a GPU is fastest with."""
+def set_stages(stages: int) -> int:
+    """Sets how many steps of a program are in flight, to measure what a GPU is fastest with; gives how many were."""
     global _STAGES
-    _STAGES = stages
+    before, _STAGES = _STAGES, stages
     layout_of.cache_clear()
     summing_of.cache_clear()
+    return before
 
 
 def held(sets: Sets) -> bool:

@@ -1,6 +1,6 @@
 """Parts of the network: pytorchvideo's blocks with each norm, residual sum and ReLU as one call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,10 @@ class Conv3d(nn.Conv3d):
     Where padding reaches every position of the output, oneDNN's weight gradient in bfloat16 reads and writes memory
     that is not its own (PyTorch 2.15 on a CPU with AVX512-BF16: a 3x1x1 kernel on 2 frames, a 1x3x3 kernel of stride 2
     on 1 x 1 pixels): the gradient is NaN or any number, or the process dies. Such layers compute in float32.
+
+    And less its choice of a kernel on a single thread of a CPU, where 1x1x1 and 3x1x1 convolutions of fewer than 16
+    clips go to one that is 2 to 10 times slower, unless they are dilated: dilation along H and W, which a kernel of
+    size 1 there does not have, is given.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,6 +34,24 @@ class Conv3d(nn.Conv3d):
             with torch.autocast("cpu", enabled=False):
                 return self._conv_forward(x.float(), self.weight.float(), self.bias).bfloat16()
         return super().forward(x)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self._is_thin(input):
+            return super()._conv_forward(input, weight, bias)
+        geometry: Any = (self.stride, self.padding, (1, 2, 2), self.groups)
+        return nn.functional.conv3d(input, weight, bias, *geometry)
+
+    def _is_thin(self, x: Tensor) -> bool:
+        """Whether PyTorch would take its slow kernel."""
+        return (
+            self.kernel_size[1:] == (1, 1)
+            and x.is_cpu
+            and torch.get_num_threads() == 1
+            and self.padding_mode == "zeros"
+            and self.stride == self.dilation == (1, 1, 1)
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+        )
 
     def _type(self, x: Tensor) -> torch.dtype:
         return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -97,11 +119,11 @@ class Bottleneck(BottleneckBlock):
     """pytorchvideo's, with each norm and its ReLU as one, the last also with the residual sum.
 
     Attributes:
-        low_memory: Whether what two of the convolutions read is computed again in backward, not kept.
+        recompute: Whether what two of the convolutions read is computed again in backward, not kept.
         drop_path: Probability with which a clip passes by the shortcut alone, in training.
     """
 
-    low_memory = False
+    recompute = False
     drop_path = 0.0
 
     def __init__(self, **parts: nn.Module) -> None:
@@ -117,7 +139,7 @@ class Bottleneck(BottleneckBlock):
         return finish(stochastic_depth(x, self.drop_path, "row"), shortcut, True, x.dtype)
 
     def _convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
-        if not self.low_memory or x.grad_fn is None or torch.compiler.is_compiling():
+        if not self.recompute or x.grad_fn is None or torch.compiler.is_compiling():
             return conv(x)
         from video_gn.kernels import ops
 
@@ -227,18 +249,18 @@ class NormedStage(ResStage):
         return norm_act(self.norm, super().forward(x))
 
 
-def select_kernels(net: nn.Module, kernels: str, low_memory: bool = False) -> None:
-    """Sets which kernels the norms and pools of a network run, and whether they keep less for backward.
+def select_kernels(net: nn.Module, kernels: str) -> None:
+    """Sets which kernels the norms and pools of a network run.
 
     Raises:
         InputError: `kernels` is none of `video_gn.kernels.dispatch.SETTINGS`.
     """
     if kernels not in SETTINGS:
         raise InputError(f"kernels is {kernels!r}; it has to be one of: {', '.join(SETTINGS)}")
-    for module in (one for one in net.modules() if type(one).__module__.startswith("video_gn.")):
-        for name, value in {"kernels": kernels, "low_memory": low_memory}.items():
-            if hasattr(module, name):
-                setattr(module, name, value)
+    ours: Iterator[Any] = (module for module in net.modules() if type(module).__module__.startswith("video_gn."))
+    for module in ours:
+        if hasattr(module, "kernels"):
+            module.kernels = kernels
 
 
 class WindowPool(nn.Module):

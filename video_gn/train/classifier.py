@@ -14,7 +14,6 @@ from video_gn import rules
 from video_gn.batch import as_batch
 from video_gn.errors import InputError
 from video_gn.models import contract
-from video_gn.models.blocks import select_kernels
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.begin import begin, convert_start
@@ -23,7 +22,7 @@ from video_gn.train.freeze_bn import check_statistics, freeze_if_due
 from video_gn.train.loss import Loss, class_weights, targets_of
 from video_gn.train.metrics import Accuracy, EpochSums, MultiLabelAccuracy, means, ranks, top
 from video_gn.train.network_call import NetworkCall, seed_step
-from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, groups, say_rate, scaled_lr
+from video_gn.train.optim import SGD, Optimizer, check_accumulation, ends_step, make_optimizer, say_rate, scaled_lr
 from video_gn.train.outcomes import Outcomes
 from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
@@ -86,9 +85,8 @@ class VideoClassifier(pl.LightningModule):
         self.mean, self.std, before = begin(self.net, start, self.class_names)
         self.to_convert = (before,) if before else ()  # no module of this one
         start = replace(start, convert=start.convert if before else 0)
-        select_kernels(self.net, execution.kernels, execution.low_memory)
         contract.check_ghost_batch(self.net, batch_size)
-        self.call = NetworkCall(self.net, Normalize(self.mean, self.std), execution, batch_size)
+        self.call = NetworkCall(self.net, Normalize(self.mean, self.std), execution, batch_size, crop_size)
         self.init = start.init
         self.frozen = contract.freeze(self.net, start.freeze_stages)
         said = {"batch_size": batch_size, "crop_size": crop_size, "seed": seed, "freeze_bn_after": freeze_bn_after}
@@ -278,7 +276,8 @@ class VideoClassifier(pl.LightningModule):
         return scaled_lr(self.optimizer.base_lr, self.clips_per_step)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer.make(groups(self.optimizer, self.net, self.lr), self.lr)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        optimizer = make_optimizer(self.optimizer, self.net, self.lr, scaler)
         self._given = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
         scheduler = LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -32,7 +32,7 @@ from video_gn.train.configs import dump, looking_through
 from video_gn.train.from_checkpoint import split_of_run
 from video_gn.train.help import refusal, sections, shorten
 from video_gn.train.names import network, run_name
-from video_gn.train.resume import find_resume, not_restored
+from video_gn.train.resume import find_resume
 from video_gn.train.run import (
     bar,
     check_best,
@@ -42,6 +42,7 @@ from video_gn.train.run import (
     next_steps,
     of_evaluation,
     of_training,
+    slip_of,
     words_of_own_network,
     writes_last,
 )
@@ -55,11 +56,6 @@ PREFERRED = {  # classes whose settings need no class_path
 }
 PATIENCE = 10.0  # seconds for which another run's lock on the same folder is waited for: it may just be ending
 LAUNCHER = "VIDEO_GN_LAUNCHER"  # in the environment of processes that Lightning starts: the number of the first
-# What a user can correct, as Lightning says it while it runs.
-LIGHTNINGS = (
-    (ValueError, "val_check_interval"),  # more than an epoch's batches
-    (RuntimeError, "conditioned on metric"),  # EarlyStopping's monitor, which nothing logs
-)
 _made: dict[tuple, tuple] = {}  # parsers
 
 set_loader("yaml", looking_through(get_loader("yaml")), (yaml.YAMLError, RecursionError))
@@ -254,10 +250,8 @@ class CLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
-            if slip := not_restored(error, str(self.config[subcommand].ckpt_path)):
+            if slip := slip_of(error, self.trainer, self.model, str(self.config[subcommand].ckpt_path)):
                 raise slip from None
-            if any(isinstance(error, kind) and words in str(error) for kind, words in LIGHTNINGS):
-                raise InputError(str(error)) from None
             raise
         finally:
             self.datamodule.close()

@@ -20,6 +20,7 @@ from video_gn.models.architectures import ARCHS, DEPTHS
 from video_gn.models.known import NAMES
 from video_gn.models.networks import NETWORKS
 from video_gn.models.norm import NORMS
+from video_gn.models.recompute import WAYS
 from video_gn.models.resnet3d import RULES, ResNet3d
 from video_gn.train.callbacks.best import MONITORS
 from video_gn.train.callbacks.bn_statistics import CHOICES as STATISTICS
@@ -37,6 +38,7 @@ CHOICES: dict[str, Iterable[Any]] = {
     "model.schedule": SCHEDULES,
     "data.evaluation.protocol": PROTOCOLS,
     "model.execution.kernels": SETTINGS,
+    "model.execution.recompute": WAYS,
     "data.loading.backend": BACKENDS,
     "bn_statistics.use": STATISTICS,
     "checkpoint.monitor": MONITORS,

@@ -11,13 +11,19 @@ from torch import Tensor, nn
 
 from video_gn.compat import hooked
 from video_gn.errors import InputError
-from video_gn.kernels.dispatch import check
+from video_gn.kernels.dispatch import check, triton_runs
+from video_gn.models.blocks import select_kernels
 from video_gn.models.known import is_known
+from video_gn.models.recompute import Recomputed, draws_numbers, set_recompute
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.cuda_graph import Graphs
 from video_gn.train.settings import Execution
 
 # Values that a layer computes with, and a callback may change.
-_VALUES = ("training", "p", "momentum", "eps", "r_max", "d_max", "kernels", "low_memory", "drop_path")
+_VALUES = ("training", "p", "momentum", "eps", "r_max", "d_max", "kernels", "recompute", "drop_path")
+
+# Up to which side of clips a CPU is faster in channels_last_3d: at 32 and 112 it is, and not at 224 (docs/kernels.md).
+_SMALL_SIDE = 160
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +44,7 @@ class NetworkCall:
         normalize: Of its input, from uint8 to floats.
         execution: How it is run.
         batch_size: Clips per GPU in a training step; fewer are never called by graphs.
+        side: Of the training crop, in pixels.
 
     Attributes:
         execution: How it is run.
@@ -47,9 +54,12 @@ class NetworkCall:
     """
 
     def __init__(
-        self, net: nn.Module, normalize: Callable[[Tensor], Tensor], execution: Execution, batch_size: int
+        self, net: nn.Module, normalize: Callable[[Tensor], Tensor], execution: Execution, batch_size: int, side: int
     ) -> None:
+        select_kernels(net, execution.kernels)
+        set_recompute(net, execution.recompute)
         self.execution, self._net, self.normalize, self._batch_size = execution, net, normalize, batch_size
+        self._side = side
         self.norm_kernels, self.graphed = "", False
         self._device_type = ""  # where calls are recorded; empty for nowhere
         self._recorded: _Recorded | None = None
@@ -71,7 +81,13 @@ class NetworkCall:
         before, self.norm_kernels = self.norm_kernels, check(execution.kernels, device)
         if self.norm_kernels != before:  # once where a test follows training
             log.info(self.norm_kernels)
-        self._net.to(memory_format=execution.layout(device))  # type: ignore[call-overload]
+        if trains and execution.recompute == "norms" and not triton_runs(execution.kernels, device):
+            log.warning(
+                "model.execution.recompute is norms, which keeps less only where the norms run on the Triton kernels; "
+                "blocks does everywhere"
+            )
+        order = self._order(device, strategy.precision_plugin.precision == "32-true")
+        self._net.to(memory_format=order)  # type: ignore[call-overload]
         if execution.compile:
             self._net.compile()
         self.end()
@@ -113,7 +129,16 @@ class NetworkCall:
         return reason is not None
 
     def _run(self, clips: Tensor) -> Tensor:
-        return self._net(self.normalize(clips).contiguous(memory_format=self.execution.layout(clips.device)))
+        order = self._order(clips.device, not torch.is_autocast_enabled(clips.device.type))
+        return self._net(self.normalize(clips).contiguous(memory_format=order))
+
+    def _order(self, device: torch.device, exact: bool) -> torch.memory_format:
+        """Memory order of activations, which are in float32 where they are `exact`."""
+        execution = self.execution
+        free = device.type == "cpu" and execution.channels_last is None and execution.kernels == "auto" and exact
+        if free and isinstance(self._net, ResNet3d) and self._side <= _SMALL_SIDE:
+            return torch.channels_last_3d
+        return execution.layout(device)
 
     def _state(self, clips: Tensor, modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> list[Any]:
         """All that graphs take for granted: sizes, types, objects, addresses and values."""
@@ -144,7 +169,11 @@ class NetworkCall:
 def seed_step(model: Any, batch_idx: int) -> None:
     """Has dropout follow from (seed, epoch, batch, process), so that a resumed run has the same one."""
     key = (model.seed, model.trainer.current_epoch, batch_idx, model.trainer.global_rank)
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    if model.device.type == "cpu":  # for GPUs that are not used, PyTorch would note each seed and who asked for it
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _is_ours(net: nn.Module) -> bool:
@@ -172,6 +201,9 @@ def _hindrance(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> st
         return "BatchNorm exchanges statistics between processes (trainer.sync_batchnorm)"
     if any(vars(module).get("momentum", 0) is None for module in modules):
         return "BatchNorm averages over all batches, whose number is no part of a graph"
+    recomputed = [module for module in modules if isinstance(module, Recomputed) and module.training]
+    if any(draws_numbers(module.modules()) for module in recomputed):
+        return "blocks with dropout or stochastic depth are recomputed, which is to ask for the random numbers' state"
     if torch.is_anomaly_enabled():
         return "PyTorch looks for anomalies (trainer.detect_anomaly), which is to ask the GPU"
     return None

@@ -23,13 +23,32 @@ from video_gn.train.callbacks.best import MONITORS, BestCheckpoint
 from video_gn.train.callbacks.check_resumed import CheckResumed
 from video_gn.train.callbacks.first_look import FirstLook
 from video_gn.train.callbacks.history import History
+from video_gn.train.callbacks.memory import StepMemory, out_of_memory
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.predictions import PredictionWriter
 from video_gn.train.callbacks.results import RunReport
 from video_gn.train.callbacks.saving import LAST, EpochCheckpoint
 from video_gn.train.callbacks.speed import Progress
 from video_gn.train.callbacks.split_table import SplitTable
+from video_gn.train.memory.advice import is_out_of_memory
 from video_gn.train.names import network
+from video_gn.train.resume import not_restored
+
+# What a user can correct, as Lightning says it while it runs.
+_LIGHTNINGS = (
+    (ValueError, "val_check_interval"),  # more than an epoch's batches
+    (RuntimeError, "conditioned on metric"),  # EarlyStopping's monitor, which nothing logs
+)
+
+
+def slip_of(error: Exception, trainer: Any, model: Any, ckpt_path: str) -> InputError | None:
+    """What a user can correct of a run that ended with an error; None for nothing."""
+    if is_out_of_memory(error):
+        return out_of_memory(trainer, model)
+    if slip := not_restored(error, ckpt_path):
+        return slip
+    said = any(isinstance(error, kind) and words in str(error) for kind, words in _LIGHTNINGS)
+    return InputError(str(error)) if said else None
 
 
 def words_of_own_network(given: Any) -> str:
@@ -104,6 +123,7 @@ def of_training(config: Any, given: Any, run_dir: Path, name: str, dumped: str) 
         History(run_dir),
         Progress(run_dir),
         FirstLook(run_dir, dumped),
+        StepMemory(),
         SplitTable(run_dir),
         _report(config, given, run_dir, name, dumped),
         *([BestCheckpoint(folder, config.checkpoint.monitor)] if saves and _validates(config) else []),

@@ -13,6 +13,7 @@ from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.models.contract import settings_of
+from video_gn.models.recompute import WAYS
 from video_gn.rules import FLAG, FORMAT, START, check, one_of, or_none, plain
 from video_gn.weights.hub import fitting
 
@@ -67,31 +68,32 @@ class Execution:
     compile: bool = False
     """Whether to run the network through `torch.compile`."""
     channels_last: bool | None = None
-    """Whether to keep activations in channels_last_3d memory order. None for what is faster: on a GPU yes, on a CPU
-    no."""
+    """Whether to keep activations in channels_last_3d memory order. None for what is faster: on a GPU yes; on a CPU for
+    ResNet3d in float32 on clips of up to 160 x 160 pixels."""
     kernels: Literal["auto", "triton", "torch"] = "auto"
     """What norms run on: triton, this project's kernels of norm + residual sum + ReLU; torch, PyTorch's; auto, the
     first where there is a GPU for them."""
-    low_memory: bool = False
-    """Whether those kernels keep less for backward: what convolutions read after a norm and ReLU is computed again. Not
-    with `compile`."""
+    recompute: Literal["none", "norms", "blocks"] = "none"
+    """What is computed again in backward, bit-identical, so as not to keep it: norms, what convolutions read after a
+    norm and ReLU of those kernels, at nearly no time; blocks, each residual block but for its input, at about a quarter
+    more time and the least memory. `video-gn memory` counts what each saves. Not with `compile`."""
     cuda_graph: bool | None = None
     """Whether forward and backward of a training step are recorded once, as CUDA graphs, and then launched whole, which
     saves the host its time. Not with `compile`. None for: on a GPU, where the network is one of this project's."""
 
     def __post_init__(self) -> None:
         rules = {"compile": FLAG, "channels_last": or_none(FLAG), "kernels": one_of(("auto", "triton", "torch"))}
-        check(vars(self), rules | {"low_memory": FLAG, "cuda_graph": or_none(FLAG)}, "model.execution")
-        if self.low_memory and self.compile:
+        check(vars(self), rules | {"recompute": one_of(WAYS), "cuda_graph": or_none(FLAG)}, "model.execution")
+        if self.recompute != "none" and self.compile:
             raise InputError(
-                "model.execution.low_memory and model.execution.compile are both true; a compiled graph decides itself "
-                "what to keep"
+                f"model.execution.recompute is {self.recompute} and model.execution.compile true; a compiled graph "
+                "decides itself what to keep"
             )
         if self.cuda_graph and self.compile:
             raise InputError("model.execution.cuda_graph and model.execution.compile are both true; take one of them")
 
     def layout(self, device: torch.device) -> torch.memory_format:
-        """Memory order of activations on a device."""
+        """Memory order of activations on a device, whatever the network."""
         last = device.type == "cuda" if self.channels_last is None else self.channels_last
         return torch.channels_last_3d if last else torch.contiguous_format
 

@@ -23,6 +23,7 @@ RENAMED = {
     **{f"model.{name}": f"model.optimizer.{name}" for name in _OPTIMIZER},
     **{f"model.{name}": f"model.start.{name}" for name in _START},
     **{f"model.{name}": f"model.execution.{name}" for name in _EXECUTION},
+    **{f"model.{part}low_memory": "model.execution.recompute" for part in ("", "execution.")},
     **{f"model.{name}": f"model.schedule.{name}" for name in ("decay_points", "warmup")},
     "model.lr_schedule": "model.schedule",
     "model.bn_statistics": "bn_statistics.use",

@@ -27,6 +27,7 @@ from video_gn.models.norm import batch_norms
 from video_gn.rules import plain
 from video_gn.train.callbacks.bn_statistics import EvaluationStatistics
 from video_gn.train.callbacks.history import HISTORY_FILE, medians
+from video_gn.train.callbacks.memory import StepMemory
 from video_gn.train.callbacks.position import Position
 from video_gn.train.callbacks.speed import Progress
 from video_gn.train.outcomes import VideoScores, gather_scores
@@ -80,7 +81,7 @@ class RunReport(pl.Callback):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         train = pl_module.training_means()
         position, progress = (_callback(trainer, kind) for kind in (Position, Progress))
-        cuda = _on_gpu(trainer)
+        cuda, counted = _on_gpu(trainer), _callback(trainer, StepMemory).counted
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         fit = {
             "epochs": position.begun,
@@ -88,6 +89,7 @@ class RunReport(pl.Callback):
             "clips_per_s": progress.clips_per_s,
             "peak_memory_gib": peak / 2**30,
             "peak_memory_of": "GPU 0, allocated" if cuda else "main process, resident",
+            "counted_memory_gib": counted and counted / 2**30,
             **({"reserved_memory_gib": torch.cuda.max_memory_reserved() / 2**30} if cuda else {}),
             "cuda_graph": pl_module.call.graphed,
             "train": {name: train.get(key) for name, key in TRAIN_METRICS.items()},
