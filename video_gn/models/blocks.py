@@ -44,12 +44,12 @@ class Conv3d(nn.Conv3d):
     def _is_thin(self, x: Tensor) -> bool:
         """Whether PyTorch would take its slow kernel."""
         return (
-            self.kernel_size[1:] == (1, 1)
+            not torch.compiler.is_compiling()
+            and self.kernel_size[1:] == (1, 1)
             and x.is_cpu
             and torch.get_num_threads() == 1
             and self.padding_mode == "zeros"
             and self.stride == self.dilation == (1, 1, 1)
-            and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
         )
 
