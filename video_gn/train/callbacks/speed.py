@@ -83,10 +83,8 @@ class Progress(pl.Callback):
         if self._last:
             clips, seconds = trainer.world_size * pl_module.clips_per_gpu, now - self._last
             self.clips, self.seconds = self.clips + clips, self.seconds + seconds
-            speed, every, asked = self._moving(clips, seconds), trainer.log_every_n_steps, asks_each_step(trainer)
-            if asked or (every and trainer.global_step % every == 0):  # a figure costs Lightning a millisecond
-                # A number Lightning would send to the GPU, and wait.
-                pl_module.log("train/clips_per_s", torch.tensor(speed), prog_bar=asked)
+            found = torch.tensor(self._moving(clips, seconds))  # Lightning would send a number to the GPU, and wait
+            pl_module.log("train/clips_per_s", found, prog_bar=asks_each_step(trainer))
         self._last = now
         if now - self._written > EVERY:
             self._written = now
