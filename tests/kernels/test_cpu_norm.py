@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from video_gn.compat import shapes_alone
+from video_gn.errors import InputError
 from video_gn.kernels import GroupNorm, cpu_norm, norm_act
 
 LAST = torch.channels_last_3d
@@ -107,3 +108,41 @@ def test_nan_reaches_its_clip():
     x[0, 0, 0, 0, 0] = torch.nan
     y = layer(x)
     assert y[0, :2].isnan().all() and y[0, 2:].isfinite().all() and y[1].isfinite().all()
+
+
+def test_under_autocast_it_is_as_exact():
+    layer, x, residual, dy = made(SHAPES["rows"], GROUPS["rows"], 10)
+    results = []
+    for enabled in (False, True):
+        x.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = layer(x, residual, True)
+            results.append([y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], dy)])
+    assert all(map(torch.equal, *results))
+
+
+def test_transforms_and_second_derivatives():
+    """Transforms get PyTorch's operators; a second derivative an error that names the setting."""
+    layer, x, *_ = made(SHAPES["half"], GROUPS["half"], 1)
+    found = torch.func.vmap(layer)(torch.stack([x, 2 * x]))
+    torch.testing.assert_close(found[0], layer(x), rtol=1e-4, atol=1e-5)
+    y = layer(x.requires_grad_(), relu=True)
+    with pytest.raises(InputError, match="kernels=torch"):
+        torch.autograd.grad(y.square().sum(), x, create_graph=True)
+
+
+def test_whatever_the_default_type_is():
+    layer, x, *_ = made(SHAPES["rows"], GROUPS["rows"], 1)
+    expected = layer(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(layer(x), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_residuals_of_other_shapes_are_pytorchs():
+    layer, x, residual, _ = made(SHAPES["rows"], GROUPS["rows"], 1)
+    assert layer(x[:1], residual).shape == residual.shape and not cpu_norm.takes(layer, x[:1], residual)
+    with pytest.raises(RuntimeError, match="channels"):
+        layer(torch.zeros(1, 60, 2, 4, 4).contiguous(memory_format=LAST))

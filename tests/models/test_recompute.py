@@ -1,6 +1,7 @@
 """Activation checkpointing of residual blocks: the same bits, and less that is kept."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -83,6 +84,10 @@ def test_a_second_backward_is_the_same():
 def test_it_can_be_undone_and_copied():
     net = made("blocks", norm="gn")
     before = [type(block).__mro__[2] for block in residual_blocks(net)]
+    torch.manual_seed(0)
+    pickled = pickle.loads(pickle.dumps(net))
+    assert all(isinstance(block, Recomputed) for block in residual_blocks(pickled))
+    assert list(pickled.state_dict()) == list(net.state_dict())
     twin = copy.deepcopy(net)
     assert all(isinstance(block, Recomputed) for block in residual_blocks(twin))
     set_recompute(twin, "blocks")

@@ -166,13 +166,26 @@ def test_counting_changes_nothing():
     assert not net._forward_pre_hooks and not torch.is_autocast_enabled("cuda")
 
 
+def test_synchronised_bn_is_counted_as_bn():
+    """It would wait for the other processes."""
+    net = ResNet3d(20, "i3d_small", 11, 4, "bn")
+    setting = Setting("32-true", Execution())
+    found = [
+        count_ways(one, Clip(4, 16), setting, 0, ["none"])["none"].needs(8)
+        for one in (net, nn.SyncBatchNorm.convert_sync_batchnorm(net))
+    ]
+    assert found[1] == pytest.approx(found[0], rel=0.25)
+
+
 def test_frozen_stages_keep_nothing():
     setting = Setting("32-true", Execution())
     nets = [ResNet3d(20, "i3d_small", 11, 4, num_groups=2) for _ in range(2)]
     for stage in nets[1].stages[:2]:
-        stage.requires_grad_(False)
+        stage.requires_grad_(False).eval()
     more, less = (count_ways(net, Clip(4, 16), setting, 0, ["none"])["none"].needs(8) for net in nets)
     assert less < 0.7 * more
+    less, blocks = (count_ways(nets[1], Clip(4, 16), setting, 0, [way])[way].needs(8) for way in ("none", "blocks"))
+    assert blocks <= less
 
 
 # The command
@@ -198,10 +211,32 @@ def test_the_table(capsys, tmp_path):
         assert fits[0] < min(fits[1:])
 
 
-@pytest.mark.parametrize("words", [["--gb", "x"], ["--gb"], ["--gb=-1"], ["--gb", "0.1"], ["--gb", "nan"]])
+@pytest.mark.parametrize(
+    "words", [["--gb", "x"], ["--gb"], ["--gb=-1"], ["--gb", "-5"], ["--gb", "0.1"], ["--gb", "nan"]]
+)
 def test_no_memory_of_a_gpu(words, capsys):
     assert table.main(["-c", "demo", *words]) == 2
     assert "it has to be the memory of GPUs in GB" in capsys.readouterr().err
+
+
+def test_networks_of_the_users(tmp_path, monkeypatch, capsys):
+    """In the current folder; one that looks at its numbers cannot be counted, which is one line."""
+    (tmp_path / "nets_to_count.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes: int, asks: bool = False):\n"
+        "        super().__init__()\n"
+        "        self.asks, self.linear = asks, nn.Linear(3, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        if self.asks and x.sum().item() > 0: return self.linear(x.amax((2, 3, 4)))\n"
+        "        return self.linear(x.mean((2, 3, 4)))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["-c", "demo", "--model.net", "nets_to_count.Net", "--gb", "1"]
+    assert table.main(words) == 0
+    assert "Net, 400 classes; clips of 32 x 32 pixels" in capsys.readouterr().out
+    assert table.main([*words, "--model.net.asks", "true"]) == 2
+    assert "error: the memory of Net cannot be counted: " in capsys.readouterr().err
 
 
 def test_words_of_the_command():
@@ -294,3 +329,7 @@ def test_a_network_that_cannot_be_counted_trains(caplog):
     with caplog.at_level("INFO"):
         memory.on_fit_start(trainer, model)
     assert memory.counted is None and caplog.text.count("is not counted") == 1
+    memory._in_training, trainer.accumulate_grad_batches, trainer.callbacks = True, 1, [memory]
+    assert (
+        str(out_of_memory(trainer, model)) == "out of memory on cpu: data.batch_size=8 clips are too many; take fewer"
+    )

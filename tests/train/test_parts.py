@@ -10,7 +10,9 @@ from torch import nn
 
 from video_gn.compat import shapes_alone
 from video_gn.export.__main__ import main as export
+from video_gn.models.resnet3d import ResNet3d
 from video_gn.train import cli
+from video_gn.train.memory.count import _twin
 from video_gn.train.optim import SGD, AdamW, make_optimizer
 
 OWN = """
@@ -184,10 +186,12 @@ def test_another_class_begins_with_its_own_defaults(tmp_path):
 
 def test_sgd_on_a_gpu_steps_in_one_kernel():
     """Elsewhere, and where float16 scales the loss, it does not; nor does another optimizer."""
+    net = ResNet3d(2, "i3d_small", 11, 4, "frozen_bn")
     with shapes_alone(), torch.device("cuda"):
-        net = nn.Linear(2, 2)
+        net = _twin(net, "cuda", torch.float32, torch.contiguous_format)
         made = make_optimizer(SGD(), net, 0.1, None)
         assert all(group["fused"] and not group["foreach"] for group in made.param_groups)
         others = make_optimizer(SGD(), net, 0.1, object()), make_optimizer(AdamW(), net, 0.1, None)
+        others += (make_optimizer(SGD(), nn.Linear(2, 2), 0.1, None),)  # of which not all may learn in the first step
     for other in (*others, make_optimizer(SGD(), nn.Linear(2, 2), 0.1, None)):
         assert not any(group["fused"] for group in other.param_groups)

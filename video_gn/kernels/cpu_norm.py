@@ -7,14 +7,13 @@ where that is large; and groups of few channels go by rows `[N, T H W, C]`, the 
 and products with `[N, 1, C]` are fast operators.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from video_gn.compat import is_fake, squares_of_differences, transforming
+from video_gn.kernels.dispatch import check_once
 
 _VECTOR = 8  # channels of a group from which on PyTorch's kernel is fast: float32s in 256 bits
 _SMALL = 2**16  # features up to which it is faster than several operators, whatever its groups
@@ -25,7 +24,9 @@ _LARGE = 2.0  # deviations of a mean, up to which sums of squares lose next to n
 def takes(layer: Any, x: Tensor, residual: Tensor | None = None) -> bool:
     """Whether a layer's features are for it: in this order alone it is any use, and `kernels: torch` is PyTorch's."""
     return (
-        (residual is None or residual.stride() == x.stride())
+        not torch.compiler.is_compiling()
+        and not transforming()
+        and (residual is None or (residual.shape == x.shape and residual.stride() == x.stride()))
         and x.device.type == "cpu"
         and layer.kernels == "auto"
         and x.ndim == 5
@@ -33,10 +34,8 @@ def takes(layer: Any, x: Tensor, residual: Tensor | None = None) -> bool:
         and x.numel() > 0
         and x.is_contiguous(memory_format=torch.channels_last_3d)
         and not x.is_contiguous()
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not is_fake(x)
-        and not transforming()
     )
 
 
@@ -64,10 +63,10 @@ class _Norm(torch.autograd.Function):
             if not ctx.whole:
                 mean, rstd = _of_channels(mean, c), _of_channels(rstd, c)
         else:
-            rows, average = _rows(x), _averaging(c, groups)
-            mean = torch.mm(rows.sum(1), average).div_(s)
+            rows = _rows(x)
+            mean = _averaged(rows.sum(1), groups).div_(s)
             squares = squares_of_differences(rows, mean.unsqueeze(1))
-            rstd = torch.mm(squares.sum(1), average).div_(s).add_(eps).rsqrt_()
+            rstd = _averaged(squares.sum(1), groups).div_(s).add_(eps).rsqrt_()
             scale = rstd * weight
             offset = torch.addcmul(bias, mean, scale, value=-1)
             y = _features(torch.addcmul(offset.unsqueeze(1), rows, scale.unsqueeze(1), out=squares), x)
@@ -80,8 +79,8 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+        check_once()
         x, weight, mean, rstd, y = ctx.saved_tensors
         if dy.stride() != x.stride():
             dy = torch.empty_like(x).copy_(dy)
@@ -109,24 +108,21 @@ def _by_rows(
         weight: Gamma.
         groups: Of the channels.
     """
-    rows, d_rows, average = _rows(x), _rows(dy), _averaging(x.shape[1], groups)
+    rows, d_rows = _rows(x), _rows(dy)
     product = d_rows * rows
     d_bias = d_rows.sum(1)
     d_weight = product.sum(1).addcmul_(mean, d_bias, value=-1).mul_(rstd)
     less = rstd / -rows.shape[1]
-    by_x = torch.mm(d_weight * weight, average).mul_(less).mul_(rstd)
-    by_1 = torch.mm(d_bias * weight, average).mul_(less).addcmul_(by_x, mean, value=-1)
+    by_x = _averaged(d_weight * weight, groups).mul_(less).mul_(rstd)
+    by_1 = _averaged(d_bias * weight, groups).mul_(less).addcmul_(by_x, mean, value=-1)
     dx = torch.addcmul(by_1.unsqueeze(1), rows, by_x.unsqueeze(1), out=product)
     dx.addcmul_(d_rows, (rstd * weight).unsqueeze(1))
     return _features(dx, x), d_weight.sum(0), d_bias.sum(0)
 
 
-@cache
-def _averaging(channels: int, groups: int) -> Tensor:
-    """`[C, C]`, by which sums over positions `[N, C]` become means over each group's channels, one for each channel."""
-    with torch.inference_mode(False), torch.no_grad():
-        size = channels // groups
-        return torch.block_diag(*torch.full((groups, size, size), 1 / size))
+def _averaged(sums: Tensor, groups: int) -> Tensor:
+    """Values `[N, C]` as means over each group's channels, at each of these."""
+    return _of_channels(sums.unflatten(1, (groups, -1)).mean(2), sums.shape[1])
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -141,4 +137,5 @@ def _features(rows: Tensor, like: Tensor) -> Tensor:
 
 def _of_channels(values: Tensor, channels: int) -> Tensor:
     """Values of groups `[N, G]` at each of their channels, `[N, C]`."""
-    return values.repeat_interleave(channels // values.shape[1], 1)
+    n, groups = values.shape
+    return values.unsqueeze(2).expand(n, groups, channels // groups).reshape(n, channels)

@@ -163,3 +163,16 @@ def check_cudnn(version: int | None) -> None:
             "time (pytorch issues 163539 and 166643); install cuDNN 9.15 or newer, as torch 2.11 brings it: "
             "pip install 'nvidia-cudnn-cu13>=9.15'"
         )
+
+
+def check_once() -> None:
+    """Refuses a backward whose result is to be differentiated.
+
+    Raises:
+        InputError: It is.
+    """
+    if torch.is_grad_enabled():
+        raise InputError(
+            "the kernels have no second derivative, which create_graph=True asks for; set "
+            "model.execution.kernels=torch (in Python: select_kernels(net, 'torch'))"
+        )

@@ -54,7 +54,8 @@ class GroupNorm(Fused, nn.GroupNorm):
 
     def forward(self, input: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         x = input  # the name that torch's norms are called by
-        several = x.numel() > x.shape[0] * self.num_groups  # a group of a single number is PyTorch's to answer
+        # A group of a single number, and another number of channels, are PyTorch's to answer.
+        several = x.numel() > x.shape[0] * self.num_groups and x.shape[1] == self.num_channels
         if several and takes(self, x, self.num_channels // self.num_groups):
             from video_gn.kernels import ops
 

@@ -16,6 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from video_gn.errors import InputError
 from video_gn.kernels import launch, max_pool
+from video_gn.kernels.dispatch import check_once
 from video_gn.kernels.max_pool import Triple
 from video_gn.kernels.plan import Sets
 
@@ -114,15 +115,6 @@ def _check(
             raise InputError(f"{name} is on {tensor.device}, and x on {x.device}; move the module to {x.device}")
 
 
-def _check_once() -> None:
-    """Refuses a backward whose result is to be differentiated."""
-    if torch.is_grad_enabled():
-        raise InputError(
-            "the kernels have no second derivative, which create_graph=True asks for; set "
-            "model.execution.kernels=torch (in Python: select_kernels(net, 'torch'))"
-        )
-
-
 def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
@@ -158,7 +150,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
-        _check_once()
+        check_once()
         x, weight, bias, statistics, y = ctx.unpacked or ctx.saved_tensors
         ctx.unpacked = None
         needs = ctx.needs_input_grad
@@ -179,7 +171,7 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
-        _check_once()
+        check_once()
         return max_pool.backward(_last(dy), *ctx.saved_tensors, *ctx.geometry), None, None, None
 
 

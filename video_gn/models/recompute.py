@@ -34,6 +34,9 @@ class Recomputed(nn.Module):
         draws = draws_numbers(self.modules())
         return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=draws, context_fn=self._contexts)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _empty, (type(self).__mro__[2],), self.__dict__
+
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """Of the first run and of the second."""
         return nullcontext(), _AsBefore(self)
@@ -59,6 +62,12 @@ class _AsBefore:
     def __exit__(self, *error: object) -> None:
         for (layer, name, _), buffer in zip(self._then, self._now, strict=True):
             setattr(layer, name, buffer)
+
+
+def _empty(kind: type) -> Any:
+    """A block of a class, without its contents: by it blocks are copied and pickled."""
+    made: Any = _recomputed(kind)
+    return made.__new__(made)
 
 
 @cache

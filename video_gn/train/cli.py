@@ -66,6 +66,7 @@ def resolve(args: list[str]) -> dict[str, Any]:
         InputError: A setting or a file that cannot be used.
     """
     set_up_messages()
+    _look_here()
     try:
         args = _words(args)
         parser = _parser(args[0], _images(args))
@@ -103,9 +104,14 @@ def main(args: list[str] | None = None, prog: str = "train.py") -> int:
     if launcher != os.getpid():  # it started this process, which does not outlive it
         end_with_parent(signal.SIGKILL, launcher)
     words = sys.argv[1:] if args is None else args
-    if (here := os.getcwd()) not in sys.path:  # where a network of the user's is, after all that is installed
-        sys.path.append(here)
+    _look_here()
     return exit_code(lambda: _job(words, prog), _stopped(signal.SIGINT, words), SLIPS, _explain)
+
+
+def _look_here() -> None:
+    """Has a network of the user's found in the current folder, after all that is installed."""
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
 
 
 def _job(args: list[str], prog: str) -> int:

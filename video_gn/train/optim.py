@@ -10,6 +10,7 @@ from torch import nn
 
 from video_gn.errors import InputError
 from video_gn.models.contract import needed
+from video_gn.models.known import is_known
 from video_gn.models.norm import norm_parameters
 from video_gn.rules import OPTIMIZER, check
 
@@ -142,7 +143,8 @@ class AdamW(Optimizer):
 def make_optimizer(optimizer: Optimizer, net: nn.Module, lr: float, scaler: Any) -> torch.optim.Optimizer:
     """PyTorch's optimizer of a network; `scaler` as for `fuse`."""
     made = optimizer.make(groups(optimizer, net, lr), lr)
-    fuse(made, scaler)
+    if is_known(net):  # PyTorch's fused step fails where a parameter gets its first gradient after the first step
+        fuse(made, scaler)
     return made
 
 

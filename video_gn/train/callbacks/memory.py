@@ -52,6 +52,12 @@ class StepMemory(pl.Callback):
         """What to set where a training step had too little memory; None where it was no training step."""
         if not self._in_training:
             return None
+        try:
+            return self._advice(trainer, pl_module)
+        except Exception:  # a network that cannot be counted, or a GPU that does not answer any more
+            return f"data.batch_size={pl_module.clips_per_gpu} clips are too many; take fewer"
+
+    def _advice(self, trainer: Any, pl_module: Any) -> str:
         execution, clips, device = pl_module.call.execution, pl_module.clips_per_gpu, trainer.strategy.root_device
         available = None
         if device.type == "cuda":

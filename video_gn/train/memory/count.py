@@ -6,6 +6,7 @@ that is reserved and not used (docs/kernels.md has what was counted beside what 
 """
 
 import copy
+import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,7 +162,8 @@ def alive(parts: list[Part], recompute: str) -> list[int]:
     found = []
     for part in parts:
         found.append(sum((before | part.input | part.kept).values()) + part.gradients)
-        before |= part.input if recompute == "blocks" and part.input else part.kept
+        # A frozen block keeps nothing, and is not computed again.
+        before |= part.input if recompute == "blocks" and part.input and part.kept else part.kept
     return found
 
 
@@ -225,9 +227,15 @@ def _state(net: nn.Module, dtype: torch.dtype, optimizer: Optimizer) -> int:
 @contextmanager
 def _shapes_alone() -> Iterator[None]:
     """Within it, tensors are made without memory, and no random number is taken."""
-    with shapes_alone(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no such device
-        yield
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what fails is raised, too
+    try:
+        with shapes_alone(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no such device
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _twin(net: nn.Module, device: str, dtype: torch.dtype, order: torch.memory_format) -> nn.Module:
@@ -238,7 +246,11 @@ def _twin(net: nn.Module, device: str, dtype: torch.dtype, order: torch.memory_f
         new = new.contiguous(memory_format=order) if tensor.ndim == 5 else new
         return nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
-    return copy.deepcopy(net, {id(tensor): alike(tensor) for tensor in (*net.parameters(), *net.buffers())})
+    twin = copy.deepcopy(net, {id(tensor): alike(tensor) for tensor in (*net.parameters(), *net.buffers())})
+    for layer in twin.modules():
+        if isinstance(layer, nn.SyncBatchNorm):  # which would wait for the other processes
+            layer.__class__ = nn.BatchNorm3d  # type: ignore[assignment]
+    return twin
 
 
 @contextmanager

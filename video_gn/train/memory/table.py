@@ -1,5 +1,6 @@
 """How many clips fit, counted without a GPU: `video-gn memory -c CONFIG ...`, with the words of fit."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
@@ -14,6 +15,7 @@ from video_gn.models import contract
 from video_gn.models.blocks import select_kernels
 from video_gn.models.interface import Known
 from video_gn.models.recompute import ways_of
+from video_gn.rules import TRAINER, check
 from video_gn.train.cli import resolve
 from video_gn.train.memory.count import (
     GIB,
@@ -84,7 +86,7 @@ def take_out(words: list[str]) -> tuple[list[str], list[float]]:
         option, equals, value = word.partition("=")
         if option == "--gb":
             takes, given = not equals, [value] if equals else []
-        elif takes and given is not None and not word.startswith("-"):
+        elif takes and given is not None and not re.match("-+[A-Za-z]", word):
             given.append(word)
         else:
             takes = False
@@ -104,6 +106,7 @@ def _gigabytes(value: str) -> float:
 
 def _show(words: list[str], cards: list[float]) -> None:
     settings = resolve(["fit", *words])
+    check(settings["trainer"], TRAINER, "trainer")
     data, model = settings["data"], settings["model"]
     clip = clip_of(data)
     own = Setting(str(settings["trainer"]["precision"] or "32-true"), Execution(**model["execution"]))
@@ -142,14 +145,18 @@ def count(model: Mapping[str, Any], classes: int, clip: Clip, own: Setting) -> l
         for norm in norms:
             net = _network(kind, given | ({"norm": norm} if norm else {}), classes, clip.side, model, own.execution)
             ways = ways_of(net, own.execution.kernels != "torch")
-            flops = flops or {way: count_flops(net, clip, way) for way in ways}
             found[norm] = {}
-            for frames, precision in product(lengths, precisions):
-                setting = own._replace(precision=precision)
-                weights = count_weights(net, setting.dtype, maker(**settings))
-                for way, counted in count_ways(net, Clip(frames, clip.side), setting, weights, ways).items():
-                    found[norm][frames, precision, way] = counted
-                bar.update()
+            try:
+                flops = flops or {way: count_flops(net, clip, way) for way in ways}
+                for frames, precision in product(lengths, precisions):
+                    setting = own._replace(precision=precision)
+                    weights = count_weights(net, setting.dtype, maker(**settings))
+                    for way, counted in count_ways(net, Clip(frames, clip.side), setting, weights, ways).items():
+                        found[norm][frames, precision, way] = counted
+                    bar.update()
+            except Exception as error:  # of a network that does what no tensor without memory can
+                said = str(error).partition("\n")[0]
+                raise InputError(f"the memory of {type(net).__name__} cannot be counted: {said}") from error
     mine = clip.frames, own.precision, own.execution.recompute
     return [
         Row(
