@@ -10,8 +10,8 @@ from video_gn.distributed import first_process
 from video_gn.errors import InputError
 from video_gn.kernels.dispatch import triton_runs
 from video_gn.models.recompute import ways_of
-from video_gn.train.memory.advice import count_training, needs, what_fits
-from video_gn.train.memory.count import GIB, clip_of
+from video_gn.train.memory.advice import needs, setting_of, weights_of, what_fits
+from video_gn.train.memory.count import GIB, clip_of, count_clips, count_ways
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +31,14 @@ class StepMemory(pl.Callback):
         if not first_process():
             return
         clip = clip_of(trainer.datamodule.hparams)
-        way, clips = pl_module.call.execution.recompute, pl_module.clips_per_gpu
+        clips, setting = pl_module.clips_per_gpu, setting_of(pl_module, trainer)
         try:
-            found = count_training(pl_module, trainer, clip, [way])[way]
+            size = weights_of(pl_module, trainer) + count_clips(pl_module.net, clips, clip, setting)
         except Exception as error:  # training does not need it, and a network of others may ask for numbers
             log.info("the memory of a step is not counted: %s", str(error).partition("\n")[0])
             return
-        self.counted = found.needs(clips)
-        log.info("%s", needs(clips, found, trainer.strategy.root_device))
+        self.counted = size
+        log.info("%s", needs(clips, size, trainer.strategy.root_device))
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.strategy.root_device.type == "cuda":
@@ -65,10 +65,10 @@ class StepMemory(pl.Callback):
             available = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         way, known = execution.recompute, ways_of(pl_module.net, triton_runs(execution.kernels, device))
         clip, ways = clip_of(trainer.datamodule.hparams), list(dict.fromkeys([way, *known]))
-        found = count_training(pl_module, trainer, clip, ways)
+        found = count_ways(pl_module.net, clip, setting_of(pl_module, trainer), weights_of(pl_module, trainer), ways)
         there = "" if available is None else f", and there are {available / GIB:.2f}"
         fits = what_fits(clips, trainer.accumulate_grad_batches, found, way, available)
-        return f"{needs(clips, found[way], device)}{there}; take {fits}"
+        return f"{needs(clips, found[way].needs(clips), device)}{there}; take {fits}"
 
 
 def out_of_memory(trainer: Any, pl_module: Any) -> InputError:

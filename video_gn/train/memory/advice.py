@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from video_gn.models.recompute import WAYS
-from video_gn.train.memory.count import GIB, USABLE, Clip, Counted, Setting, count_ways, count_weights
+from video_gn.train.memory.count import GIB, USABLE, Counted, Setting, count_weights
 
 # Of errors that are no OutOfMemoryError: a CPU's, and those of CUDA's libraries.
 _WORDS = ("DefaultCPUAllocator", "ALLOC_FAILED")
@@ -17,17 +17,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or said
 
 
-def count_training(model: Any, trainer: Any, clip: Clip, ways: list[str]) -> dict[str, Counted]:
-    """Counts a step of a run on one of its devices, for words of `model.execution.recompute`."""
-    setting = Setting(trainer.precision, model.call.execution, trainer.strategy.root_device.type)
-    weights = count_weights(model.net, setting.dtype, model.optimizer, trainer.world_size)
-    return count_ways(model.net, clip, setting, weights, ways)
+def setting_of(model: Any, trainer: Any) -> Setting:
+    """How a run's network is run."""
+    return Setting(trainer.precision, model.call.execution, trainer.strategy.root_device.type)
 
 
-def needs(clips: int, found: Counted, device: torch.device) -> str:
-    """The line of a run."""
+def weights_of(model: Any, trainer: Any) -> int:
+    """Bytes of a run's parameters and all that is kept for them, on one of its devices."""
+    return count_weights(model.net, setting_of(model, trainer).dtype, model.optimizer, trainer.world_size)
+
+
+def needs(clips: int, size: int, device: torch.device) -> str:
+    """The line of a run whose step takes so many bytes."""
     where = " on each GPU, without cuDNN's workspaces" if device.type == "cuda" else ""
-    return f"a training step of {clips} clips needs {found.needs(clips) / GIB:.2f} GiB (counted{where})"
+    return f"a training step of {clips} clips needs {size / GIB:.2f} GiB (counted{where})"
 
 
 def what_fits(clips: int, accumulated: int, found: dict[str, Counted], way: str, available: float | None) -> str:

@@ -22,7 +22,7 @@ from video_gn.compat import shapes_alone
 from video_gn.models.blocks import select_kernels
 from video_gn.models.input import Normalize
 from video_gn.models.recompute import WAYS, residual_blocks, set_recompute
-from video_gn.train.optim import Optimizer, groups
+from video_gn.train.optim import Optimizer
 from video_gn.train.settings import Execution
 
 GIB = 2**30
@@ -132,13 +132,23 @@ def count_ways(
     for way in ways:
         norms = way == "norms"
         kept[norms] = kept.get(norms) or [parts(net, clips, clip, setting, norms) for clips in _TRIED]
-        images = 2 * 3 * clip.frames * clip.side**2  # in uint8, and the next step's
         lines = []
         for few, many in zip(*(alive(each, way) for each in kept[norms]), strict=True):
             each = (many - few) // (_TRIED[1] - _TRIED[0])
-            lines.append((few - _TRIED[0] * each, each + images))
+            lines.append((few - _TRIED[0] * each, each + _images(clip)))
         found[way] = Counted(weights, lines)
     return found
+
+
+def count_clips(net: nn.Module, clips: int, clip: Clip, setting: Setting) -> int:
+    """Bytes of so many clips, and of activations and their gradients, in a step by the setting's own recomputing."""
+    way = setting.execution.recompute
+    return clips * _images(clip) + max(alive(parts(net, clips, clip, setting, way == "norms"), way))
+
+
+def _images(clip: Clip) -> int:
+    """Bytes of a clip in uint8, and of the next step's."""
+    return 2 * 3 * clip.frames * clip.side**2
 
 
 def count_weights(net: nn.Module, dtype: torch.dtype, optimizer: Optimizer, processes: int = 1) -> int:
@@ -215,11 +225,14 @@ def count_flops(net: nn.Module, clip: Clip, recompute: str) -> int:
 
 def _state(net: nn.Module, dtype: torch.dtype, optimizer: Optimizer) -> int:
     """Bytes of an optimizer's state."""
+    trained = [weight.shape for weight in net.parameters() if weight.requires_grad]
     with _shapes_alone():
-        twin = _twin(net, "cpu", dtype, torch.contiguous_format)
-        made = optimizer.make(groups(optimizer, twin, 0.1), 0.1)
-        for weight in twin.parameters():
-            weight.grad = torch.empty_like(weight) if weight.requires_grad else None
+        weights = [nn.Parameter(torch.empty(shape, dtype=dtype)) for shape in trained]
+        for weight in weights:
+            weight.grad = torch.empty_like(weight)
+        if not weights:
+            return 0
+        made = optimizer.make([{"params": weights}], 0.1)
         made.step()
         return sum(_bytes(value) for state in made.state.values() for value in state.values() if torch.is_tensor(value))
 
