@@ -276,7 +276,7 @@ def measure_steps(
 
     Args:
         workload: What is measured.
-        ways: How. One that fails is left out, and the others go on.
+        ways: How. One that fails is left out, and the others are measured.
         device: Where.
         rounds: In which the ways take turns.
         repeats: Steps of a way in a round.

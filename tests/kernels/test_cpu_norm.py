@@ -24,7 +24,7 @@ def made(shape, groups, ratio, seed=0):
         layer.bias.copy_(torch.linspace(-1, 1, shape[1]))
     means = ratio * torch.linspace(-1, 1, groups).repeat_interleave(shape[1] // groups).view(1, -1, 1, 1, 1)
     x, residual, dy = (torch.randn(shape) for _ in range(3))
-    return layer, *((one.contiguous(memory_format=LAST)) for one in (x + means, residual, dy))
+    return layer, *((value.contiguous(memory_format=LAST)) for value in (x + means, residual, dy))
 
 
 def reference(layer, x, residual, relu):
@@ -49,15 +49,15 @@ def test_exact_whatever_the_mean(name, ratio):
     inputs = [x.requires_grad_(), residual.requires_grad_(), *layer.parameters()]
     y = norm_act(layer, x, residual, relu=False)
     assert y.is_contiguous(memory_format=LAST)
-    doubles = [one.detach().double().requires_grad_() for one in inputs]
+    doubles = [value.detach().double().requires_grad_() for value in inputs]
     twin = GroupNorm(layer.num_groups, layer.num_channels).double()
-    twin.weight, twin.bias = (nn.Parameter(one.detach()) for one in doubles[2:])
+    twin.weight, twin.bias = (nn.Parameter(value.detach()) for value in doubles[2:])
     expected = reference(twin, *doubles[:2], False)
     assert distance(y.detach(), expected.detach()) < 1e-5
     found = torch.autograd.grad(y, inputs, dy)
     right = torch.autograd.grad(expected, [*doubles[:2], *twin.parameters()], dy.double())
-    for one, other, most in zip(found, right, (1e-5, 1e-6, 3e-4, 1e-5), strict=True):
-        assert distance(one, other) < most
+    for value, other, most in zip(found, right, (1e-5, 1e-6, 3e-4, 1e-5), strict=True):
+        assert distance(value, other) < most
     if ratio == 100:
         assert distance(nn.functional.group_norm(x, layer.num_groups).detach(), reference(
             GroupNorm(layer.num_groups, layer.num_channels).double(), doubles[0], torch.zeros(()), False
@@ -74,8 +74,8 @@ def test_as_in_the_contiguous_order(name):
             inputs = [x.detach().contiguous(memory_format=order).requires_grad_(), *layer.parameters()]
             y = layer(inputs[0], given, relu)
             results.append([y.detach(), *torch.autograd.grad(y, inputs, dy)])
-        for one, other in zip(*results, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+        for value, other in zip(*results, strict=True):
+            torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
     layer.requires_grad_(False)
     (dx,) = torch.autograd.grad(layer(x.requires_grad_()), x, dy)
     assert distance(dx, results[0][1].double()) > 0 and dx.isfinite().all()
@@ -88,7 +88,7 @@ def test_a_clip_has_the_same_bits_whatever_the_others_are(name):
     others = x.clone()
     others[1:] += 1000
     with torch.no_grad():
-        first, second = (layer(one, residual, True)[0] for one in (x, others))
+        first, second = (layer(value, residual, True)[0] for value in (x, others))
     assert torch.equal(first, second)
 
 
@@ -96,7 +96,7 @@ def test_what_it_is_not_for():
     layer, x, *_ = made((2, 16, 2, 4, 4), 4, 0)
     assert cpu_norm.takes(layer, x)
     refused = [x.contiguous(), x.double(), x.bfloat16(), x[:0], x[:, :, 0]]
-    assert not any(cpu_norm.takes(layer, one) for one in refused)
+    assert not any(cpu_norm.takes(layer, value) for value in refused)
     with shapes_alone():
         assert not cpu_norm.takes(layer, torch.empty(2, 16, 2, 4, 4).contiguous(memory_format=LAST))
     layer.kernels = "torch"  # as somebody chooses who wants a second derivative

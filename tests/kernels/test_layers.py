@@ -40,14 +40,14 @@ def test_features_of_2_and_3_dimensions(name, shape):
     inputs = [x.requires_grad_(), residual.requires_grad_()]
     y = norm_act(ours, *inputs)
     assert y.shape == shape and y.is_contiguous(memory_format=ORDERS[len(shape)]) and y.grad_fn is not None
-    doubles = [one.detach().double().requires_grad_() for one in inputs]
+    doubles = [value.detach().double().requires_grad_() for value in inputs]
     before = theirs.double()(doubles[0]) + doubles[1]
     dy[before.abs() < 1e-4] = 0
     assert distance(y.detach(), before.relu().detach()) < 5e-6
     found = torch.autograd.grad(y, [*inputs, *ours.parameters()], dy)
     expected = torch.autograd.grad(before.relu(), [*doubles, *theirs.parameters()], dy.double())
-    for one, right in zip(found, expected, strict=True):
-        assert distance(one, right) < 5e-6
+    for value, right in zip(found, expected, strict=True):
+        assert distance(value, right) < 5e-6
     assert distance(ours.eval()(x).detach(), theirs(x.double()).detach()) < 5e-6
 
 
@@ -74,16 +74,16 @@ def test_only_wanted_gradients_are_computed(shape, needed, monkeypatch):
     dy = torch.randn_like(x)
 
     def gradients(*needed):
-        for one, need in zip(inputs, needed, strict=True):
-            one.requires_grad_(need)
+        for value, need in zip(inputs, needed, strict=True):
+            value.requires_grad_(need)
         y = ops.norm(*inputs, None, 2, 4, 1e-5, True)
-        found = iter(torch.autograd.grad(y, [one for one in inputs if one.requires_grad], dy))
+        found = iter(torch.autograd.grad(y, [value for value in inputs if value.requires_grad], dy))
         return [next(found) if need else None for need in needed]
 
     every = gradients(True, True, True)
     launched.clear()
-    for one, all_of_them, need in zip(gradients(*needed), every, needed, strict=True):
-        assert one is None if not need else distance(one, all_of_them.double()) < 1e-6
+    for value, all_of_them, need in zip(gradients(*needed), every, needed, strict=True):
+        assert value is None if not need else distance(value, all_of_them.double()) < 1e-6
     assert ("input_gradient" in launched) == (len(shape) == 5 and needed[0])
 
 
@@ -120,8 +120,8 @@ def test_compiled(shape):
     found = torch.compile(layer, backend="aot_eager", fullgraph=True)(x, relu=True)
     expected = layer(x, relu=True)
     assert torch.equal(found, expected)
-    for one, right in zip(*(torch.autograd.grad(y.sum(), [x, layer.weight]) for y in (found, expected)), strict=True):
-        torch.testing.assert_close(one, right)
+    for value, right in zip(*(torch.autograd.grad(y.sum(), [x, layer.weight]) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(value, right)
 
 
 @pytest.mark.gpu
@@ -135,5 +135,5 @@ def test_on_the_second_gpu():
         y = layer(there, relu=True)
         y.square().sum().backward()
         assert {y.device, there.grad.device, layer.weight.grad.device} == {torch.device(device)}
-        results.append([one.cpu() for one in (y.detach(), there.grad, layer.weight.grad)])
+        results.append([value.cpu() for value in (y.detach(), there.grad, layer.weight.grad)])
     assert all(map(torch.equal, *results))

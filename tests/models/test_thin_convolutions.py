@@ -23,8 +23,8 @@ def test_they_are_pytorchs_by_a_faster_kernel_of_it(depth, monkeypatch):
     expected = theirs(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     gradients = [torch.autograd.grad(y.sum(), [*net.parameters()]) for y, net in ((found, ours), (expected, theirs))]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+    for value, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-3)
 
 
 def test_where_there_are_more_threads_they_are_as_they_were(monkeypatch):

@@ -53,9 +53,9 @@ class Alive(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        for one in tree_iter(out):
-            if isinstance(one, torch.Tensor):
-                self.note(one)
+        for value in tree_iter(out):
+            if isinstance(value, torch.Tensor):
+                self.note(value)
         return out
 
 
@@ -177,8 +177,8 @@ def test_synchronised_bn_is_counted_as_bn():
     net = ResNet3d(20, "i3d_small", 11, 4, "bn")
     setting = Setting("32-true", Execution())
     found = [
-        count_ways(one, Clip(4, 16), setting, 0, ["none"])["none"].needs(8)
-        for one in (net, nn.SyncBatchNorm.convert_sync_batchnorm(net))
+        count_ways(made, Clip(4, 16), setting, 0, ["none"])["none"].needs(8)
+        for made in (net, nn.SyncBatchNorm.convert_sync_batchnorm(net))
     ]
     assert found[1] == pytest.approx(found[0], rel=0.25)
 

@@ -58,7 +58,7 @@ def _run(name: str, grid: tuple[int, int, int], key: Hashable, *arguments: Any, 
     kernel = _kernel(name)
     compiled = kernel[grid](*arguments, **constants)
     if key is not None and compiled is not None:  # the interpreter gives None
-        _compiled[place] = compiled, tuple(constants[one] for one in kernel.arg_names[len(arguments) :])
+        _compiled[place] = compiled, tuple(constants[word] for word in kernel.arg_names[len(arguments) :])
 
 
 @on_device
