@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures what the loop of `train.py fit` costs beside the bare step: forward, loss, backward, clipping and optimizer.
+"""Measures what the loop of `train.py fit` costs beside the bare step: forward, loss, backward and optimizer.
 
 One batch in memory takes the place of the loader, so that no video is decoded meanwhile. Epochs of the loop take turns
 with as many bare steps of a twin of the same network, in one process; figures are medians.
@@ -46,24 +46,20 @@ class Turns:
         """Takes the bare steps."""
         device = model.device
         if self._twin is None:
-            net = copy.deepcopy(model.net)
-            self._twin = net, make_optimizer(model.optimizer, net, model.lr, None)
-        net, optimizer = self._twin
+            net, call = copy.deepcopy((model.net, model.call))
+            self._twin = call, make_optimizer(model.optimizer, net, model.lr, None)
+        call, optimizer = self._twin
         clips, labels = batch.clips.flatten(0, 1).to(device), batch.labels.to(device)
-        run, model.call._net = model.call._net, net
         times = []
-        try:
-            for _ in range(self.steps + 1):
-                begin = time.perf_counter()
-                loss = torch.nn.functional.cross_entropy(model.call(clips).flatten(1), labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                times.append(time.perf_counter() - begin)
-        finally:
-            model.call._net = run
+        for _ in range(self.steps + 1):
+            begin = time.perf_counter()
+            loss = torch.nn.functional.cross_entropy(call(clips).flatten(1), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
         self.bare += times[1:]
         self._last = 0.0
 
