@@ -33,8 +33,8 @@ MOST_EACH = 24  # of a value in it
 
 
 def network(given: Any) -> tuple[Any, Any]:
-    """The class or function of `model.net`, and its settings."""
-    return (given, {}) if callable(given) else (locate(given.class_path), given.get("init_args") or {})
+    """The class or function of a part such as `model.net`, and its settings."""
+    return (given, {}) if callable(given) else (locate(given["class_path"]), given.get("init_args") or {})
 
 
 def run_name(config: Any, data: type[DataModule], words: Sequence[str] = ()) -> str:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
-from pydoc import locate
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -28,6 +27,7 @@ from video_gn.train.memory.count import (
     count_weights,
     usable,
 )
+from video_gn.train.names import network
 from video_gn.train.settings import Execution
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 40.0, 80.0)  # GB
@@ -112,17 +112,12 @@ def _show(words: list[str], cards: list[float]) -> None:
     own = Setting(str(settings["trainer"]["precision"] or "32-true"), Execution(**model["execution"]))
     classes = len(data["class_names"]) if isinstance(data["class_names"], list) else CLASSES
     rows = count(model, classes, clip, own)
-    kind, given = _made(model["net"])
+    kind, given = network(model["net"])
     net = kind.summary(given) if isinstance(kind, type) and issubclass(kind, Known) else kind.__name__
     print(f"{net}, {classes} classes; clips of {clip.side} x {clip.side} pixels; kernels: {own.execution.kernels}")
     for line in lines(rows, data["batch_size"], cards):
         print(line)
     print(NOTES)
-
-
-def _made(given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Class and settings of a part of the config."""
-    return locate(given["class_path"]), dict(given.get("init_args") or {})
 
 
 def count(model: Mapping[str, Any], classes: int, clip: Clip, own: Setting) -> list[Row]:
@@ -134,8 +129,8 @@ def count(model: Mapping[str, Any], classes: int, clip: Clip, own: Setting) -> l
         clip: Size of a clip.
         own: How the user runs it.
     """
-    kind, given = _made(model["net"])
-    maker, settings = _made(model["optimizer"])
+    kind, given = network(model["net"])
+    maker, settings = network(model["optimizer"])
     norms = list(dict.fromkeys([given["norm"], "bn", "gn"])) if given.get("norm") else [""]
     lengths = [clip.frames] if clip.frames == 1 else sorted({clip.frames, clip.frames * 2 if clip.frames < 64 else 32})
     precisions = list(dict.fromkeys([own.precision, "bf16-mixed", "32-true"]))
