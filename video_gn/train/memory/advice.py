@@ -47,12 +47,12 @@ def what_fits(clips: int, accumulated: int, found: dict[str, Counted], way: str,
     def options(word: str, most: int) -> str | None:
         fits = clips // 2 if available is None else found[word].fits(USABLE * available)
         each = max((part for part in range(1, min(fits, most) + 1) if clips % part == 0), default=0)
-        less = (
-            f"--data.batch_size {each} --trainer.accumulate_grad_batches {accumulated * clips // each}" if each else ""
-        )
-        more = f"--model.execution.recompute {word}" if word != way else ""
-        words = " ".join(word for word in (more, less if each < clips else "") if word)
-        return words if each and words else None
+        if not each:
+            return None
+        more = [f"--model.execution.recompute {word}"] if word != way else []
+        batches = accumulated * clips // each
+        less = [f"--data.batch_size {each} --trainer.accumulate_grad_batches {batches}"] if each < clips else []
+        return " ".join(more + less)
 
     stronger = [word for word in WAYS[WAYS.index(way) + 1 :] if word in found]
     said = [options(way, clips - 1), *(options(word, clips) for word in stronger)]
