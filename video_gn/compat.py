@@ -46,11 +46,6 @@ def transforming() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-def squares_of_differences(a: Tensor, b: Tensor) -> Tensor:
-    """`(a - b) ** 2` in one pass; of shapes that differ too, about which PyTorch's function for it warns."""
-    return torch.ops.aten.mse_loss(a, b, 0)
-
-
 def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copies each source to its target, in few kernels."""
     torch._foreach_copy_(list(targets), list(sources))

@@ -19,7 +19,7 @@ def norm_act(layer: nn.Module, x: Tensor, residual: Tensor | None = None, relu: 
 
     Args:
         layer: Of this family, or any other norm (synchronised BN).
-        x: Features `[N, C, T, H, W]`.
+        x: Features `[N, C, H, W]` or `[N, C, T, H, W]`.
         residual: Added after the norm; None for nothing.
         relu: Whether a ReLU comes last.
     """
