@@ -520,6 +520,7 @@ def test_time_left_follows_from_what_was_measured(make_runs):
     assert [local.in_words(seconds) for seconds in (50, 720, 12600, 2e5)] == ["50 s", "12 min", "3.5 h", "2.3 days"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_submitit_runs_the_same_runs(make_runs, tmp_path, monkeypatch):
     """Its local executor: a finished run is left out, one ends well, one fails with its message."""
@@ -782,6 +783,7 @@ def test_a_report_reads_no_file_elsewhere(ablation, tmp_path, capsys):
     assert "'/etc/passwd' as a file of its folder" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_precise_statistics_change_a_test_and_are_gone_after_it(ablation, tmp_path, capsys):
     """`train.py test` with each kind: precise ones are measured anew, and the checkpoint keeps the running ones."""

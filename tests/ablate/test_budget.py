@@ -44,6 +44,7 @@ def test_equal_steps_are_fewer_epochs_of_smaller_batches(tmp_path):
     assert budgeted(same := make_grid(tmp_path), tmp_path) is same
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_with_both_a_run_that_is_equal_has_two_places_and_is_trained_once(tmp_path, capsys):
     rates = {"model.optimizer.base_lr": [0.2, 0.4], "seeds": [0]}

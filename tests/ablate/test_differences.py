@@ -147,6 +147,7 @@ def test_intervals_of_equal_cells_hold_zero_as_often_as_they_say(seeds, groups, 
     assert np.mean(held) >= 0.93 and np.mean(any_shown) <= 0.09
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_effect_of_the_size_that_would_be_shown_is_shown_so_often(tmp_path, monkeypatch):
     monkeypatch.setattr(uncertainty, "DRAWS", 2000)

@@ -135,7 +135,7 @@ def test_workers_by_the_cores(monkeypatch):
     ("trap", "words"),
     [
         (sleep_with_the_interpreter_locked, "its decoder hung for 0.5 s, twice"),
-        (spin, "its decoder hung for 0.5 s, twice"),
+        pytest.param(spin, "its decoder hung for 0.5 s, twice", marks=pytest.mark.slow),
         (crash, "its decoder crashed"),
     ],
 )

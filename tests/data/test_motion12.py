@@ -49,6 +49,7 @@ def test_an_uneven_set():
     assert set(uneven.videos()["train"]) < set(even.videos()["train"])  # the same files
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_file_is_the_same_each_time(tmp_path):
     """60 files, made twice by processes with different memory behind them."""

@@ -67,13 +67,14 @@ def test_round_trip(exported, motion_folder, tmp_path):
             )
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's, about itself
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "ws"),
     [
-        *(pytest.param(norm, False, marks=[pytest.mark.long] if norm != "mabn" else []) for norm in NORMS),
-        pytest.param("bn", True, marks=pytest.mark.long),
+        *((norm, False) for norm in NORMS),
+        ("bn", True),
     ],
 )
 def test_every_norm_and_any_size(norm, ws, tmp_path):

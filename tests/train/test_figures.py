@@ -200,7 +200,7 @@ def test_averaged_weights_are_those_that_are_tested_and_kept(name, pictures, tmp
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
 @pytest.mark.parametrize("kept", few([True, False], (True,), ()))
-@pytest.mark.parametrize("name", few(AVERAGES, ("StochasticWeightAveraging",)))
+@pytest.mark.parametrize("name", few(AVERAGES, ()))
 def test_a_finished_run_resumed_tests_the_averaged_weights(name, kept, pictures, tmp_path):
     """Also where it was killed before they were kept."""
     averaged = averaged_run(name, pictures, tmp_path)

@@ -23,6 +23,7 @@ def test_a_stop_in_the_middle_changes_nothing(net, pictures, tmp_path, monkeypat
     stopped_and_resumed(("training_step", 6), pictures, tmp_path, monkeypatch, **settings(net))
 
 
+@pytest.mark.slow
 def test_from_a_network_without_nonlocal_blocks(pictures, tmp_path, capsys):
     """The run's name says what it has; a network with blocks starts from one without, and the reverse is refused."""
     given = {"trainer.max_epochs": 1, "ckpt_path": "null", "model.net.depth": 50}

@@ -46,6 +46,7 @@ def add_videos(root):
         shutil.copy(path, path.with_name(f"more_{path.name}"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_division_is_the_runs(videos, tmp_path, monkeypatch, capsys):
     assert cli.main(own(videos, "--run_dir", "whole")) == 0

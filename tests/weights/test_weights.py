@@ -91,7 +91,7 @@ def detectron_blobs(net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", few([50, 101], (), (50,)))
+@pytest.mark.parametrize("depth", few([50, 101], (), ()))
 def test_detectron(depth, tmp_path):
     """The original sees BGR from 0 to 255 less a mean; ours RGB, normalized."""
     blocks = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]
@@ -217,6 +217,7 @@ def python2_pickle(content):
     return pickle.dumps(content, 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_video_nonlocal_net(tmp_path):
     net = randomize(unpadded_i3d())

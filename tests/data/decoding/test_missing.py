@@ -142,6 +142,7 @@ def test_what_a_decoder_says_is_heard_and_not_printed(sources, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real clips at {VIDEOS}")
 def test_no_damage_is_found_in_any_sound_clip():

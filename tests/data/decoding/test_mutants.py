@@ -89,7 +89,7 @@ RANDOM = RandomView(8, 2, (40, 48), 32, True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", few([True, False], (True,)))
+@pytest.mark.parametrize("training", few([True, False], (True,), ()))
 def test_no_worker_is_lost(training, damaged, sound):
     paths = [*damaged, *map(str, sound * 6)]
     views = RANDOM if training else ProtocolViews(8, 2, 48, protocols.find_protocol("gn-10clip"))

@@ -204,6 +204,7 @@ def test_slips(root, capsys):
     assert "there is no list or folder" in err and "have to be above 0" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real clips at {VIDEOS}")
 def test_real_clips(tmp_path):
     expected = {

@@ -38,6 +38,7 @@ def test_resumed_at_any_step_every_later_state_is_the_same(pictures, tmp_path, m
         assert not (d := difference(ends(run_dir), expected)), (step, d)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stops_of_every_kind_in_a_row(pictures, tmp_path, monkeypatch):
     """Two or three of them, in steps, last steps and validations; also where checkpoints are saved within epochs."""
@@ -222,7 +223,7 @@ def test_a_run_killed_before_its_last_checkpoint_starts_by_the_same_command(at, 
     assert cli.main(tiny(pictures, tmp_path)) == 0
 
 
-@pytest.mark.parametrize("batches", few([(3,), (3, 1), (1, 2, 1)], ((3,),), ((1, 2, 1),)))
+@pytest.mark.parametrize("batches", few([(3,), (3, 1), (1, 2, 1)], ((3,),), ()))
 def test_batches_that_do_not_divide_what_is_left(batches, pictures, tmp_path, monkeypatch, seen):
     """No video of the epoch comes twice, and only what does not fill a last batch is left out."""
     stopped(pictures, tmp_path, monkeypatch, STEPS + 2)  # 4 of 8 videos of the second epoch
@@ -269,8 +270,8 @@ def test_weights_averaged_after_each_step_miss_none(when, pictures, tmp_path, mo
     "when",
     few(
         [("validation_step", 3), ("training_step", 4), ("validation_step", 20)],
-        (("training_step", 4),),
-        [("validation_step", 3)],
+        (),
+        [("training_step", 4)],
     ),
 )
 @pytest.mark.parametrize("norm", few(["gn", "bn"], ("bn",), ()))
@@ -324,7 +325,7 @@ EARLY = {
 @pytest.mark.parametrize(
     "when",
     few([("training_step", STEPS + 1), ("validation_step", 6), ("validation_step", 8), None],
-        (None,), [("validation_step", 6)]),
+        (), [None]),
 )  # fmt: skip
 def test_a_run_that_ended_early_has_ended(when, pictures, tmp_path, monkeypatch):
     given = {"trainer.callbacks": json.dumps([EARLY]), "trainer.max_epochs": 6, "model.schedule": "Step"}
