@@ -17,7 +17,6 @@ from video_gn.models import contract
 from video_gn.models.input import Normalize
 from video_gn.models.resnet3d import ResNet3d
 from video_gn.train.begin import begin, convert_start
-from video_gn.train.callbacks.bars import asks_each_step
 from video_gn.train.freeze_bn import check_statistics, freeze_if_due
 from video_gn.train.loss import Loss, class_weights, targets_of
 from video_gn.train.metrics import Accuracy, EpochSums, MultiLabelAccuracy, means, ranks, top
@@ -28,6 +27,7 @@ from video_gn.train.rebuild import rebuild_checkpoint
 from video_gn.train.resume import check_callbacks, check_optimizer, take_given
 from video_gn.train.schedule import Schedule, Step, check_end, progress
 from video_gn.train.settings import Execution, Start, described, found_start, hyper_parameters
+from video_gn.train.step_figures import StepFigures
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class VideoClassifier(pl.LightningModule):
         results: Of the last validation and test, in full precision.
         outcomes: Scores of the test's videos, by row.
         call: Of the network, by its `execution`.
+        step_figures: Of the last training step; a callback may `show` more.
         norm_layers: Distances of running from true statistics, where they were measured.
         to_convert: The network with BN whose weights fit converts as it begins, if there is one.
     """
@@ -93,8 +94,7 @@ class VideoClassifier(pl.LightningModule):
         self._set_hparams(hyper_parameters(self, start) | said)
         self._hparams_name = "kwargs"
         self.accuracy = (MultiLabelAccuracy if loss.multi_label else Accuracy)(len(self.class_names))
-        self._sums = EpochSums()
-        self._figures: dict[str, float] = {}  # logged last before a run was resumed
+        self._sums, self.step_figures = EpochSums(), StepFigures()
         self.results: dict[str, dict[str, float]] = {}
         self.outcomes = Outcomes()
         self.norm_layers: list[dict[str, Any]] = []
@@ -165,8 +165,6 @@ class VideoClassifier(pl.LightningModule):
         self.hparams["net"] = described(self.net, contract.settings_of(self.net))  # convert_norm may have changed it
         self.call.prepare(self.trainer.strategy, self.trainer.state.fn == "fit")
 
-    # Steps; their batches are as `video_gn.batch.as_batch` takes them
-
     def to_torchscript(
         self, file_path: Any = None, method: str | None = "script", example_inputs: Any = None, **kwargs: Any
     ) -> Any:
@@ -174,6 +172,8 @@ class VideoClassifier(pl.LightningModule):
         if method != "trace":
             raise InputError('the network cannot be scripted; trace it: method="trace", example_inputs=clips')
         return super().to_torchscript(file_path, method, example_inputs, **kwargs)
+
+    # Steps; their batches are as `video_gn.batch.as_batch` takes them
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         seed_step(self, batch_idx)
@@ -185,11 +185,13 @@ class VideoClassifier(pl.LightningModule):
         targets = targets_of(batch)
         loss = self.loss(logits, targets, self._class_weights)
         right = top(ranks(logits.detach(), targets.labels, least=0), 1)
-        figures = {"train/loss": loss.detach(), "train/top1": right.float().mean()}  # of this step
-        self.log_dict(figures, prog_bar=asks_each_step(self.trainer))
+        self.step_figures.show(self.trainer, {"train/loss": loss.detach(), "train/top1": right.float().mean()})
         counts = (loss.detach() * len(logits), right.sum(), len(logits), len(batch.failures), len(batch.fallbacks))
         self._sums.add(counts, ends_step(self.trainer, batch_idx))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.step_figures.send(self.trainer, batch_idx)
 
     def on_train_epoch_start(self) -> None:
         self._sums.clear()
@@ -208,7 +210,7 @@ class VideoClassifier(pl.LightningModule):
         if self.trainer.state.fn == "fit":
             checkpoint["training_sums"] = self._sums.over(self.trainer.strategy)
             checkpoint["validation"] = self.results.get("val")
-            checkpoint["figures"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+            checkpoint["figures"] = self.step_figures.state(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up an epoch's sums, on the first process, and the last validation."""
@@ -218,7 +220,7 @@ class VideoClassifier(pl.LightningModule):
             self._sums = EpochSums(sums)
         if validation := checkpoint.get("validation"):
             self.results["val"] = validation
-        self._figures = checkpoint.get("figures") or {}
+        self.step_figures.load_state(checkpoint.get("figures") or {})
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         batch = as_batch(batch, len(self.class_names), self.loss.multi_label)
@@ -293,7 +295,6 @@ class VideoClassifier(pl.LightningModule):
         check_accumulation(self.trainer)
         check_statistics(self)
         self._class_weights = class_weights(self)
-        for name, value in self._figures.items():  # which callbacks may ask for before the next batch
-            self.trainer.callback_metrics.setdefault(name, torch.tensor(value, device=self.device))
+        self.step_figures.restore(self.trainer)
         self._sums.to(self.device)
         say_rate(self)

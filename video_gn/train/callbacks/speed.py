@@ -12,7 +12,6 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from video_gn.errors import InputError
 from video_gn.files.text import read_text, write_json
-from video_gn.train.callbacks.bars import asks_each_step
 from video_gn.train.epoch_table import add_epoch, read_epochs
 
 SPEED_FILE = "speed.csv"
@@ -22,7 +21,7 @@ WINDOW = 10.0  # seconds over which the speed that is shown is taken
 
 
 class Progress(pl.Callback):
-    """Measures training's speed, logs it as `train/clips_per_s`, and keeps `progress.json` in the run's folder.
+    """Measures training's speed, shows it as `train/clips_per_s`, and keeps `progress.json` in the run's folder.
 
     Time is taken from the end of one step to the end of the next, so that loading counts and validation does not.
     `speed.csv` has a row for each epoch: steps, seconds since training began (those of all its starts, with
@@ -42,7 +41,7 @@ class Progress(pl.Callback):
         self.clips, self.seconds = 0, 0.0
         self._before, self._began = 0.0, time.perf_counter()  # seconds of earlier starts, and when this one began
         self._of_epoch = (0, 0.0)  # clips and seconds up to its start
-        self._recent: deque[tuple[int, float]] = deque()  # clips and seconds of the last steps
+        self._recent = deque([(0, 0.0)])  # clips and seconds before the last steps, and after each of them
         self._last = self._written = 0.0
 
     @property
@@ -83,19 +82,19 @@ class Progress(pl.Callback):
         if self._last:
             clips, seconds = trainer.world_size * pl_module.clips_per_gpu, now - self._last
             self.clips, self.seconds = self.clips + clips, self.seconds + seconds
-            found = torch.tensor(self._moving(clips, seconds))  # Lightning would send a number to the GPU, and wait
-            pl_module.log("train/clips_per_s", found, prog_bar=asks_each_step(trainer))
+            pl_module.step_figures.show(trainer, {"train/clips_per_s": torch.tensor(self._moving())})
         self._last = now
         if now - self._written > EVERY:
             self._written = now
             self.write(trainer)
 
-    def _moving(self, clips: int, seconds: float) -> float:
+    def _moving(self) -> float:
         """Clips a second of the last steps, of this one at least."""
-        self._recent.append((clips, seconds))
-        while len(self._recent) > 1 and sum(one for _, one in self._recent) - self._recent[0][1] >= WINDOW:
+        self._recent.append((self.clips, self.seconds))
+        while len(self._recent) > 2 and self.seconds - self._recent[1][1] >= WINDOW:
             self._recent.popleft()
-        return sum(one for one, _ in self._recent) / sum(one for _, one in self._recent)
+        clips, seconds = self._recent[0]
+        return (self.clips - clips) / (self.seconds - seconds)
 
     @rank_zero_only
     def write(self, trainer: Any) -> None:
