@@ -147,6 +147,7 @@ def test_a_signal_to_all_processes_of_a_run_is_one_line(number, data_root, tmp_p
                 os.kill(process, number)
         return real(self, *args)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     monkeypatch.setattr(VideoClassifier, "training_step", sends)
     words = short("--data.loading.num_workers", 2)
     assert cli.main(fit(tmp_path / "run", data_root, *words)) == 128 + number
