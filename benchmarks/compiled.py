@@ -95,7 +95,7 @@ def launches_of(site: NormSite, dtype: torch.dtype, batch_norm: bool) -> list[La
         kept = y if site.residual and site.relu else None
         for fixed in (False, True):  # as frozen BN's, too
             norms.backward(x, x, kept, weight, weight, statistics, sets, site.relu, fixed)
-        norms.apply(x, weight, weight, residual, statistics, sets, site.relu)  # with low_memory
+        norms.apply(x, weight, weight, residual, statistics, sets, site.relu)  # with recompute: norms
     return launches
 
 

@@ -32,6 +32,7 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_loader(motion_folder, tmp_path, monkeypatch, capsys, threads):
     monkeypatch.setattr(loader, "BATCHES", 3)

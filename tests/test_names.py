@@ -87,6 +87,7 @@ def test_class_folders_named_so(root):
     assert videos.labels.tolist() == [0] * 4 + [1] * 5 and all(map(os.path.isfile, videos.paths))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_system_without_utf8(root, motion_folder, tmp_path):
     """In a process of its own: Python learns its encoding when it starts."""

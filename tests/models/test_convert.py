@@ -73,7 +73,7 @@ def _trained(name):
     return net.eval(), x
 
 
-@pytest.mark.parametrize("name", [*few(("1d", "2d", "ours"), ("1d", "ours")), LONG_3D])
+@pytest.mark.parametrize("name", [*few(("1d", "2d", "ours"), ("1d", "ours"), ()), LONG_3D])
 def test_each_layer_is_the_least_squares_fit_to_what_bn_gave(name):
     """Against numpy's solver, in the order of the calls, on what the converted layers before give."""
     net, x = trained(name)

@@ -102,7 +102,7 @@ def test_weights_of_bn_in_a_network_with_bn_are_not_converted(with_bn):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    few([MABN, {"model.net.norm": "evonorm_s0", "model.net.weight_standardization": "true"}], [MABN]),
+    few([MABN, {"model.net.norm": "evonorm_s0", "model.net.weight_standardization": "true"}], (), [MABN]),
 )
 def test_every_norm_resumes_exactly(settings, pictures, tmp_path, monkeypatch):
     """In the middle of an epoch, with averages over batches, and clips that pass blocks by."""

@@ -201,7 +201,7 @@ def test_a_signal_in_a_test_is_no_success(number, run, data_root, tmp_path, monk
         (signal.SIGTERM, 4, "on_train_batch_start", 5),  # in the middle of an epoch
         pytest.param(signal.SIGTERM, 5, "on_train_batch_start", 6, marks=LONG),  # in its last step
         pytest.param(signal.SIGTERM, 6, "validation_step", 6, marks=LONG),
-        pytest.param(signal.SIGINT, 3, "on_train_batch_start", 4, marks=pytest.mark.slow),  # in its first
+        pytest.param(signal.SIGINT, 3, "on_train_batch_start", 4, marks=LONG),  # in its first
     ],
 )
 def test_a_signal_ends_the_run_between_two_steps(
@@ -604,12 +604,13 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port
 ON_THREE = ("--trainer.accelerator", "cpu", "--trainer.devices", "3", "--trainer.strategy", "ddp")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "launcher"),
     [
-        pytest.param("bn", None, marks=pytest.mark.long),
-        pytest.param("gn", ("train.py",), marks=pytest.mark.long),
+        ("bn", None),
+        ("gn", ("train.py",)),
         ("bn", TORCHRUN),
     ],
 )
@@ -684,6 +685,7 @@ def test_a_run_may_follow_one_by_ddp_in_the_same_process(pictures, tmp_path):
     assert process.exitcode == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them(motion_folder, tmp_path):
     """Also where it is killed while they have hardly begun."""

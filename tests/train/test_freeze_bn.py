@@ -54,7 +54,7 @@ def test_all_batches_of_a_step_are_alike(pictures, tmp_path, seen):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [STEPS + 1, 2 * STEPS + 1])
+@pytest.mark.parametrize("step", few([STEPS + 1, 2 * STEPS + 1], (), [2 * STEPS + 1]))
 def test_it_resumes_exactly(step, pictures, tmp_path, monkeypatch):
     stopped_and_resumed(("training_step", step), pictures, tmp_path, monkeypatch, **BN)
 
