@@ -225,6 +225,18 @@ def test_no_memory_of_a_gpu(words, capsys):
     assert "it has to be the memory of GPUs in GB" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data.batch_size", "-1"], "data.batch_size is -1; it has to be a whole number from 1"),
+        (["--model.net", "x3d_m", "--model.execution.recompute", "norms"], "x3d_m has no bottlenecks of ResNet3d"),
+    ],
+)
+def test_what_fit_refuses(words, said, capsys):
+    assert table.main(["-c", "demo", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_networks_of_the_users(tmp_path, monkeypatch, capsys):
     """In the current folder; one that looks at its numbers cannot be counted, which is one line."""
     (tmp_path / "nets_to_count.py").write_text(
@@ -240,7 +252,7 @@ def test_networks_of_the_users(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["-c", "demo", "--model.net", "nets_to_count.Net", "--gb", "1"]
     assert table.main(words) == 0
-    assert "Net, 400 classes; clips of 32 x 32 pixels" in capsys.readouterr().out
+    assert "Net, 12 classes; clips of 32 x 32 pixels" in capsys.readouterr().out
     assert table.main([*words, "--model.net.asks", "true"]) == 2
     assert "error: the memory of Net cannot be counted: " in capsys.readouterr().err
 

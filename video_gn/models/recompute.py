@@ -92,7 +92,8 @@ def set_recompute(net: nn.Module, way: str) -> None:
     blocks = residual_blocks(net)
     for known, found, having in (("norms", ours, "bottlenecks of ResNet3d"), ("blocks", blocks, "residual blocks")):
         if way == known and not found:
-            raise InputError(f"recompute is {way}, and {type(net).__name__} has no {having}; take none")
+            others = "blocks or none" if blocks else "none"
+            raise InputError(f"recompute is {way}, and {type(net).__name__} has no {having}; take {others}")
     for module in ours:
         module.recompute = way == "norms"
     for block in blocks:

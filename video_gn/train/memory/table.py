@@ -4,17 +4,20 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from video_gn.console import exit_code, progress, set_up_messages
+from video_gn.data import motion12
+from video_gn.data.labels import read_class_names
 from video_gn.errors import InputError
 from video_gn.models import contract
 from video_gn.models.blocks import select_kernels
 from video_gn.models.interface import Known
-from video_gn.models.recompute import ways_of
-from video_gn.rules import TRAINER, check
+from video_gn.models.recompute import set_recompute, ways_of
+from video_gn.rules import DATA, TRAINER, check
 from video_gn.train.cli import resolve
 from video_gn.train.memory.count import (
     GIB,
@@ -106,11 +109,12 @@ def _gigabytes(value: str) -> float:
 
 def _show(words: list[str], cards: list[float]) -> None:
     settings = resolve(["fit", *words])
-    check(settings["trainer"], TRAINER, "trainer")
     data, model = settings["data"], settings["model"]
+    check(settings["trainer"], TRAINER, "trainer")
+    check(data, DATA, "data")
     clip = clip_of(data)
     own = Setting(str(settings["trainer"]["precision"] or "32-true"), Execution(**model["execution"]))
-    classes = len(data["class_names"]) if isinstance(data["class_names"], list) else CLASSES
+    classes = _classes(data)
     rows = count(model, classes, clip, own)
     kind, given = network(model["net"])
     net = kind.summary(given) if isinstance(kind, type) and issubclass(kind, Known) else kind.__name__
@@ -118,6 +122,14 @@ def _show(words: list[str], cards: list[float]) -> None:
     for line in lines(rows, data["batch_size"], cards):
         print(line)
     print(NOTES)
+
+
+def _classes(data: Mapping[str, Any]) -> int:
+    """How many the settings of the data name; a file of names need not be there, as videos need not."""
+    names = data["class_names"] or ""
+    if not isinstance(names, str) or Path(names).is_file():
+        return len(read_class_names(names))
+    return len(motion12.CLASSES) if data.get("motion") and not names else CLASSES
 
 
 def count(model: Mapping[str, Any], classes: int, clip: Clip, own: Setting) -> list[Row]:
@@ -186,6 +198,8 @@ def _network(
     net = contract.make_net(partial(kind, **settings), classes, side)
     contract.freeze(net, model["start"]["freeze_stages"])
     select_kernels(net, execution.kernels)
+    for way in (execution.recompute, "none"):  # refuses what fit would
+        set_recompute(net, way)
     return net
 
 
