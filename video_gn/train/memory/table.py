@@ -198,8 +198,7 @@ def _network(
     net = contract.make_net(partial(kind, **settings), classes, side)
     contract.freeze(net, model["start"]["freeze_stages"])
     select_kernels(net, execution.kernels)
-    for way in (execution.recompute, "none"):  # refuses what fit would
-        set_recompute(net, way)
+    set_recompute(net, execution.recompute)  # refuses what fit would
     return net
 
 
