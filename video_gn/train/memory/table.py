@@ -126,10 +126,11 @@ def _show(words: list[str], cards: list[float]) -> None:
 
 def _classes(data: Mapping[str, Any]) -> int:
     """How many the settings of the data name; a file of names need not be there, as videos need not."""
-    names = data["class_names"] or ""
-    if not isinstance(names, str) or Path(names).is_file():
-        return len(read_class_names(names))
-    return len(motion12.CLASSES) if data.get("motion") and not names else CLASSES
+    names = data["class_names"]
+    if not names:
+        return len(motion12.CLASSES) if data.get("motion") else CLASSES
+    there = not isinstance(names, str) or Path(names).is_file()
+    return len(read_class_names(names)) if there else CLASSES
 
 
 def count(model: Mapping[str, Any], classes: int, clip: Clip, own: Setting) -> list[Row]:
