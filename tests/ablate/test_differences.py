@@ -123,7 +123,7 @@ def test_groups_are_drawn_whole(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "groups", "of_group"),
-    [(3, 30, 5), (8, 30, 5), (5, 200, 1), (3, 4, 25)],
+    [(3, 30, 5), *(pytest.param(*case, marks=pytest.mark.long) for case in ((8, 30, 5), (5, 200, 1), (3, 4, 25)))],
     ids=["few seeds", "many seeds", "own seeds", "few groups"],
 )
 def test_intervals_of_equal_cells_hold_zero_as_often_as_they_say(seeds, groups, of_group, tmp_path, monkeypatch):

@@ -425,7 +425,9 @@ def test_the_number_of_workers_changes_nothing(run, data_root, tmp_path):
     ("switches", "steps", "clips_per_step"),
     [
         (("--trainer.accumulate_grad_batches", 3), 2, 24),
-        (("--trainer.precision", "bf16-mixed", "--model.execution.channels_last", "true"), 6, 8),
+        pytest.param(
+            ("--trainer.precision", "bf16-mixed", "--model.execution.channels_last", "true"), 6, 8, marks=LONG
+        ),
     ],
 )
 def test_lightnings_switches(switches, steps, clips_per_step, data_root, tmp_path):

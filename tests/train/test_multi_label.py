@@ -239,6 +239,7 @@ def test_what_does_not_fit_is_one_line(root, finished, pictures, tmp_path, capsy
         assert len(errors) == 1 and line in errors[0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_config_of_a_run_makes_it_again(root, finished, tmp_path):
     words = ["fit", "-c", str(finished / "config.yaml"), "--run_dir", str(tmp_path / "again")]
